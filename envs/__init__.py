@@ -1,0 +1,19 @@
+"""Task families sample tasks, populations hold them, vector environments play them all at once."""
+
+import gymnasium
+
+from envs.checks import EnvError
+from envs.families import FAMILIES, make_family
+from envs.population import Population
+
+__all__ = ["FAMILIES", "EnvError", "Population", "make_family"]
+
+for _id, _module, _class in (
+    ("BernoulliBandit-v0", "bandit", "BernoulliBandit"),
+    ("TabularMDP-v0", "tabular_mdp", "TabularMDP"),
+):
+    gymnasium.register(
+        id=_id,
+        entry_point=f"envs.{_module}:{_class}Env",
+        vector_entry_point=f"envs.{_module}:{_class}VectorEnv",
+    )

@@ -1,0 +1,62 @@
+"""Bernoulli bandits (Duan et al. 2016, section 3.1)."""
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
+from envs.task_env import SingleTaskEnv, TaskVectorEnv
+
+
+class BernoulliBandit:
+    """The family of multi-armed Bernoulli bandits (Duan et al. 2016, arXiv 1611.02779, section 3.1).
+
+    A task is k = `num_actions` arms with means drawn from U(0, 1): parameters {"means": [n, k] float32}.
+    Action a pays 1 with probability means[a], else 0. One pull is one episode: every step is `terminated`,
+    so a meta-episode of n pulls has n episodes. The observation is always 0, in Discrete(1).
+    """
+
+    def __init__(self, num_actions: int = 5):
+        check_sizes("bandit", num_actions=num_actions)
+        self.num_actions = int(num_actions)
+        self.observation_space, self.action_space = Discrete(1), Discrete(self.num_actions)
+
+    def sample(self, rng, n: int) -> dict[str, np.ndarray]:
+        return {"means": rng.random((n, self.num_actions), dtype=np.float32)}
+
+    def check(self, parameters) -> dict[str, np.ndarray]:
+        arrays = check_parameters("bandit", parameters)
+        check_shapes("bandit", arrays, {"means": (self.num_actions,)})
+        means = arrays["means"].astype(np.float32, copy=False)
+        if ((means < 0) | (means > 1)).any():
+            raise EnvError("bandit: a mean lies outside 0..1; give probabilities")
+        return {"means": means}
+
+    def make_vec(self, parameters, rng=None) -> "BernoulliBanditVectorEnv":
+        return BernoulliBanditVectorEnv(parameters=parameters, rng=rng, num_actions=self.num_actions)
+
+
+class BernoulliBanditVectorEnv(TaskVectorEnv):
+    """N bandits pulled at once; see `BernoulliBandit`."""
+
+    ends_by_time = False
+
+    def __init__(self, num_envs: int | None = None, *, parameters=None, rng=None, **sizes):
+        super().__init__(BernoulliBandit(**sizes), num_envs, 1, parameters, rng)
+
+    def load(self, parameters):
+        self.means = np.ascontiguousarray(parameters["means"]).ravel()
+        self.first_row = np.arange(self.num_envs) * self.family.num_actions
+
+    def start(self):
+        return np.zeros(self.num_envs, np.int64)
+
+    def advance(self, actions, rng):
+        wins = rng.random(self.num_envs, dtype=np.float32) < self.means.take(self.first_row + actions)
+        return self.start(), wins.astype(np.float32)
+
+
+class BernoulliBanditEnv(SingleTaskEnv):
+    """One bandit; see `BernoulliBandit`. `parameters {"means": [1, k]}` fixes the task."""
+
+    def __init__(self, *, parameters=None, **sizes):
+        super().__init__(BernoulliBanditVectorEnv(parameters=parameters, **sizes))

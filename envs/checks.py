@@ -1,0 +1,66 @@
+"""Refusing what cannot work: checks of sizes and of stacked task parameters."""
+
+import numbers
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class EnvError(ValueError):
+    """A user's mistake about environments or populations; its text is one line: where, what, what to do."""
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(text.split()))
+
+
+def one_line(error) -> str:
+    """Kind and text of an exception, at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def check_sizes(where: str, **sizes) -> None:
+    """Raise `EnvError` unless every size is a whole number of at least 1."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise EnvError(f"{where}: {name} is {value!r}; give a whole number of at least 1")
+
+
+def check_parameters(where: str, parameters, num_tasks: int | None = None) -> dict[str, np.ndarray]:
+    """Task parameters as arrays `[n, ...]` of one length n (`num_tasks` if given), finite numbers only."""
+    if not isinstance(parameters, Mapping) or not parameters:
+        kind = type(parameters).__name__
+        raise EnvError(f"{where}: parameters are an empty or wrong {kind}; give a dict of arrays [n, ...]")
+    arrays = {}
+    for name, value in parameters.items():
+        if not isinstance(name, str):
+            raise EnvError(f"{where}: a parameter is named {name!r}; names must be strings")
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise EnvError(f"{where}: parameter {name!r} is ragged; give one array [n, ...]") from error
+        if array.dtype.kind not in "fiub":
+            raise EnvError(f"{where}: parameter {name!r} has dtype {array.dtype}; give real numbers")
+        if array.ndim == 0:
+            raise EnvError(f"{where}: parameter {name!r} is one number; its first axis must be the tasks")
+        if num_tasks is None:
+            num_tasks = len(array)
+        if len(array) != num_tasks:
+            text = f"parameter {name!r} has {len(array)} rows for {num_tasks} tasks; give one row a task"
+            raise EnvError(f"{where}: {text}")
+        finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        if not finite.all():
+            text = f"parameter {name!r} of task {finite.argmin()} is not finite; give finite numbers"
+            raise EnvError(f"{where}: {text}")
+        arrays[name] = array
+    return arrays
+
+
+def check_shapes(where: str, arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise `EnvError` unless `arrays` has exactly the named parameters, each `[n, *shape]`."""
+    if set(arrays) != set(shapes):
+        raise EnvError(f"{where}: parameters are {sorted(arrays)}; it takes {sorted(shapes)}")
+    for name, shape in shapes.items():
+        if arrays[name].shape[1:] != shape:
+            found = list(arrays[name].shape)
+            text = f"parameter {name!r} has shape {found}; give {[len(arrays[name]), *shape]}"
+            raise EnvError(f"{where}: {text}")

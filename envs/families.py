@@ -1,0 +1,26 @@
+"""Task families by name."""
+
+import inspect
+
+from envs.bandit import BernoulliBandit
+from envs.checks import EnvError
+from envs.gym_family import GymFamily
+from envs.tabular_mdp import TabularMDP
+
+FAMILIES = {"bandit": BernoulliBandit, "tabular_mdp": TabularMDP}
+
+
+def make_family(name, **sizes):
+    """The task family called `name`, or made by a callable `name(**sizes)` (see `envs.gym_family`).
+
+    Raises `EnvError` for an unknown name, an unknown size, a size below 1 and a broken user family.
+    """
+    if callable(name):
+        return GymFamily(name, **sizes)
+    if name not in FAMILIES:
+        raise EnvError(f"unknown environment {name!r}; known are {', '.join(FAMILIES)}, or give a factory")
+    known = inspect.signature(FAMILIES[name]).parameters
+    for size in sizes:
+        if size not in known:
+            raise EnvError(f"{name} has no setting {size!r}; it has {', '.join(known)}")
+    return FAMILIES[name](**sizes)

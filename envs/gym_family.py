@@ -1,0 +1,97 @@
+"""A task family from a user's own environments."""
+
+from functools import partial
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from envs.checks import check_parameters
+from envs.contract import attempt, check_repeats, play_env, play_vector_env, require
+
+
+class GymFamily:
+    """The tasks of a user's `factory(**sizes)`, checked before anything is trained.
+
+    The factory returns an object with `sample(rng, n) -> {name: array [n, ...]}` and one of
+    - `make(task) -> gymnasium.Env`, where `task` maps each name to one task's value; or
+    - `make_vec(parameters, rng) -> gymnasium.vector.VectorEnv` of all tasks at once, with SAME_STEP
+      autoreset, drawing from `rng` (if not None) by `random` or `standard_normal` with first axis n.
+    Observations are Discrete or one-dimensional Box, actions Discrete or one-dimensional bounded Box; all
+    tasks share both spaces. `envs/examples.py` holds one of each. Raises `EnvError`, one line for each fault.
+    """
+
+    def __init__(self, factory, **sizes):
+        self.name = getattr(factory, "__name__", type(factory).__name__)
+        self.tasks = attempt(self.name, "the factory", factory, **sizes)
+        self.native = callable(getattr(self.tasks, "make_vec", None))
+        kind = type(self.tasks).__name__
+        samples = callable(getattr(self.tasks, "sample", None))
+        require(samples, self.name, f"{kind} has no sample(rng, n); add it")
+        makes = self.native or callable(getattr(self.tasks, "make", None))
+        require(makes, self.name, f"{kind} has neither make(task) nor make_vec(parameters, rng); add one")
+
+        parameters, again = (self.sample(np.random.default_rng(0), 3) for _ in range(2))
+        for key, array in parameters.items():
+            same = np.array_equal(array, again.get(key))
+            require(same, self.name, f"sample gives another {key!r} for the same rng; draw from rng only")
+        if self.native:
+            rng = np.random.default_rng
+            check_repeats(self.name, lambda: play_vector_env(self.name, self.make_vec(parameters, rng(0)), 3))
+        else:
+            check_repeats(self.name, lambda: play_env(self.name, self._make(self._rows(parameters)[0])))
+        env = self.make_vec(parameters)
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        env.close()
+
+    def sample(self, rng, n: int) -> dict[str, np.ndarray]:
+        """Parameters of n tasks.
+
+        A shared stream (not a NumPy generator) gives each task a generator of its own, so that users may draw
+        as they like and tasks still do not depend on how they are divided among ranks.
+        """
+        if isinstance(rng, np.random.Generator):
+            return self._sample(rng, n)
+        # A row beyond the last keeps names, dtypes and shapes where n is 0.
+        seeds = [*_seeds(rng, n), 0]
+        rows = [self._sample(np.random.default_rng(seed), 1) for seed in seeds]
+        return {key: np.concatenate([row[key] for row in rows])[:n] for key in rows[0]}
+
+    def _sample(self, rng, n):
+        where = f"sample(rng, {n})"
+        parameters = attempt(self.name, where, self.tasks.sample, rng, n)
+        return check_parameters(f"{self.name}: {where}", parameters, n)
+
+    def make_vec(self, parameters, rng=None) -> gymnasium.vector.VectorEnv:
+        parameters = check_parameters(self.name, parameters)
+        if self.native:
+            return attempt(self.name, "make_vec", self.tasks.make_vec, parameters, rng)
+        env_fns = [partial(self._make, task) for task in self._rows(parameters)]
+        return attempt(self.name, "stepping all tasks together", _SeededSyncVectorEnv, env_fns, rng)
+
+    @staticmethod
+    def _rows(parameters):
+        return [dict(zip(parameters, row, strict=True)) for row in zip(*parameters.values(), strict=True)]
+
+    def _make(self, task):
+        env = attempt(self.name, "make(task)", self.tasks.make, task)
+        kind = type(env).__name__
+        require(isinstance(env, gymnasium.Env), self.name, f"make(task) gave {kind}; return a gymnasium.Env")
+        return env
+
+
+class _SeededSyncVectorEnv(SyncVectorEnv):
+    """Single environments in turn; with `rng` each reset draws one seed for each of them."""
+
+    def __init__(self, env_fns, rng=None):
+        super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.rng = rng
+
+    def reset(self, *, seed=None, options=None):
+        seed = seed if self.rng is None else _seeds(self.rng, self.num_envs)
+        return super().reset(seed=seed, options=options)
+
+
+def _seeds(rng, n):
+    """n seeds below 2^31 (older libraries take no larger) from floats, which every shared stream draws."""
+    return [int(draw * 2**31) for draw in rng.random(n, dtype=np.float64)]

@@ -1,0 +1,110 @@
+"""N tasks stepped at once, and one task as the same code with N = 1."""
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.checks import EnvError
+
+
+class TaskVectorEnv(VectorEnv):
+    """Base of natively vectorised environments whose N tasks start together and have episodes of one length.
+
+    A subclass defines `load(parameters)` (keep the tasks' arrays), `start() -> observations` and
+    `advance(actions, rng) -> (observations, rewards)`. `advance` draws the same number of variates at every
+    step, whatever the data, and returns new arrays. `family` gives the spaces, `sample` and
+    `check(parameters)`; it is the class a user meets.
+
+    All randomness comes from `rng` when given (then seeds have no effect), else from `reset(seed=...)`.
+    Without `parameters`, tasks are sampled at the first reset and at each reset with a seed; with
+    `reset(options={"new_task": True})` always.
+
+    Autoreset is Gymnasium's SAME_STEP. As all episodes end together, `infos["final_obs"]` is a plain array
+    `[N, ...]` and its mask `_final_obs` is all true.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+    ends_by_time = True  # the last step is `truncated`, by the time limit; False: `terminated`, by the task
+
+    def __init__(self, family, num_envs: int | None, max_episode_len: int, parameters=None, rng=None):
+        self.family, self.max_episode_len, self.rng = family, max_episode_len, rng
+        self.elapsed, self._given = None, parameters is not None
+        self.parameters = family.check(parameters) if self._given else None
+        num_tasks = len(next(iter(self.parameters.values()))) if self._given else num_envs
+        self.num_envs = (num_tasks if self._given else 1) if num_envs is None else num_envs
+        if self._given and self.num_envs != num_tasks:
+            raise EnvError(f"parameters of {num_tasks} tasks for num_envs={self.num_envs}; make them agree")
+        self.single_observation_space = family.observation_space
+        self.single_action_space = family.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        if self._given:
+            self.load(self.parameters)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        sample = self.parameters is None or (seed is not None and not self._given)
+        if sample or (options or {}).get("new_task"):
+            self.parameters = self.family.sample(self._draws(), self.num_envs)
+            self.load(self.parameters)
+        self.elapsed = 0
+        return self.start(), {}
+
+    def _draws(self):
+        return self.np_random if self.rng is None else self.rng
+
+    def step(self, actions):
+        if self.elapsed is None:
+            raise ResetNeeded("step before reset: call reset() first")
+        observations, rewards = self.advance(self._check_actions(actions), self._draws())
+        self.elapsed += 1
+        none, all_, infos = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool), {}
+        if self.elapsed == self.max_episode_len:
+            all_[:] = True
+            infos = {"final_obs": observations, "_final_obs": all_.copy()}
+            infos |= {"final_info": {}, "_final_info": all_.copy()}
+            observations, self.elapsed = self.start(), 0
+        terminated, truncated = (none, all_) if self.ends_by_time else (all_, none)
+        return observations, rewards, terminated, truncated, infos
+
+    def _check_actions(self, actions):
+        actions, space = np.asarray(actions), self.single_action_space
+        if actions.shape != self.action_space.shape:
+            raise EnvError(f"actions have shape {list(actions.shape)}; give {list(self.action_space.shape)}")
+        if isinstance(space, Discrete):
+            # Out of range would silently read another task's row of the flat tables.
+            inside = actions.size == 0 or (actions.min() >= 0 and actions.max() < space.n)
+            if actions.dtype.kind not in "iu" or not inside:
+                raise EnvError(f"actions must be whole numbers in 0..{space.n - 1}")
+        elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
+            raise EnvError("actions must be finite numbers")
+        return actions
+
+
+class SingleTaskEnv(gymnasium.Env):
+    """One task as a `gymnasium.Env`: a `TaskVectorEnv` with N = 1, without its autoreset."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, vector: TaskVectorEnv):
+        self.vector, self._over = vector, False
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+
+    def reset(self, *, seed=None, options=None):
+        """Start an episode; `options={"new_task": True}` samples a new task, a seed determines everything."""
+        observations, infos = self.vector.reset(seed=seed, options=options)
+        self._np_random, self._np_random_seed = self.vector.np_random, self.vector.np_random_seed
+        self._over = False
+        return observations[0], infos
+
+    def step(self, action):
+        if self._over:
+            raise ResetNeeded("step after the end of the episode: call reset() first")
+        observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
+        self._over = bool(terminated[0] or truncated[0])
+        observation = infos["final_obs"][0] if self._over else observations[0]
+        return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
