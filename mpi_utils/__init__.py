@@ -1,0 +1,1 @@
+"""Ranks, seeds, saves, logs and the one training loop; the only folder that imports mpi4py."""

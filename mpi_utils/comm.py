@@ -1,0 +1,200 @@
+"""Ranks: one communicator, errors that all ranks share, and a guard that ends all of them together."""
+
+import faulthandler
+import functools
+import os
+import socket
+import sys
+import time
+from contextlib import contextmanager
+
+import cloudpickle
+import numpy as np
+
+from mpi_utils.leaving import InputError, SaveError, exit_code, leave
+
+REDUCIBLE = {np.dtype(c) for c in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
+
+
+class Comm:
+    """The ranks of this run; `Comm()` is the single rank of a program started without mpirun.
+
+    Every method but `share` and `abort` is collective: all ranks call it, or none does.
+    """
+
+    def __init__(self, mpi=None):
+        self.mpi = None if mpi is None else mpi.Dup()
+        self.leaving = None if mpi is None else mpi.Dup()  # apart, so that an end cannot match a running call
+        self.rank = 0 if mpi is None else mpi.Get_rank()
+        self.size = 1 if mpi is None else mpi.Get_size()
+        self.is_root = self.rank == 0
+
+    def share(self, n: int) -> slice:
+        """Return this rank's contiguous part of `n` items; the remainder goes to the first ranks."""
+        base, extra = divmod(n, self.size)
+        start = self.rank * base + min(self.rank, extra)
+        return slice(start, start + base + (self.rank < extra))
+
+    def allreduce_(self, array, op: str = "sum"):
+        """Reduce a contiguous NumPy array or CPU tensor over all ranks in place ("sum", "max", "min").
+
+        float16, bfloat16, bool and objects raise TypeError: MPI adds the first two wrongly or not at all.
+        """
+        if op not in ("sum", "max", "min"):
+            raise ValueError(f"op: {op!r} is none of sum, max, min")
+        buffer = _memory(array)
+        if buffer.dtype not in REDUCIBLE:
+            raise TypeError(f"cannot reduce {buffer.dtype}; convert to float32, float64 or an integer first")
+        if self.size > 1:
+            from mpi4py import MPI
+
+            self.mpi.Allreduce(MPI.IN_PLACE, buffer, getattr(MPI, op.upper()))
+        return array
+
+    def bcast_(self, array, root: int = 0):
+        """Overwrite a contiguous NumPy array or CPU tensor of any number type with rank `root`'s."""
+        buffer = _memory(array, as_bytes=True)
+        if self.size > 1:
+            self.mpi.Bcast(buffer, root)
+        return array
+
+    def bcast_bytes(self, data: bytes | None = None, root: int = 0) -> bytes:
+        """Return the bytes of rank `root` on every rank; the others' argument is ignored."""
+        mine = bytearray(data) if self.rank == root else bytearray()
+        size = int(self.bcast_(np.array([len(mine)]), root)[0])
+        buffer = np.frombuffer(mine, np.uint8) if self.rank == root else np.empty(size, np.uint8)
+        return self.bcast_(buffer, root).tobytes()
+
+    def bcast_object(self, obj=None):
+        """Return rank 0's object on every rank; for set-up only, e.g. to send an environment factory."""
+        with self.agree():
+            data = _serialise(obj) if self.is_root else None
+        return cloudpickle.loads(self.bcast_bytes(data))  # from our own ranks, never from disk
+
+    def allgather_object(self, obj) -> list:
+        """Return the objects of all ranks, in rank order, on every rank; for set-up only."""
+        with self.agree():
+            data = _serialise(obj)
+        return [cloudpickle.loads(self.bcast_bytes(data, root)) for root in range(self.size)]
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        if self.size > 1:
+            self.mpi.Barrier()
+
+    @contextmanager
+    def agree(self):
+        """Let all ranks pass the block, or raise the first failing rank's error on all of them.
+
+        An InputError or SaveError is shared as it is, an OSError as an InputError; any other exception is a
+        bug and passes. The block itself holds no collective: a rank that fails in it would miss it.
+        """
+        error, code = None, 0
+        try:
+            yield
+        except (InputError, SaveError) as caught:
+            error, code = caught, exit_code(caught)
+        except OSError as caught:
+            error, code = InputError(f"{caught.filename or 'input/output'}: {caught.strerror or caught}"), 2
+        codes = np.zeros(self.size, np.int64)
+        codes[self.rank] = code
+        self.allreduce_(codes)
+        if codes.any():
+            first = int(np.flatnonzero(codes)[0])
+            text = self.bcast_bytes(str(error).encode(), first).decode()
+            raise (SaveError if codes[first] == 75 else InputError)(text) from error
+
+    def abort(self, code: int) -> None:
+        """End all ranks now."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.size > 1:
+            time.sleep(0.1)  # the launcher may drop what it has not read yet
+            self.mpi.Abort(code)
+        os._exit(code)
+
+
+def _memory(array, as_bytes: bool = False) -> np.ndarray:
+    """Return the memory of an array or tensor as a NumPy array that shares it."""
+    if hasattr(array, "detach"):
+        if not array.is_contiguous():
+            raise ValueError("the tensor is not contiguous; send tensor.contiguous()")
+        import torch
+
+        tensor = array.detach()
+        return (tensor.reshape(-1).view(torch.uint8) if as_bytes else tensor).numpy()
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{type(array).__name__} is neither a NumPy array nor a tensor")
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        raise ValueError("the array is not contiguous or read-only; send a copy")
+    return array.reshape(-1).view(np.uint8) if as_bytes else array
+
+
+def _serialise(obj) -> bytes:
+    try:
+        return cloudpickle.dumps(obj)
+    except Exception as error:  # pickling runs the object's own code, which may raise anything
+        raise InputError(f"{type(obj).__name__} cannot be sent to the other ranks: {error}") from error
+
+
+@functools.lru_cache(1)
+def world() -> Comm:
+    """Return the communicator of all ranks, the same object at every call.
+
+    Without a usable MPI library, and not under mpirun, it has the one rank 0. Raises InputError if mpirun
+    started several ranks that cannot talk to each other.
+    """
+    launched = int(os.environ.get("PMI_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, libmpi is not
+        if launched > 1:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"mpirun started {launched} ranks but MPI cannot be loaded: {reason}") from error
+        return Comm()
+    comm = Comm(MPI.COMM_WORLD)
+    if launched > 1 and comm.size == 1:
+        raise InputError(f"mpirun started {launched} ranks that do not see each other: it belongs to another "
+                         "MPI than mpi4py's; use the mpirun beside this python")
+    return comm
+
+
+def set_threads(comm: Comm) -> int:
+    """Give this rank its share of the host's cores for NumPy and torch; call it before the first tensor.
+
+    Returns the number of threads, max(1, cores of the host // its ranks), at most OMP_NUM_THREADS if set.
+    """
+    from threadpoolctl import threadpool_limits
+
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    hosts = comm.allgather_object((socket.gethostname(), sorted(affinity(0))))
+    neighbours = [cores for host, cores in hosts if host == socket.gethostname()]
+    threads = max(1, len(set().union(*neighbours)) // len(neighbours))  # a union: ranks may be bound to cores
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    threads = min(threads, max(1, int(asked))) if asked.isdigit() else threads
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are imported later
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return threads
+
+
+def guard(main) -> None:
+    """Run `main(comm)` on this rank, then end the process with all other ranks; works under plain mpirun.
+
+    Exit codes: 0 done, 2 InputError, 75 SaveError, 130 Ctrl-C, that of a SystemExit, 1 any other exception.
+    InputError and SaveError print their line once; any other exception prints its rank's traceback once, and
+    ends the ranks that would wait for it.
+    """
+    faulthandler.enable()
+    error = None
+    try:
+        comm = world()
+    except InputError as caught:
+        first = os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) == "0"
+        sys.exit(leave(Comm(), caught) if first else 2)
+    try:
+        main(comm)
+    except BaseException as caught:  # KeyboardInterrupt and SystemExit too: nothing may leave a rank behind
+        error = caught
+    leave(comm, error)
