@@ -1,0 +1,97 @@
+"""The few file operations that saves are made of, each one a function that a test can make fail."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_folder(path: Path) -> None:
+    os.mkdir(path, 0o755)
+
+
+def create(path: Path) -> int:
+    """Create a new file, following no link, and return its descriptor."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+def write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def remove_file(path: Path) -> None:
+    os.unlink(path)
+
+
+def remove_folder(path: Path) -> None:
+    os.rmdir(path)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and new names in a folder last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and wait until it is on the disk."""
+    descriptor = create(path)
+    try:
+        write(descriptor, data)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file by new contents so that at any moment it holds the old or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with suppress(FileNotFoundError):
+        remove_file(temporary)
+    try:
+        write_file(temporary, data)
+        rename(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            remove_file(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link (not what it points to) or a folder with all it holds, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        for child in path.iterdir():
+            remove_tree(child)
+        remove_folder(path)
+    elif path.is_symlink() or path.exists():
+        remove_file(path)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return the contents of a regular file of at most `limit` bytes; ValueError for all else."""
+    # O_NONBLOCK: a pipe in the place of a file must not make us wait.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path.name}: not a regular file")
+        if status.st_size > limit:
+            raise ValueError(f"{path.name}: {status.st_size} bytes, at most {limit} expected")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
