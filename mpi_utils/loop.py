@@ -1,0 +1,119 @@
+"""The one training loop: resume, then iterate, log, compare, agree on stopping, save."""
+
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mpi_utils import checkpoint
+from mpi_utils.leaving import InputError
+from mpi_utils.logger import Logger
+from mpi_utils.sync import check_in_sync
+
+
+def run(learner, comm, run_dir, *, iterations: int, checkpoint_interval: int, sync_interval: int = 10,
+        keep: int = 5, log: bool = True) -> bool:
+    """Train `learner` up to `iterations` in all, from the newest valid save in `run_dir`; a collective.
+
+    `learner` has `train_iteration(i) -> metrics`, i from 0, metrics equal on all ranks; `state_dict()`, asked
+    on all ranks, of which rank 0's is saved; `load_state_dict(state)`; `tensors_in_sync() -> {name: tensor}`.
+    Saves every `checkpoint_interval` iterations and at the end, keeps the last `keep`, compares the ranks
+    every `sync_interval` and before each save. Returns True when all iterations are done. SIGUSR1 to mpirun
+    or to any rank saves after the running iteration and returns False; SIGTERM likewise, but it raises
+    SystemExit(143).
+    """
+    for name, value in (("checkpoint_interval", checkpoint_interval), ("sync_interval", sync_interval)):
+        if value < 1:
+            raise InputError(f"{name}: {value} is too small; choose 1 or more")
+    done = resume(learner, comm, run_dir)
+    with comm.agree():
+        logger = Logger(run_dir, comm, iterations, done) if log else None
+    check_in_sync(comm, learner.tensors_in_sync())
+    stop = 0
+    try:
+        with _signals() as received:
+            while done < iterations and not stop:
+                metrics = learner.train_iteration(done)
+                done += 1
+                if logger:
+                    with comm.agree():
+                        logger.log(done, metrics)
+                stop = int(comm.allreduce_(np.array([received()]), "max")[0])
+                save_now = done % checkpoint_interval == 0 or done == iterations or stop
+                if save_now or done % sync_interval == 0:
+                    check_in_sync(comm, learner.tensors_in_sync())
+                if save_now:
+                    _save(learner, comm, run_dir, done, keep, logger)
+    finally:
+        if logger:
+            logger.close()
+    if stop and comm.is_root:
+        print(f"stopped by {('SIGUSR1', 'SIGTERM')[stop - 1]} and saved after iteration {done}; "
+              "the same command continues", file=sys.stderr, flush=True)
+    if stop == 2:
+        raise SystemExit(143)
+    return done >= iterations
+
+
+def resume(learner, comm, run_dir) -> int:
+    """Load the newest valid save on all ranks and return its step, 0 if there is none; a collective.
+
+    Rank 0 chooses, tells in one line each which damaged saves it skipped, and sends the bytes of the files.
+    Raises InputError if there are saves and none of them is valid.
+    """
+    contents = None
+    with comm.agree():
+        if comm.is_root:
+            path, skipped = checkpoint.newest_valid(run_dir)
+            for reason in skipped:
+                print(f"skipped {reason}", file=sys.stderr, flush=True)
+            if path is None and skipped:
+                raise InputError(f"{run_dir}: none of {len(skipped)} saves is valid; restore one, or start "
+                                 "anew in another folder")
+            contents = checkpoint.read(path) if path else {}
+    names = comm.bcast_object(list(contents) if comm.is_root else None)
+    contents = {name: comm.bcast_bytes(contents[name] if comm.is_root else None) for name in names}
+    if not contents:
+        return 0
+    step, state = checkpoint.unpack(contents)
+    learner.load_state_dict(state)
+    return step
+
+
+def _save(learner, comm, run_dir, step: int, keep: int, logger: Logger | None) -> None:
+    state = learner.state_dict()  # on all ranks: it may gather what they hold
+    with comm.agree():
+        if comm.is_root:
+            if logger:
+                logger.sync()
+            checkpoint.save(Path(run_dir), step, state)
+            checkpoint.prune(run_dir, keep)
+
+
+@contextmanager
+def _signals():
+    """Give a function that returns what was received so far: 0 nothing, 1 SIGUSR1, 2 SIGTERM.
+
+    A handler only notes its signal: a save in the midst of an iteration, or on one rank, would be none. A
+    second SIGTERM ends the process at once, unless within a second: launcher and scheduler may both send it.
+    """
+    first: dict[int, float] = {}
+
+    def note(number, frame):
+        if number == signal.SIGTERM and time.monotonic() - first.get(number, time.monotonic()) > 1.0:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        first.setdefault(number, time.monotonic())
+
+    in_main = threading.current_thread() is threading.main_thread()  # others may not set handlers
+    watched = (signal.SIGUSR1, signal.SIGTERM) if in_main else ()
+    before = {number: signal.signal(number, note) for number in watched}
+    try:
+        yield lambda: 2 if signal.SIGTERM in first else len(first)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

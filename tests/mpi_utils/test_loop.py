@@ -1,0 +1,62 @@
+"""The loop on one rank: it falls back over damaged saves, and refuses what it cannot continue."""
+
+import os
+
+import pytest
+
+from mpi_utils import checkpoint, files
+from mpi_utils.comm import Comm, InputError, SaveError
+from mpi_utils.loop import resume, run
+from tests.mpi_utils.tiny import Learner, digest
+
+
+def train(run_dir, iterations=6, interval=1, **options):
+    learner = Learner(Comm())
+    finished = run(learner, Comm(), run_dir, iterations=iterations, checkpoint_interval=interval, **options)
+    return finished, digest(learner, run_dir)
+
+
+def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_path, capsys):
+    expected = train(tmp_path / "whole")
+    train(tmp_path / "run", iterations=5)
+    os.truncate(tmp_path / "run" / "step_00000005" / "tensors.safetensors", 10)
+    (tmp_path / "run" / "step_00000004" / "manifest.json").unlink()
+    capsys.readouterr()
+    assert train(tmp_path / "run") == expected
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and all(line.startswith("skipped ") for line in told)
+    assert "step_00000005" in told[0] and "10 bytes instead of" in told[0]
+    assert "step_00000004" in told[1] and "manifest.json" in told[1]
+    kept = sorted(p.name for p in (tmp_path / "run").glob("step_*"))
+    assert kept == [f"step_{i:08d}" for i in range(2, 7)], "damaged ones replaced, five kept"
+
+
+def test_without_any_valid_save_it_does_not_start_over(tmp_path):
+    train(tmp_path, iterations=2)
+    for path in tmp_path.glob("step_*"):
+        (path / "state.json").unlink()
+    with pytest.raises(InputError, match="none of 2 saves is valid"):
+        resume(Learner(Comm()), Comm(), tmp_path)
+
+
+def test_a_full_disk_ends_the_run_and_the_next_start_goes_on(tmp_path, monkeypatch):
+    expected = train(tmp_path / "whole")
+
+    def full(source, target):
+        if target.name == "step_00000004":
+            raise OSError(28, "No space left on device")
+        os.replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(SaveError, match="No space left"):
+        patch.setattr(files, "rename", full)
+        train(tmp_path / "run")
+    path, skipped = checkpoint.newest_valid(tmp_path / "run")
+    assert path.name == "step_00000003" and not skipped
+    assert train(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"sync_interval": 0}])
+def test_bad_intervals_are_refused_before_the_first_iteration(tmp_path, options):
+    with pytest.raises(InputError, match="choose 1 or more"):
+        train(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
