@@ -1,5 +1,6 @@
 """The run folder's settings and its lock."""
 
+import atexit
 import fcntl
 import json
 import os
@@ -54,11 +55,12 @@ class Lock:
     """A held lock of a run folder; kept until `release`, the end of a `with`, or the end of the process."""
 
     def __init__(self, descriptor: int):
-        self.descriptor = descriptor
+        self.descriptor, self.pid = descriptor, os.getpid()
+        atexit.register(self.release)  # so that only a process that was killed leaves its name in the file
 
     def release(self) -> None:
-        """Give the folder free; a second call does nothing."""
-        if self.descriptor >= 0:
+        """Give the folder free; a second call does nothing, nor one in a forked child."""
+        if self.descriptor >= 0 and os.getpid() == self.pid:
             os.ftruncate(self.descriptor, 0)
             os.close(self.descriptor)
             self.descriptor = -1

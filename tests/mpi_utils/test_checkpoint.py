@@ -158,8 +158,11 @@ def test_everything_is_synced_before_the_rename_and_the_parent_after_it(tmp_path
         log.append((log_names[-1], os.path.basename(name)))
         return result
 
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(fsync(descriptor)))
     log_names = hook(monkeypatch, note)
     checkpoint.save(tmp_path, 7, state(7))
+    assert len(synced) == log_names.count("sync") == 5
     save, run = ".step_00000007.tmp", tmp_path.name
     written = [[("create", n), ("write", n), ("sync", n)] for n in checkpoint.pack(7, state(7))]
     assert log == [("make_folder", save), *sum(written, []), ("sync", save), ("rename", save), ("sync", run)]

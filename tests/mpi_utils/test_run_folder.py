@@ -4,12 +4,15 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from mpi_utils.checkpoint import config_differences, lock, read_config, write_config
 from mpi_utils.comm import InputError
+from tests.launch import ROOT
 
 
 def in_child(action) -> int:
@@ -62,8 +65,12 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys):
     os.waitpid(child, 0)
     lock(tmp_path).release()
     assert f"taken over from process {child} on host" in capsys.readouterr().err
+    command = (
+        "import sys; from mpi_utils.checkpoint import lock; held = lock(sys.argv[1]); raise SystemExit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", command, tmp_path], cwd=ROOT).returncode == 3
     lock(tmp_path).release()
-    assert not capsys.readouterr().err
+    assert not capsys.readouterr().err, "an error is no kill"
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/run"])
