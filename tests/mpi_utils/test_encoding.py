@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpi_utils import checkpoint
@@ -23,6 +23,7 @@ def through_bytes(state):
 
 @settings(max_examples=100, deadline=None)
 @given(STATES)
+@example([float("nan"), float("inf"), -float("inf"), -0.0, {"x": (float("nan"),)}, {True: 1}])
 def test_plain_values_come_back_exactly(state):
     assert repr(through_bytes(state)) == repr(state)  # tells NaN, -0.0, True and 1 apart
 
