@@ -65,6 +65,8 @@ def leave(comm, error: BaseException | None) -> None:
     failing = np.flatnonzero(codes)
     if error is not None and comm.rank == (failing[0] if len(failing) else 0):
         _say(_message(comm, error, alone=False))
+    if comm.size > 1:
+        comm.leaving.Barrier()  # Open MPI kills all when the first exits with an error: not before it spoke
     sys.exit(int(codes[failing[0]]) if len(failing) else 0)
 
 
