@@ -1,0 +1,179 @@
+import numpy as np
+import pytest
+
+from envs import make_family
+from rl2 import bandit_baselines, mdp_baselines
+from rl2.baselines import BANDITS, MDPS, make_opponent, play
+
+
+def run(name, family, num_steps, instances=1000, seed=0, **settings):
+    """Total rewards [instances] and the opponent after play, on tasks that depend on the seed only."""
+    tasks = family.sample(np.random.default_rng([seed, 0]), instances)
+    opponent = make_opponent(name, tasks, num_steps, **settings)
+    rewards = play(opponent, family.make_vec(tasks), num_steps, np.random.default_rng([seed, 1]))
+    assert rewards.dtype == np.float32 and rewards.shape == (num_steps, instances)
+    return rewards.sum(axis=0), opponent
+
+
+# --- beliefs
+
+
+def test_bandit_posterior_by_hand():
+    opponent = bandit_baselines.Greedy(3, horizon=10)
+    opponent.reset(2)
+    nowhere = np.zeros(2, int)
+    for action, reward in (([0, 2], [1, 0]), ([0, 1], [0, 1]), ([0, 1], [1, 1])):
+        opponent.observe(nowhere, np.array(action), np.array(reward, np.float32), nowhere, True)
+    np.testing.assert_allclose(
+        opponent.posterior_mean(), [[3 / 5, 1 / 2, 1 / 2], [1 / 2, 3 / 4, 1 / 3]], rtol=1e-6
+    )
+    assert opponent.act(nowhere, None).tolist() == [0, 1]
+
+
+def test_mdp_posterior_by_hand():
+    opponent = mdp_baselines.Greedy(2, 1, episode_length=2, prior_mean=1.0, prior_weight=1.0)
+    opponent.reset(2)
+    zero = np.zeros(2, int)
+    opponent.observe(zero, zero, np.array([3, 0], np.float32), np.array([1, 0]), False)
+    assert opponent.step == 1
+    opponent.observe(zero, zero, np.array([5, 0], np.float32), np.array([1, 1]), True)
+    assert opponent.step == 0 and opponent.episode == 1
+    np.testing.assert_allclose(opponent.reward[0, 0], [(1 + 3 + 5) / 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(opponent.transition[0, 0].T, [[1 / 4, 3 / 4], [1 / 2, 1 / 2]], rtol=1e-6)
+    np.testing.assert_allclose(opponent.transition[1, 0].T, [[1 / 2, 1 / 2]] * 2)
+
+
+def test_the_state_reached_last_is_counted_not_the_state_after_the_reset():
+    # From state 0 all lead to state 1 and from there to state 1: nothing ever arrives in state 0.
+    transition = np.zeros((4, 2, 2, 2), np.float32)
+    transition[..., 1] = 1
+    tasks = {"transition": transition, "reward_mean": np.ones((4, 2, 2), np.float32)}
+    env = make_family("tabular_mdp", num_states=2, num_actions=2, max_episode_len=3).make_vec(tasks)
+    opponent = make_opponent("greedy", tasks, 30, 3, prior_weight=1.0)
+    play(opponent, env, 30, np.random.default_rng(0))
+    assert opponent.visits.sum() == 4 * 30 and opponent.episode == 10
+    assert np.all(opponent.counts[:, :, 0] == 1)
+
+
+def test_thompson_draws_have_the_posterior_mean_and_the_right_density():
+    opponent = bandit_baselines.Thompson(2, 10)
+    opponent.reset(40_000)
+    opponent.pulls[:], opponent.wins[:] = (7, 0), (5, 0)  # Beta(6, 3) and Beta(1, 1)
+    means, density = opponent.draw(np.random.default_rng(0))
+    np.testing.assert_allclose(means.mean(0), [6 / 9, 1 / 2], atol=0.006)
+    np.testing.assert_allclose(means.var(0), [18 / 810, 1 / 12], rtol=0.05)
+    np.testing.assert_allclose(density, 5 * np.log(means[:, 0]) + 2 * np.log(1 - means[:, 0]), atol=2e-3)
+
+
+# --- many at once
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_replanned", "ucrl2", "beb"])
+def test_mdps_together_or_one_by_one(name):
+    rng = np.random.default_rng(1)
+    rewards = rng.normal(0, 1, (40, 6)).astype(np.float32)
+    states = rng.integers(4, size=(41, 6))
+    states[::5] = 0
+
+    def actions(columns):
+        opponent, chosen = MDPS[name](4, 3, 5), []
+        opponent.reset(len(columns))
+        for t in range(40):
+            chosen.append(opponent.act(states[t, columns], None))
+            opponent.observe(
+                states[t, columns], chosen[-1], rewards[t, columns], states[t + 1, columns], t % 5 == 4
+            )
+        return np.stack(chosen)
+
+    together = actions(np.arange(6))
+    assert len(np.unique(together)) > 1
+    np.testing.assert_array_equal(together, np.hstack([actions(np.array([i])) for i in range(6)]))
+
+
+@pytest.mark.parametrize("name", ["greedy", "ucb1", "gittins"])
+def test_bandits_together_or_one_by_one(name):
+    rewards = np.random.default_rng(1).integers(2, size=(30, 6)).astype(np.float32)
+
+    def actions(columns):
+        opponent, chosen = BANDITS[name](4, 30), []
+        opponent.reset(len(columns))
+        for t in range(30):
+            chosen.append(opponent.act(None, None))
+            opponent.observe(None, chosen[-1], rewards[t, columns], None, True)
+        return np.stack(chosen)
+
+    together = actions(np.arange(6))
+    assert len(np.unique(together)) == 4
+    np.testing.assert_array_equal(together, np.hstack([actions(np.array([i])) for i in range(6)]))
+
+
+# --- the paper's tables (Duan et al. 2016)
+
+BANDIT_10_5 = {
+    "random": 5.0,
+    "gittins": 6.6,
+    "thompson": 5.7,
+    "optimistic_thompson": 6.5,
+    "ucb1": 6.7,
+    "epsilon_greedy": 6.6,
+    "greedy": 6.6,
+}
+# Greedy is below the paper's 134.8: its definition is not known, this is ours.
+MDP_10 = {
+    "random": 100.1,
+    "psrl": 138.1,
+    "opsrl": 144.1,
+    "ucrl2": 146.6,
+    "beb": 150.2,
+    "epsilon_greedy": 132.8,
+    "greedy": 129.5,
+    "greedy_replanned": 159.0,
+    "oracle": 219.0,
+}
+
+
+@pytest.mark.parametrize("name", BANDIT_10_5)
+def test_bandit_means_are_the_papers(name):
+    total, _ = run(name, make_family("bandit", num_actions=5), 10)
+    assert total.mean() == pytest.approx(BANDIT_10_5[name], abs=0.05 + 3 * 0.07 * np.sqrt(2))
+
+
+@pytest.mark.parametrize("name", MDP_10)
+def test_mdp_means_are_the_papers(name):
+    total, _ = run(name, make_family("tabular_mdp"), 100)
+    assert total.mean() == pytest.approx(MDP_10[name], abs=3 * 0.8 * np.sqrt(2))
+
+
+def test_the_tie_rule_of_bandit_greedy_matters():
+    family = make_family("bandit", num_actions=50)
+    lowest = run("epsilon_greedy", family, 100, epsilon=0.0)[0]
+    np.testing.assert_array_equal(lowest, run("greedy", family, 100)[0])
+    at_random = run("epsilon_greedy", family, 100, epsilon=0.0, random_ties=True)[0]
+    assert lowest.mean() == pytest.approx(78.0, abs=1.6) and at_random.mean() > lowest.mean() + 1
+
+
+def test_the_true_prior_makes_mdp_greedy_much_stronger():
+    family = make_family("tabular_mdp")
+    true = run("greedy", family, 100, prior_mean=1.0, prior_weight=1.0)[0]
+    assert true.mean() == pytest.approx(150.9, abs=3.5)
+
+
+@pytest.mark.parametrize("family, num_steps", [("bandit", 10), ("tabular_mdp", 100)])
+def test_nobody_beats_the_oracle(family, num_steps):
+    table, family = (BANDITS if family == "bandit" else MDPS), make_family(family)
+    best = run("oracle", family, num_steps)[0]
+    for name in table:
+        gain = run(name, family, num_steps)[0] - best
+        assert gain.mean() <= 3 * gain.std() / np.sqrt(len(gain))
+
+
+def test_equal_seeds_play_equally():
+    family = make_family("tabular_mdp")
+    first, again, other = (run("psrl", family, 30, 50, seed)[0] for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_unknown_opponent_is_one_clear_line():
+    with pytest.raises(ValueError, match="no opponent 'psrl' in these tasks: choose one of random, gittins"):
+        make_opponent("psrl", {"means": np.zeros((1, 2))}, 10)
