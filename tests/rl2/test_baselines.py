@@ -107,6 +107,18 @@ def test_bandits_together_or_one_by_one(name):
     np.testing.assert_array_equal(together, np.hstack([actions(np.array([i])) for i in range(6)]))
 
 
+def test_replanned_greedy_looks_no_further_than_the_end_of_the_episode():
+    # Action 0 pays 1 and stays in state 0; action 1 pays 0 and leads to state 1, where everything pays 3.
+    teacher = mdp_baselines.GreedyReplanned(2, 2, episode_length=3)
+    teacher.reset(1)
+    teacher.transition[...] = np.array([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], np.float32)[..., None]
+    teacher.reward[...] = np.array([[1, 0], [3, 3]], np.float32)[..., None]
+    actions = []
+    for teacher.step in range(3):
+        actions.append(int(teacher.act(np.zeros(1, int), None)[0]))
+    assert actions == [1, 1, 0]
+
+
 # --- the paper's tables (Duan et al. 2016)
 
 BANDIT_10_5 = {
