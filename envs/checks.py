@@ -9,6 +9,8 @@ import numpy as np
 class EnvError(ValueError):
     """A user's mistake about environments or populations; its text is one line: where, what, what to do."""
 
+    user_mistake = True  # so that all ranks leave together with this line and exit code 2
+
     def __init__(self, text: str):
         super().__init__(" ".join(text.split()))
 

@@ -22,8 +22,20 @@ from mpi_utils.encoding import decode, encode
 from mpi_utils.leaving import InputError, SaveError
 from mpi_utils.run_folder import config_differences, lock, read_config, write_config
 
-__all__ = ["CheckpointError", "config_differences", "load", "lock", "newest_valid", "pack", "prune", "read",
-           "read_config", "save", "unpack", "write_config"]
+__all__ = [
+    "CheckpointError",
+    "config_differences",
+    "load",
+    "lock",
+    "newest_valid",
+    "pack",
+    "prune",
+    "read",
+    "read_config",
+    "save",
+    "unpack",
+    "write_config",
+]
 
 FORMAT = 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -58,8 +70,10 @@ def save(run_dir, step: int, state: dict) -> Path:
         room = f"{sum(map(len, contents.values())) / 1e6:.1f} MB needed"
         with suppress(OSError):
             room += f", {shutil.disk_usage(run_dir).free / 1e6:.1f} MB free"
-        raise SaveError(f"{target}: cannot be saved: {error.strerror} ({room}); make room and start again, "
-                        "older saves are untouched") from error
+        raise SaveError(
+            f"{target}: cannot be saved: {error.strerror} ({room}); make room and start again, "
+            "older saves are untouched"
+        ) from error
     return target
 
 

@@ -86,8 +86,9 @@ class Comm:
     def agree(self):
         """Let all ranks pass the block, or raise the first failing rank's error on all of them.
 
-        An InputError or SaveError is shared as it is, an OSError as an InputError; any other exception is a
-        bug and passes. The block itself holds no collective: a rank that fails in it would miss it.
+        An InputError or SaveError is shared as it is; an OSError as an InputError, and so is an error whose
+        class says `user_mistake` (those of packages that know nothing of ranks); any other exception is a bug
+        and passes. The block itself holds no collective: a rank that fails in it would miss it.
         """
         error, code = None, 0
         try:
@@ -96,6 +97,10 @@ class Comm:
             error, code = caught, exit_code(caught)
         except OSError as caught:
             error, code = InputError(f"{caught.filename or 'input/output'}: {caught.strerror or caught}"), 2
+        except Exception as caught:
+            if not getattr(caught, "user_mistake", False):
+                raise
+            error, code = caught, 2
         codes = np.zeros(self.size, np.int64)
         codes[self.rank] = code
         self.allreduce_(codes)
@@ -154,8 +159,10 @@ def world() -> Comm:
         return Comm()
     comm = Comm(MPI.COMM_WORLD)
     if launched > 1 and comm.size == 1:
-        raise InputError(f"mpirun started {launched} ranks that do not see each other: it belongs to another "
-                         "MPI than mpi4py's; use the mpirun beside this python")
+        raise InputError(
+            f"mpirun started {launched} ranks that do not see each other: it belongs to another "
+            "MPI than mpi4py's; use the mpirun beside this python"
+        )
     return comm
 
 

@@ -15,8 +15,17 @@ from mpi_utils.logger import Logger
 from mpi_utils.sync import check_in_sync
 
 
-def run(learner, comm, run_dir, *, iterations: int, checkpoint_interval: int, sync_interval: int = 10,
-        keep: int = 5, log: bool = True) -> bool:
+def run(
+    learner,
+    comm,
+    run_dir,
+    *,
+    iterations: int,
+    checkpoint_interval: int,
+    sync_interval: int = 10,
+    keep: int = 5,
+    log: bool = True,
+) -> bool:
     """Train `learner` up to `iterations` in all, from the newest valid save in `run_dir`; a collective.
 
     `learner` has `train_iteration(i) -> metrics`, i from 0, metrics equal on all ranks; `state_dict()`, asked
@@ -52,8 +61,12 @@ def run(learner, comm, run_dir, *, iterations: int, checkpoint_interval: int, sy
         if logger:
             logger.close()
     if stop and comm.is_root:
-        print(f"stopped by {('SIGUSR1', 'SIGTERM')[stop - 1]} and saved after iteration {done}; "
-              "the same command continues", file=sys.stderr, flush=True)
+        print(
+            f"stopped by {('SIGUSR1', 'SIGTERM')[stop - 1]} and saved after iteration {done}; "
+            "the same command continues",
+            file=sys.stderr,
+            flush=True,
+        )
     if stop == 2:
         raise SystemExit(143)
     return done >= iterations
@@ -72,8 +85,10 @@ def resume(learner, comm, run_dir) -> int:
             for reason in skipped:
                 print(f"skipped {reason}", file=sys.stderr, flush=True)
             if path is None and skipped:
-                raise InputError(f"{run_dir}: none of {len(skipped)} saves is valid; restore one, or start "
-                                 "anew in another folder")
+                raise InputError(
+                    f"{run_dir}: none of {len(skipped)} saves is valid; restore one, or start "
+                    "anew in another folder"
+                )
             contents = checkpoint.read(path) if path else {}
     names = comm.bcast_object(list(contents) if comm.is_root else None)
     contents = {name: comm.bcast_bytes(contents[name] if comm.is_root else None) for name in names}

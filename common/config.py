@@ -1,0 +1,88 @@
+"""Flags from dataclasses, and checks that give one clear line."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import sys
+
+import tyro
+
+
+class UsageError(ValueError):
+    """A mistake on the command line or in a setting: one clear line."""
+
+    user_mistake = True  # so that all ranks leave together with this line and exit code 2
+
+
+def parse(
+    commands: dict[str, type], default: str, argv: list[str], prog: str, description: str, *, show=True
+):
+    """The chosen configuration from `argv`: `[name] [flags]`, where no name means `default`.
+
+    Underscores and hyphens both work. `--help` prints (where `show`, i.e. on one rank) and exits with 0; a
+    mistake raises `UsageError`.
+    """
+    out = sys.stdout if show else io.StringIO()
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"{description}\nSystems: {', '.join(commands)} (no name: {default}).", file=out)
+        print(f"Flags of a system: {prog} {default} --help", file=out)
+        raise SystemExit(0)
+    name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
+    if name not in commands:
+        raise UsageError(f"unknown system {name!r}: choose one of {', '.join(commands)}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
+            config = tyro.cli(
+                commands[name],
+                prog=f"{prog} {name}",
+                args=rest,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(one_line(errors.getvalue()) + f" (see {prog} {name} --help)") from None
+    return name, config
+
+
+def one_line(text: str) -> str:
+    """The message of tyro's box of several lines as one line, without its title and the flag's help text."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
+    body = " ".join(line for line in lines if line and not set(line) <= {"─"})
+    return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()
+
+
+def check(config, positive=(), at_least_zero=(), unit_interval=(), may_be_empty=()) -> None:
+    """Refuse numbers that cannot be meant; the message names the flag."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{field.name} {value}: must be a finite number")
+        if isinstance(value, int | float) and abs(value) > 1e12:
+            raise UsageError(f"--{field.name} {value}: too large")
+        if isinstance(value, str) and (len(value) > 500 or "\n" in value or "\0" in value):
+            raise UsageError(f"--{field.name}: must be one line of at most 500 characters")
+        if value == "" and field.name not in may_be_empty:
+            raise UsageError(f"--{field.name}: must not be empty")
+    for name in positive:
+        if not getattr(config, name) > 0:
+            raise UsageError(f"--{name} {getattr(config, name)}: must be greater than 0")
+    for name in at_least_zero:
+        if not getattr(config, name) >= 0:
+            raise UsageError(f"--{name} {getattr(config, name)}: must be 0 or more")
+    for name in unit_interval:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
+
+
+def check_run_name(config) -> None:
+    """`model_name` names a folder inside `checkpoint_dir`, nothing else."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.model_name):
+        raise UsageError(
+            f"--model_name {config.model_name!r}: it names a folder; use letters, digits, '.', '_' and '-'"
+        )

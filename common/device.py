@@ -1,0 +1,21 @@
+"""Where networks live and in what arithmetic their memories run."""
+
+import torch
+
+from common.config import UsageError
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have."""
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: not usable here ({reason}); use cpu") from None
+
+
+def use_bfloat16(precision: str, device: str) -> bool:
+    """Whether memories run in bfloat16; `auto` means: where the processor multiplies it natively."""
+    if precision == "auto":
+        return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return precision == "bfloat16"

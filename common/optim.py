@@ -1,0 +1,33 @@
+"""The optimiser that all learners share, and its state as named tensors."""
+
+import torch
+
+
+def make_adamw(module, lr: float, eps: float, weight_decay: float):
+    """AdamW whose decay acts on matrices only; gains, biases and vectors are left alone."""
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, eps=eps, fused=True)
+
+
+def set_learning_rate(optimiser, lr: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def optimiser_state(optimiser) -> dict[str, torch.Tensor]:
+    """Step counts and moments as `{"0.exp_avg": tensor, ...}`, numbered as in the optimiser."""
+    state = optimiser.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i in state for name, value in state[i].items()}
+
+
+def load_optimiser_state(optimiser, tensors: dict[str, torch.Tensor]) -> None:
+    """Restore what `optimiser_state` gave."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value.clone()
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

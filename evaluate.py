@@ -1,0 +1,79 @@
+"""Evaluate trained runs:  mpirun -np N python -m evaluate RUN [RUN ...] [flags]
+
+RUN is a run folder (its newest valid save is used) or one save inside it, e.g. checkpoints/defaults or
+checkpoints/defaults/step_00000120. Nothing in the folder is changed but evaluation.json and the plots.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from common.allocator import keep_freed_memory
+from mpi_utils import checkpoint
+from mpi_utils.comm import InputError, guard, set_threads
+from train import SYSTEMS
+
+
+def main(comm) -> None:
+    """For each run: load it, follow its paper's protocol, print a table, write rows and plots."""
+    with comm.agree():
+        paths, flags = split_arguments(sys.argv[1:], comm)
+        runs = [open_run(path) for path in paths]
+        systems = {stored["algorithm"] for stored, _ in runs}
+        if len(systems) > 1:
+            raise InputError(
+                f"runs of several systems ({', '.join(sorted(systems))}): evaluate one system at a time"
+            )
+        evaluation = importlib.import_module(f"{systems.pop()}.evaluation")
+        settings = evaluation.parse_settings(flags, show=comm.is_root)
+    set_threads(comm)
+    keep_freed_memory()
+    reports = []
+    for path, (stored, step_dir) in zip(paths, runs, strict=True):
+        with comm.agree():
+            step, state = checkpoint.load(step_dir)
+        rows = evaluation.evaluate(stored, state, settings, comm)
+        reports.append({"run": str(path), "step": step, "config": stored, "rows": rows})
+        with comm.agree():
+            if comm.is_root:
+                print(f"{path} (iteration {step})")
+                evaluation.show(rows, settings, path)
+    with comm.agree():
+        if comm.is_root and settings.json:
+            content = reports[0] if len(reports) == 1 else reports
+            Path(settings.json).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def split_arguments(arguments: list[str], comm) -> tuple[list[Path], list[str]]:
+    """Leading words are runs, the rest flags."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        arguments = ["", *arguments[:1]] if arguments else []
+    count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    if not count:
+        raise InputError("no run given: python -m evaluate checkpoints/NAME [flags]")
+    return [Path(word) for word in arguments[:count]], arguments[count:]
+
+
+def open_run(path: Path):
+    """The stored configuration of a run and the save to use."""
+    run_dir = path.parent if path.name.startswith("step_") else path
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: no such run folder; `ls checkpoints checkpoints/examples` shows what there is"
+        )
+    stored = checkpoint.read_config(run_dir)
+    if stored.get("algorithm") not in SYSTEMS:
+        raise InputError(f"{run_dir}/config.json: unknown algorithm {stored.get('algorithm')!r}")
+    if path is not run_dir:
+        return stored, path
+    newest, skipped = checkpoint.newest_valid(run_dir)
+    for reason in skipped:
+        print(f"warning: {reason}", file=sys.stderr)
+    if newest is None:
+        raise InputError(f"{run_dir}: holds no valid save")
+    return stored, newest
+
+
+if __name__ == "__main__":
+    guard(main)

@@ -1,0 +1,134 @@
+"""Settings of RL^2; the command-line flags are made from this class."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.config import UsageError, check, check_run_name
+
+
+@dataclass(frozen=True)
+class Config:
+    """RL^2 (Duan et al. 2016): an LSTM that learns to learn, by PPO over meta-episodes.
+
+    Sizes are global: more ranks change the speed, not the experiment.
+    """
+
+    environment: str = "tabular_mdp"
+    """What tasks are drawn from: bandit, tabular_mdp, or module:factory (see docs/rl2.md)."""
+    num_states: int = 10
+    """States of the tabular MDP (ignored by bandits)."""
+    num_actions: int = 5
+    """Actions of the tabular MDP, arms of the bandit."""
+    max_episode_len: int = 10
+    """Steps of an episode of the tabular MDP (a bandit's episode is one pull)."""
+    meta_episode_len: int = 100
+    """Steps of a meta-episode: how long the policy learns about one task."""
+
+    architecture: Literal["lstm", "gru", "snail", "transformer"] = "lstm"
+    """The memory."""
+    num_features: int = 256
+    """Units of the memory."""
+    memory_span: int = -1
+    """Steps that fresh gates remember at most (0: usual forget bias 1; -1: the meta-episode)."""
+    transition_encoder: Literal["auto", "plain", "joint", "mlp"] = "auto"
+    """How the last transition enters: its parts (plain); also the pair (observation, action) as one input,
+    and times the reward (joint); by a small network (mlp). auto: joint if discrete and small, else mlp."""
+    readout: Literal["auto", "linear", "bilinear", "mlp"] = "auto"
+    """How actions are read from memory: by one linear map (linear), by one for each discrete observation
+    (bilinear), by a small network that sees the observation (mlp). auto: bilinear if discrete and small."""
+    readout_layers: int = 1
+    """Hidden layers between memory and outputs (none if linear)."""
+    shared_network: bool = True
+    """One memory for policy and value, or one each."""
+
+    model_name: str = "defaults"
+    """Name of the run's folder."""
+    checkpoint_dir: str = "checkpoints"
+    """Where run folders lie."""
+    checkpoint_interval: int = 10
+    """Iterations between two saves."""
+
+    max_pol_iters: int = 600
+    """Iterations of training; the same command again with more continues."""
+    warm_start: Literal["none", "bayes_greedy"] = "none"
+    """Imitate a planner that knows the prior, before PPO (tabular MDPs only; it is then no pure RL^2)."""
+    warm_start_iters: int = 60
+    """Iterations of imitation, counted within max_pol_iters."""
+    meta_episodes_per_policy_update: int = 960
+    """Meta-episodes collected in one iteration."""
+    meta_episodes_per_learner_batch: int = 60
+    """Meta-episodes in one gradient step; divides the number collected."""
+    ppo_opt_epochs: int = 4
+    """Passes over the collected meta-episodes."""
+    ppo_clip_param: float = 0.2
+    """Clip range of the probability ratio."""
+    ppo_ent_coef: float = 0.003
+    """Weight of the entropy bonus."""
+    ppo_value_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped at this norm, after they are averaged over ranks."""
+    discount_gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 0.5
+    """Lambda of generalised advantage estimation."""
+    standardize_advs: int = 1
+    """1: advantages get mean 0 and deviation 1 over all ranks."""
+    reward_scale: float = 0.03
+    """Rewards are multiplied by this for returns and advantages only, not in the policy's input."""
+    adam_lr: float = 2e-3
+    """Learning rate at the start."""
+    adam_lr_final: float = 1e-4
+    """Learning rate at the last iteration; it falls linearly."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    adam_wd: float = 0.0
+    """Decoupled weight decay, on matrices only."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic inside the memory; weights stay float32. auto: bfloat16 if the processor has it."""
+
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "cpu"
+    """Where networks live: cpu, cuda or cuda:N."""
+
+
+def check_config(config: Config) -> None:
+    """Refuse settings that cannot work together, each with one line that names the flag."""
+    check(
+        config,
+        positive=(
+            *(
+                "num_states",
+                "num_actions",
+                "max_episode_len",
+                "meta_episode_len",
+                "num_features",
+                "readout_layers",
+            ),
+            *("checkpoint_interval", "max_pol_iters", "ppo_opt_epochs", "ppo_clip_param", "max_grad_norm"),
+            *("meta_episodes_per_policy_update", "meta_episodes_per_learner_batch", "adam_lr", "adam_eps"),
+            "reward_scale",
+        ),
+        at_least_zero=(
+            "adam_lr_final",
+            "adam_wd",
+            "ppo_ent_coef",
+            "ppo_value_coef",
+            "warm_start_iters",
+            "seed",
+        ),
+        unit_interval=("discount_gamma", "gae_lambda", "standardize_advs"),
+    )
+    check_run_name(config)
+    total, batch = config.meta_episodes_per_policy_update, config.meta_episodes_per_learner_batch
+    if total % batch:
+        raise UsageError(
+            f"--meta_episodes_per_policy_update {total}: must be a multiple of "
+            f"--meta_episodes_per_learner_batch ({batch})"
+        )
+    if config.warm_start != "none" and config.environment != "tabular_mdp":
+        raise UsageError(
+            f"--warm_start {config.warm_start}: its planner knows the prior of tabular_mdp only, "
+            f"not of {config.environment}"
+        )

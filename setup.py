@@ -1,0 +1,36 @@
+"""Dependencies of the project; everything else about the build is in pyproject.toml."""
+
+from setuptools import setup
+
+setup(
+    name="personalised-meta-rl",
+    version="0.1.0",
+    description="Distributed (MPI) training for personalised and meta reinforcement learning",
+    python_requires=">=3.11,<3.14",
+    packages=["rl2", "common", "envs", "mpi_utils", "benchmarks"],
+    py_modules=["train", "evaluate"],
+    install_requires=[
+        "mpi4py>=4.1",
+        "torch>=2.6,<2.14",  # capped at the newest version tested
+        "numpy>=2",
+        "gymnasium>=1.1",
+        "mujoco>=3.3",
+        "imageio",  # Gymnasium's MuJoCo environments import it
+        "packaging",
+        "tensorboardX",
+        "cloudpickle",
+        "tyro>=0.9",
+        "safetensors",
+        "scipy",
+        "scikit-learn",
+        "matplotlib",
+        "tqdm",
+        "threadpoolctl",
+    ],
+    extras_require={
+        "mpi": ["mpich"],
+        "openmpi": ["openmpi"],  # never together with [mpi]: one MPI per environment
+        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff"],
+        "all": ["mpich", "pytest", "pytest-timeout", "hypothesis", "ruff"],
+    },
+)

@@ -1,0 +1,68 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rl2.config import Config
+from rl2.policy import RecurrentPolicy, TransitionFeatures
+
+SMALL = Config(num_features=16, meta_episode_len=7, precision="float32")
+SPACES = {
+    "discrete": (spaces.Discrete(3), spaces.Discrete(2)),
+    "continuous": (spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32)),
+}
+
+
+def test_features_written_out():
+    features = TransitionFeatures("joint", *SPACES["discrete"])
+    first = features(torch.tensor([2]))
+    assert first.tolist() == [[0, 0, 1] + [0, 0] + [0, 1] + [0] * 12]
+    last = (torch.tensor([1]), torch.tensor([0]), torch.tensor([0.5]), torch.tensor([0.0]))
+    later = features(torch.tensor([2]), last)
+    pair = [0, 0, 1, 0, 0, 0]  # (observation 1, action 0) of 3 x 2
+    assert later.tolist() == [[0, 0, 1] + [1, 0] + [0.5, 0] + pair + [0.5 * p for p in pair]]
+
+
+def test_plain_features_are_the_papers():
+    features = TransitionFeatures("plain", *SPACES["discrete"])
+    last = (torch.tensor([1]), torch.tensor([1]), torch.tensor([2.0]), torch.tensor([1.0]))
+    assert features(torch.tensor([0]), last).tolist() == [[1, 0, 0, 0, 1, 2, 1]]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("readout", ["linear", "bilinear", "mlp"])
+@pytest.mark.parametrize("encoder", ["plain", "joint", "mlp"])
+def test_acting_and_learning_see_the_same_policy(encoder, readout, kind, shared):
+    config = dataclasses.replace(SMALL, transition_encoder=encoder, readout=readout, shared_network=shared)
+    if kind == "continuous" and (encoder == "joint" or readout == "bilinear"):
+        with pytest.raises(ValueError, match="discrete"):
+            RecurrentPolicy(config, *SPACES[kind])
+        return
+    torch.manual_seed(0)
+    policy = RecurrentPolicy(config, *SPACES[kind])
+    for p in policy.parameters():  # away from the small first output layer
+        p.data.add_(0.3 * torch.randn_like(p))
+    state, last, steps = policy.initial_state(4), None, []
+    for t in range(7):
+        observation = torch.randint(3, (4,)) if kind == "discrete" else torch.randn(4, 3)
+        x = policy.features(observation, last)
+        distribution, value, state = policy.step(x, observation, state)
+        action = distribution.sample(torch.rand(4, 2))
+        steps.append((x, observation, action, distribution.log_prob(action), value))
+        last = (observation, action, torch.randn(4), torch.full((4,), float(t == 3)))
+    x, observation, action, log_prob = (torch.stack(c) for c in list(zip(*steps, strict=True))[:4])
+    distribution, value = policy.unroll(x, observation)
+    assert torch.allclose(distribution.log_prob(action), log_prob, atol=1e-5)
+    if shared:
+        assert torch.allclose(value, torch.stack([s[4] for s in steps]), atol=1e-5)
+    assert torch.allclose(policy.value(x, observation), value)
+    log_prob_spread = distribution.log_prob(action).std()
+    assert log_prob_spread > 0.01  # the test saw a policy that differs between situations
+
+
+def test_large_spaces_fall_back_to_networks():
+    policy = RecurrentPolicy(SMALL, spaces.Discrete(1000), spaces.Discrete(2))
+    assert policy.features.kind == "mlp" and policy.actor.readout == "mlp"
