@@ -14,7 +14,8 @@ from mpi_utils import checkpoint, loop
 from mpi_utils.comm import InputError, guard, set_threads
 
 SYSTEMS = ("rl2",)
-MAY_CHANGE = ("max_pol_iters", "checkpoint_interval", "device")  # between a run and its continuation
+# A run folder may be moved; the rest shapes no result.
+MAY_CHANGE = ("max_pol_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
 
 
 def main(comm) -> None:

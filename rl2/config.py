@@ -48,37 +48,41 @@ class Config:
     checkpoint_interval: int = 10
     """Iterations between two saves."""
 
-    max_pol_iters: int = 600
+    max_pol_iters: int = 1000
     """Iterations of training; the same command again with more continues."""
     warm_start: Literal["none", "bayes_greedy"] = "none"
     """Imitate a planner that knows the prior, before PPO (tabular MDPs only; it is then no pure RL^2)."""
     warm_start_iters: int = 60
     """Iterations of imitation, counted within max_pol_iters."""
+    warm_start_lr: float = 3e-3
+    """Learning rate at the start of imitation; it falls linearly to adam_lr."""
     meta_episodes_per_policy_update: int = 960
     """Meta-episodes collected in one iteration."""
     meta_episodes_per_learner_batch: int = 60
     """Meta-episodes in one gradient step; divides the number collected."""
-    ppo_opt_epochs: int = 4
+    ppo_opt_epochs: int = 2
     """Passes over the collected meta-episodes."""
     ppo_clip_param: float = 0.2
     """Clip range of the probability ratio."""
-    ppo_ent_coef: float = 0.003
-    """Weight of the entropy bonus."""
+    ppo_ent_coef: float = 0.02
+    """Weight of the entropy bonus at the start of PPO."""
+    ppo_ent_coef_final: float = 0.0
+    """Weight of the entropy bonus at the last iteration; it falls linearly."""
     ppo_value_coef: float = 0.5
     """Weight of the value loss."""
     max_grad_norm: float = 1.0
     """Gradients are clipped at this norm, after they are averaged over ranks."""
-    discount_gamma: float = 0.99
+    discount_gamma: float = 0.95
     """Discount."""
-    gae_lambda: float = 0.5
+    gae_lambda: float = 0.8
     """Lambda of generalised advantage estimation."""
     standardize_advs: int = 1
     """1: advantages get mean 0 and deviation 1 over all ranks."""
     reward_scale: float = 0.03
     """Rewards are multiplied by this for returns and advantages only, not in the policy's input."""
-    adam_lr: float = 2e-3
-    """Learning rate at the start."""
-    adam_lr_final: float = 1e-4
+    adam_lr: float = 5e-3
+    """Learning rate at the start of PPO."""
+    adam_lr_final: float = 5e-5
     """Learning rate at the last iteration; it falls linearly."""
     adam_eps: float = 1e-5
     """Adam's epsilon."""
@@ -107,13 +111,20 @@ def check_config(config: Config) -> None:
                 "readout_layers",
             ),
             *("checkpoint_interval", "max_pol_iters", "ppo_opt_epochs", "ppo_clip_param", "max_grad_norm"),
-            *("meta_episodes_per_policy_update", "meta_episodes_per_learner_batch", "adam_lr", "adam_eps"),
+            *(
+                "meta_episodes_per_policy_update",
+                "meta_episodes_per_learner_batch",
+                "adam_lr",
+                "adam_eps",
+                "warm_start_lr",
+            ),
             "reward_scale",
         ),
         at_least_zero=(
             "adam_lr_final",
             "adam_wd",
             "ppo_ent_coef",
+            "ppo_ent_coef_final",
             "ppo_value_coef",
             "warm_start_iters",
             "seed",

@@ -47,6 +47,7 @@ class Learner:
         self.policy.to(config.device)
         broadcast_parameters(comm, self.policy)
         self.gradients = FlatGradients(comm, list(self.policy.parameters()))
+        self.entropy_coef = config.ppo_ent_coef
         self.optimiser = make_adamw(self.policy, config.adam_lr, config.adam_eps, config.adam_wd)
 
     def train_iteration(self, i: int) -> dict[str, float]:
@@ -117,10 +118,16 @@ class Learner:
         )
 
     def anneal(self, i: int) -> None:
-        """The learning rate falls linearly from `adam_lr` to `adam_lr_final` over `max_pol_iters`."""
+        """Learning rate and entropy bonus fall linearly; while imitating, the rate falls to PPO's first."""
         config = self.config
-        done = min(1.0, i / max(1, config.max_pol_iters - 1))
-        set_learning_rate(self.optimiser, config.adam_lr + done * (config.adam_lr_final - config.adam_lr))
+        warm = config.warm_start_iters if self.teacher is not None else 0
+        if i < warm:
+            rate = config.warm_start_lr + i / warm * (config.adam_lr - config.warm_start_lr)
+        else:
+            done = min(1.0, (i - warm) / max(1, config.max_pol_iters - warm - 1))
+            rate = config.adam_lr + done * (config.adam_lr_final - config.adam_lr)
+            self.entropy_coef = config.ppo_ent_coef + done * (config.ppo_ent_coef_final - config.ppo_ent_coef)
+        set_learning_rate(self.optimiser, rate)
 
     def update(self, i: int, batch, advantage, value_target) -> dict[str, float]:
         """Epochs over minibatches of whole meta-episodes; one all-reduce for each gradient step."""
@@ -161,7 +168,7 @@ class Learner:
             value_target,
             distribution.entropy(),
             clip_range=config.ppo_clip_param,
-            entropy_coef=config.ppo_ent_coef,
+            entropy_coef=self.entropy_coef,
             value_coef=config.ppo_value_coef,
         )
 
