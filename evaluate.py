@@ -47,8 +47,12 @@ def main(comm) -> None:
 
 def split_arguments(arguments: list[str], comm) -> tuple[list[Path], list[str]]:
     """Leading words are runs, the rest flags."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        arguments = ["", *arguments[:1]] if arguments else []
+    if arguments and arguments[0] in ("-h", "--help"):
+        if comm.is_root:
+            print(__doc__)
+            for name in SYSTEMS:
+                importlib.import_module(f"{name}.evaluation").parse_settings(["--help"], show=True)
+        raise SystemExit(0)
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if not count:
         raise InputError("no run given: python -m evaluate checkpoints/NAME [flags]")

@@ -19,34 +19,37 @@ class UsageError(ValueError):
 def parse(
     commands: dict[str, type], default: str, argv: list[str], prog: str, description: str, *, show=True
 ):
-    """The chosen configuration from `argv`: `[name] [flags]`, where no name means `default`.
+    """The name and configuration chosen by `argv`: `[name] [flags]`, where no name means `default`.
 
-    Underscores and hyphens both work. `--help` prints (where `show`, i.e. on one rank) and exits with 0; a
-    mistake raises `UsageError`.
+    `--help` prints (where `show`, i.e. on one rank) and exits with 0; a mistake raises `UsageError`.
     """
-    out = sys.stdout if show else io.StringIO()
     if argv and argv[0] in ("-h", "--help"):
-        print(f"{description}\nSystems: {', '.join(commands)} (no name: {default}).", file=out)
-        print(f"Flags of a system: {prog} {default} --help", file=out)
+        if show:
+            print(f"{description}\nSystems: {', '.join(commands)} (no name: {default}).")
+            print(f"Flags of a system: {prog} {default} --help")
         raise SystemExit(0)
-    name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
+    name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
     if name not in commands:
         raise UsageError(f"unknown system {name!r}: choose one of {', '.join(commands)}")
-    errors = io.StringIO()
+    return name, parse_flags(commands[name], flags, f"{prog} {name}", show=show)
+
+
+def parse_flags(settings_class: type, flags: list[str], prog: str, *, show=True):
+    """An instance of a dataclass from flags named after its fields; underscores and hyphens both work."""
+    out, errors = sys.stdout if show else io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
-            config = tyro.cli(
-                commands[name],
-                prog=f"{prog} {name}",
-                args=rest,
+            return tyro.cli(
+                settings_class,
+                prog=prog,
+                args=flags,
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(one_line(errors.getvalue()) + f" (see {prog} {name} --help)") from None
-    return name, config
+        raise UsageError(f"{one_line(errors.getvalue())} (see {prog} --help)") from None
 
 
 def one_line(text: str) -> str:

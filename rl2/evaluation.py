@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from common.config import UsageError, check, parse
+from common.config import UsageError, check, parse_flags
 from common.plots import curves_figure
 from mpi_utils.seeding import stream
 from rl2.baselines import BANDITS, MDPS, make_opponent
@@ -44,7 +44,7 @@ class Settings:
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
-    _, settings = parse({"rl2": Settings}, "rl2", ["rl2", *flags], "python -m evaluate", "", show=show)
+    settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
     check(
         settings,
         positive=("instances",),

@@ -14,7 +14,9 @@ from tests.launch import Job, mpirun
 TINY = (
     "--num_states 3 --num_actions 2 --max_episode_len 5 --meta_episode_len 10 --num_features 8 "
     "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --ppo_opt_epochs 2 "
-    "--checkpoint_interval 1 --precision float32"
+    "--checkpoint_interval 1 --precision float32 "
+    # constant rates, for schedules stretch over max_pol_iters, which the tests change
+    "--adam_lr 2e-3 --adam_lr_final 2e-3 --ppo_ent_coef 0.01 --ppo_ent_coef_final 0.01"
 ).split()
 
 
@@ -58,7 +60,7 @@ def rows(folder, name="tiny"):
 def two_ranks(tmp_path_factory):
     """A run of 3 iterations at 2 ranks, which other tests continue or compare with."""
     folder = tmp_path_factory.mktemp("two")
-    finished(train(2, folder, "--max_pol_iters", 3, "--adam_lr_final", 2e-3))
+    finished(train(2, folder, "--max_pol_iters", 3))
     return folder
 
 
@@ -72,21 +74,20 @@ def test_no_name_means_rl2_and_the_same_command_resumes(tmp_path):
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_resuming_is_bit_exact(tmp_path, num_ranks):
-    flags = ["--adam_lr_final", 2e-3]  # a constant rate, for the length of a run shapes its schedule
-    finished(train(num_ranks, tmp_path, "--max_pol_iters", 3, *flags, name="whole"))
+    finished(train(num_ranks, tmp_path, "--max_pol_iters", 3, name="whole"))
     for end in (1, 2, 3):
-        finished(train(num_ranks, tmp_path, "--max_pol_iters", end, *flags, name="parts"))
+        finished(train(num_ranks, tmp_path, "--max_pol_iters", end, name="parts"))
     assert same(newest(tmp_path, "whole")[1], newest(tmp_path, "parts")[1])
 
 
 @pytest.mark.parametrize("num_ranks", [1, 3, 4])
 def test_another_number_of_ranks_continues_with_the_same_experiment(two_ranks, tmp_path, num_ranks):
-    finished(train(num_ranks, tmp_path, "--max_pol_iters", 3, "--adam_lr_final", 2e-3, name="alone"))
+    finished(train(num_ranks, tmp_path, "--max_pol_iters", 3, name="alone"))
     for mine, theirs in zip(rows(tmp_path, "alone"), rows(two_ranks), strict=True):
         for column in ("train/return", "loss/policy", "loss/value", "ppo/kl", "train/return_episode_02"):
             assert float(mine[column]) == pytest.approx(float(theirs[column]), rel=1e-3, abs=1e-6), column
     shutil.copytree(two_ranks / "tiny", tmp_path / "tiny")
-    finished(train(num_ranks, tmp_path, "--max_pol_iters", 4, "--adam_lr_final", 2e-3))
+    finished(train(num_ranks, tmp_path, "--max_pol_iters", 4))
     assert newest(tmp_path)[0] == 4 and len(rows(tmp_path)) == 4
 
 
