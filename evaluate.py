@@ -6,6 +6,7 @@ checkpoints/defaults/step_00000120. Nothing in the folder is changed but evaluat
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -38,11 +39,20 @@ def main(comm) -> None:
         with comm.agree():
             if comm.is_root:
                 print(f"{path} (iteration {step})")
-                evaluation.show(rows, settings, path)
+                writable = os.access(step_dir.parent, os.W_OK)
+                if plot := settings.plot or (step_dir.parent / "evaluation.png" if writable else None):
+                    evaluation.plot(rows, plot, f"{path.name}: {settings.instances} fresh tasks")
+                    print(f"figure: {plot}")
+                if writable and not settings.json:
+                    write(step_dir.parent / "evaluation.json", reports[-1])
+                evaluation.show(rows)
     with comm.agree():
         if comm.is_root and settings.json:
-            content = reports[0] if len(reports) == 1 else reports
-            Path(settings.json).write_text(json.dumps(content, indent=1) + "\n")
+            write(Path(settings.json), reports[0] if len(reports) == 1 else reports)
+
+
+def write(path: Path, content) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def split_arguments(arguments: list[str], comm) -> tuple[list[Path], list[str]]:

@@ -1,7 +1,6 @@
 """The paper's protocol: fresh tasks, exploration off, every opponent on the same tasks."""
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -37,9 +36,9 @@ class Settings:
     environment: str = ""
     """Needed only for a run on a user's own module:factory, which is never taken from a file."""
     json: str = ""
-    """Write the rows here as JSON."""
+    """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
     plot: str = ""
-    """Write the adaptation curves here as PNG (default: evaluation.png in the run folder if writable)."""
+    """Write the adaptation curves here as PNG (default: evaluation.png in the run folder, likewise)."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
@@ -134,27 +133,33 @@ def row(method, metric, values, **columns) -> dict:
     return {"method": method, "metric": metric, "mean": float(values.mean()), "se": se, "n": n, **columns}
 
 
-def show(rows: list[dict], settings: Settings, run: Path) -> None:
-    """Print the table, best first, and draw return by episode for every method."""
+def by_episode(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows of `episode_return` of each method, in the order of episodes."""
     episodes = {r["method"]: [] for r in rows}
     for r in rows:
         if r["metric"] == "episode_return":
             episodes[r["method"]].append(r)
+    return episodes
+
+
+def show(rows: list[dict]) -> None:
+    """Print the table, best first."""
+    episodes = by_episode(rows)
     print(f"{'method':22s}{'return':>9s}{'se':>7s}{'first episode':>16s}{'last episode':>15s}")
     for total in sorted((r for r in rows if r["metric"] == "return"), key=lambda r: -r["mean"]):
         curve = [r["mean"] for r in episodes[total["method"]]] or [float("nan")]
         spread = float("nan") if total["se"] is None else total["se"]
         print(f"{total['method']:22s}{total['mean']:9.2f}{spread:7.2f}{curve[0]:16.2f}{curve[-1]:15.2f}")
-    curves = {
-        method: tuple(
-            [float("nan") if r[column] is None else r[column] for r in curve]
-            for column in ("episode", "mean", "se")
-        )
-        for method, curve in episodes.items()
-    }
-    path = settings.plot or run / "evaluation.png"
-    title = f"{run.name}: {settings.instances} fresh tasks, band of two standard errors"
+
+
+def plot(rows: list[dict], path, title: str) -> None:
+    """Draw the return by episode of every method, with a band of two standard errors."""
+
+    def column(curve, name):
+        return [float("nan") if r[name] is None else r[name] for r in curve]
+
+    curves = {m: tuple(column(c, k) for k in ("episode", "mean", "se")) for m, c in by_episode(rows).items()}
+    title += ", band of two standard errors"
     curves_figure(
         path, curves, xlabel="episode of the meta-episode", ylabel="return", title=title, highlight="rl2"
     )
-    print(f"figure: {path}")
