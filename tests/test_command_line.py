@@ -154,9 +154,7 @@ def test_evaluation_does_not_depend_on_ranks_and_changes_nothing(two_ranks, tmp_
     assert reports[0] == reports[1]
     methods = {row["method"] for row in reports[0]["rows"]}
     assert {"rl2", "random", "psrl", "opsrl", "ucrl2", "beb", "epsilon_greedy", "greedy", "oracle"} <= methods
-    assert before == {
-        p: p.read_bytes() for p in two_ranks.rglob("*") if p.is_file()
-    }
+    assert before == {p: p.read_bytes() for p in two_ranks.rglob("*") if p.is_file()}
 
 
 BAD = {
