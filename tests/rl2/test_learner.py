@@ -1,0 +1,97 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mpi_utils.comm import Comm
+from rl2.config import Config, check_config
+from rl2.learner import Learner
+
+TINY = Config(
+    num_states=3,
+    num_actions=2,
+    max_episode_len=5,
+    meta_episode_len=10,
+    num_features=8,
+    meta_episodes_per_policy_update=12,
+    meta_episodes_per_learner_batch=4,
+    max_pol_iters=5,
+    precision="float32",
+)
+
+
+class OneOf(Comm):
+    """One rank of several that hears nothing of the others."""
+
+    def __init__(self, rank, size):
+        super().__init__()
+        self.rank, self.size = rank, size
+
+    def allreduce_(self, array, op="sum"):
+        return array
+
+    def bcast_(self, array, root=0):
+        return array
+
+    def bcast_object(self, obj=None):
+        return obj
+
+
+def test_ranks_play_the_rows_of_one_global_batch():
+    whole = Learner(TINY, Comm()).collect(0)
+    parts = []
+    for rank in range(3):
+        learner = Learner(TINY, OneOf(rank, 3))
+        learner.policy.load_state_dict(Learner(TINY, Comm()).policy.state_dict())
+        parts.append(learner.collect(0))
+    for field in ("observation", "action", "reward"):
+        together = torch.cat([getattr(part, field) for part in parts], dim=1)
+        assert torch.equal(together, getattr(whole, field)), field
+
+
+def test_schedules_written_out():
+    learner = Learner(dataclasses.replace(TINY, adam_lr=1.0, adam_lr_final=0.2, ppo_ent_coef=0.4), Comm())
+    seen = []
+    for i in range(5):
+        learner.anneal(i)
+        seen.append((learner.optimiser.param_groups[0]["lr"], learner.entropy_coef))
+    assert np.allclose(seen, [(1.0, 0.4), (0.8, 0.3), (0.6, 0.2), (0.4, 0.1), (0.2, 0.0)])
+
+
+def test_warm_start_has_its_own_rate_and_then_ppos():
+    settings = {"warm_start": "bayes_greedy", "warm_start_iters": 2, "warm_start_lr": 3.0, "adam_lr": 1.0}
+    learner = Learner(dataclasses.replace(TINY, **settings, adam_lr_final=0.0), Comm())
+    rates = []
+    for i in range(5):
+        learner.anneal(i)
+        rates.append(learner.optimiser.param_groups[0]["lr"])
+    assert np.allclose(rates, [3.0, 2.0, 1.0, 0.5, 0.0])
+
+
+def test_advantages_are_standardised_and_targets_are_returns():
+    learner = Learner(dataclasses.replace(TINY, gae_lambda=1.0, discount_gamma=1.0), Comm())
+    batch = learner.collect(0)
+    advantage, value_target = learner.estimate(batch)
+    assert abs(advantage.mean()) < 1e-5 and abs(advantage.std(correction=0) - 1) < 1e-4
+    to_come = batch.reward.flip(0).cumsum(0).flip(0) * TINY.reward_scale  # over the ends of episodes
+    assert torch.allclose(value_target, to_come, atol=1e-5)
+
+
+def test_it_learns_a_bandit_in_seconds():
+    config = dataclasses.replace(
+        TINY,
+        **{"environment": "bandit", "meta_episode_len": 10, "num_features": 32, "max_pol_iters": 25},
+        **{"meta_episodes_per_policy_update": 600, "meta_episodes_per_learner_batch": 60, "adam_lr": 5e-3},
+    )
+    learner = Learner(config, Comm())
+    returns = [learner.train_iteration(i)["train/return"] for i in range(25)]
+    assert abs(returns[0] - 5) < 0.3  # chance
+    assert np.mean(returns[-5:]) > 5.7  # two arms: the optimum is about 6.2
+
+
+def test_settings_that_cannot_work_together():
+    with pytest.raises(ValueError, match="multiple"):
+        check_config(dataclasses.replace(TINY, meta_episodes_per_policy_update=13))
+    with pytest.raises(ValueError, match="warm_start"):
+        check_config(dataclasses.replace(TINY, environment="bandit", warm_start="bayes_greedy"))
