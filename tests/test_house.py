@@ -15,7 +15,7 @@ ALLOWED = {
     "benchmarks": SYSTEMS | SHARED,
     "envs": set(),
     "mpi_utils": set(),
-    "common": {"mpi_utils"},
+    "common": set(),
     **{system: SHARED for system in SYSTEMS},
 }
 OURS = SYSTEMS | SHARED | {"train", "evaluate", "benchmarks", "tests"}
