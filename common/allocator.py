@@ -9,7 +9,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc to reuse freed blocks; True if it took the advice, False where there is no glibc.
 
     Tensors of a gradient step are allocated and freed thousands of times a minute. By default glibc gives
-    blocks above some MB back to the system and gets them anew, page by page: a fifth of the update's time.
+    blocks above some MB back to the system and gets them anew, page by page.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
