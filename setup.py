@@ -7,14 +7,14 @@ setup(
     version="0.1.0",
     description="Distributed (MPI) training for personalised and meta reinforcement learning",
     python_requires=">=3.11,<3.14",
-    packages=["rl2", "common", "envs", "mpi_utils", "benchmarks"],
+    packages=["rl2", "rmdp", "caml", "common", "envs", "mpi_utils", "benchmarks"],
     py_modules=["train", "evaluate"],
     install_requires=[
         "mpi4py>=4.1",
         "torch>=2.6,<2.14",  # capped at the newest version tested
         "numpy>=2",
         "gymnasium>=1.1",
-        "mujoco>=3.3",
+        "mujoco>=4",  # its `batch` steps many copies at once
         "imageio",  # Gymnasium's MuJoCo environments import it
         "packaging",
         "tensorboardX",
@@ -30,7 +30,7 @@ setup(
     extras_require={
         "mpi": ["mpich"],
         "openmpi": ["openmpi"],  # never together with [mpi]: one MPI per environment
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff"],
-        "all": ["mpich", "pytest", "pytest-timeout", "hypothesis", "ruff"],
+        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mo-gymnasium"],
+        "all": ["mpich", "pytest", "pytest-timeout", "hypothesis", "ruff", "mo-gymnasium"],
     },
 )

@@ -3,10 +3,10 @@
 import gymnasium
 
 from envs.checks import EnvError
-from envs.families import FAMILIES, make_family
+from envs.families import FAMILIES, SHARED_FAMILIES, make_family, make_shared_family
 from envs.population import Population
 
-__all__ = ["FAMILIES", "EnvError", "Population", "make_family"]
+__all__ = ["FAMILIES", "SHARED_FAMILIES", "EnvError", "Population", "make_family", "make_shared_family"]
 
 for _id, _module, _class in (
     ("BernoulliBandit-v0", "bandit", "BernoulliBandit"),

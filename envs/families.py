@@ -1,13 +1,19 @@
 """Task families by name."""
 
 import inspect
+from functools import partial
 
 from envs.bandit import BernoulliBandit
 from envs.checks import EnvError
 from envs.gym_family import GymFamily
+from envs.resource_gathering import ResourceGathering
+from envs.speed import ROBOTS, SpeedTask
 from envs.tabular_mdp import TabularMDP
 
 FAMILIES = {"bandit": BernoulliBandit, "tabular_mdp": TabularMDP}
+# Agents share the dynamics and differ in rewards only: one step pays all of them.
+SHARED_FAMILIES = {robot: partial(SpeedTask, robot) for robot in ROBOTS}
+SHARED_FAMILIES["resource_gathering"] = ResourceGathering
 
 
 def make_family(name, **sizes):
@@ -24,3 +30,14 @@ def make_family(name, **sizes):
         if size not in known:
             raise EnvError(f"{name} has no setting {size!r}; it has {', '.join(known)}")
     return FAMILIES[name](**sizes)
+
+
+def make_shared_family(name: str, **sizes):
+    """The family called `name` whose environments serve whole populations; raises `EnvError`."""
+    if name not in SHARED_FAMILIES:
+        raise EnvError(f"unknown environment {name!r}; known are {', '.join(SHARED_FAMILIES)}")
+    known = inspect.signature(SHARED_FAMILIES[name]).parameters
+    for size in sizes:
+        if size not in known:
+            raise EnvError(f"{name} has no setting {size!r}; it has {', '.join(known)}")
+    return SHARED_FAMILIES[name](**sizes)

@@ -1,0 +1,144 @@
+"""Physics steps per second of a robot, as one JSON line:  python -m benchmarks.physics half_cheetah
+
+Ways to step 160 copies on one core with random actions: Gymnasium's environment, one copy after the other; a
+loop over one MjData each; `mujoco.rollout`, which cannot carry the solver's warm start on; one MjData that
+takes up each copy's state in turn; `mujoco.batch`; and `envs/speed.py`, which uses that and, alone of all,
+starts anew what falls. Seconds are those of the processor, so that a busy machine matters less.
+"""
+
+import json
+import sys
+import time
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from mujoco.rollout import Rollout
+
+from common.config import UsageError
+from envs.speed import ROBOTS, SpeedTask, load_robot
+from mpi_utils.comm import guard
+
+NUM_ENVS, NUM_STEPS, NUM_REPEATS = 160, 40, 5
+STATE = mujoco.mjtState
+
+
+def main(comm) -> None:
+    """Steps per second: the best of some repeats, all of which begin in the same states."""
+    with comm.agree():
+        if len(sys.argv) != 2 or sys.argv[1] not in ROBOTS:
+            raise UsageError(f"give one robot: python -m benchmarks.physics [{'|'.join(ROBOTS)}]")
+    name = sys.argv[1]
+    family = SpeedTask(name)
+    shared = family.make_shared(NUM_ENVS, seed=0)
+    shared.reset()
+    actions = np.random.default_rng(0).uniform(-1, 1, (NUM_STEPS, NUM_ENVS, *family.action_space.shape))
+    actions *= family.action_space.high
+    ways = {
+        "gymnasium": one_by_one(load_robot(name)),
+        "mj_step_loop": data_each(load_robot(name), shared),
+        "rollout_without_warm_start": rollout(load_robot(name), shared),
+        "mj_step_loop_on_one_data": one_data(load_robot(name), shared),
+        "batch": batch(load_robot(name), shared),
+        "speed_task": speed_task(shared),
+    }
+    times = {way: [] for way in ways}
+    for _ in range(NUM_REPEATS):  # in turns, so that a disturbance of the machine hits all ways
+        for way, play in ways.items():
+            began = time.process_time()
+            play(actions)
+            times[way].append(time.process_time() - began)
+    rates = {f"{way}_steps_per_s": round(actions[..., 0].size / min(times[way])) for way in ways}
+    if comm.is_root:
+        print(json.dumps({"robot": name, "num_envs": NUM_ENVS} | rates))
+
+
+def one_by_one(env):
+    def play(actions):
+        for number in range(NUM_ENVS):
+            env.reset(seed=number)
+            for action in actions[:, number]:
+                env.step(action)
+
+    return play
+
+
+def data_each(env, shared):
+    datas = [mujoco.MjData(env.model) for _ in range(NUM_ENVS)]
+    positions, velocities = shared.position.copy(), shared.velocity.copy()
+    warm_starts = shared.warm_start.copy()
+
+    def play(actions):
+        for data, *first in zip(datas, positions, velocities, warm_starts, strict=True):
+            data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = first
+        for row in actions:
+            for data, action in zip(datas, row, strict=True):
+                data.ctrl[:] = action
+                mujoco.mj_step(env.model, data, nstep=env.frame_skip)
+            np.array([data.qpos for data in datas]), np.array([data.qvel for data in datas])
+
+    return play
+
+
+def rollout(env, shared):
+    pool, data, models = Rollout(nthread=0), mujoco.MjData(env.model), [env.model] * NUM_ENVS
+    time_ = np.zeros((NUM_ENVS, 1))
+    first = np.concatenate([time_, shared.position, shared.velocity], axis=1)
+    states = np.empty((NUM_ENVS, env.frame_skip, first.shape[1]))
+    sensors = np.empty((NUM_ENVS, env.frame_skip, env.model.nsensordata))
+    settings = {"skip_checks": True, "nstep": env.frame_skip, "state": states, "sensordata": sensors}
+
+    def play(actions):
+        state = first
+        for row in actions:
+            control = np.repeat(row[:, None], env.frame_skip, axis=1)
+            pool.rollout(models, [data], state, control, control_spec=STATE.mjSTATE_CTRL.value, **settings)
+            state = states[:, -1].copy()
+
+    return play
+
+
+def one_data(env, shared):
+    data, spec = mujoco.MjData(env.model), STATE.mjSTATE_FULLPHYSICS | STATE.mjSTATE_WARMSTART
+    spec |= STATE.mjSTATE_CTRL
+    parts = [np.zeros((NUM_ENVS, 1)), shared.position, shared.velocity, shared.warm_start, shared.control]
+    first = np.concatenate(parts, axis=1)
+
+    def play(actions):
+        states = first.copy()
+        for row in actions:
+            states[:, -row.shape[1] :] = row
+            for state in states:
+                mujoco.mj_setState(env.model, data, state, spec)
+                mujoco.mj_step(env.model, data, nstep=env.frame_skip)
+                mujoco.mj_getState(env.model, data, state, spec)
+
+    return play
+
+
+def batch(env, shared):
+    copies, first = Batch(env.model, NUM_ENVS, 1), shared.batch.state.copy()
+    control = copies.bind("ctrl")
+
+    def play(actions):
+        copies.state[:] = first
+        for row in actions:
+            control[:] = row
+            copies.step(nstep=env.frame_skip)
+
+    return play
+
+
+def speed_task(shared):
+    first = shared.get_state()
+
+    def play(actions):
+        shared.set_state(first)
+        for row in actions:
+            shared.step(row)
+
+    return play
+
+
+if __name__ == "__main__":
+    guard(main)

@@ -1,0 +1,99 @@
+"""Walks from home over a small grid, paid to the agents whose cells they pass (Ivanov & Ben-Porat 2024)."""
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from envs.checks import EnvError, check_parameters, check_shapes
+from envs.shared_env import SharedVectorEnv
+
+SIZE, HOME = 5, (4, 2)  # rows and columns, counted from the upper left
+NUM_CELLS = SIZE * SIZE
+MOVES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])  # up, down, left, right
+STEP_COST = 0.01
+
+
+class ResourceGathering:
+    """The family of agents who each live in one cell of a 5x5 grid and wait for a walk to pass by.
+
+    The grid is that of mo-gymnasium's resource-gathering-v0 without its enemies and resources, as in Ivanov &
+    Ben-Porat 2024 (arXiv 2401.06514). A walk starts at home, row 4 and column 2; actions 0..3 move up, down,
+    left, right, and a move against the wall stays where it is. The walk ends when a move leads to home, also
+    by bumping the wall there, and then pays 1 - t/100 after t steps to each agent whose cell it has visited.
+    A walk that is not home after 40 steps has failed, paying nobody; it is `terminated` like one that
+    came home, since this limit belongs to the task: a value after it would credit walks that never end.
+
+    An agent's parameter is {"cell": [n] int in 0..24}, row * 5 + column. The observation is row, column, two
+    zeros (once the removed resources) and 25 flags of visited cells; home's is set when the walk ends there.
+    The outcome of a step [25] is what it pays in each cell. There is no randomness.
+    """
+
+    name = "resource_gathering"
+    observation_space = Box(0, SIZE - 1, (4 + NUM_CELLS,), np.float32)
+    action_space = Discrete(len(MOVES))
+    outcome_size = NUM_CELLS
+    max_episode_len = 40
+    max_return = 1 - STEP_COST  # of the agent at home, when the first step bumps the wall
+
+    def sample(self, rng, n: int) -> dict[str, np.ndarray]:
+        """Agent i lives in cell i modulo 25; `rng` is not used."""
+        return {"cell": np.arange(n) % NUM_CELLS}
+
+    def check(self, parameters) -> dict[str, np.ndarray]:
+        arrays = check_parameters(self.name, parameters)
+        check_shapes(self.name, arrays, {"cell": ()})
+        cell = arrays["cell"]
+        if cell.dtype.kind not in "iu" or ((cell < 0) | (cell >= NUM_CELLS)).any():
+            raise EnvError(
+                f"{self.name}: a cell is not a whole number in 0..{NUM_CELLS - 1}; give row * 5 + column"
+            )
+        return {"cell": cell.astype(np.int64, copy=False)}
+
+    def rewards(self, outcome, parameters):
+        """What outcomes [..., 25], NumPy or torch, pay the agents: [..., n]."""
+        return outcome[..., parameters["cell"]]
+
+    def order(self, parameters) -> np.ndarray:
+        """Agents [n] as seen from home, from right to left, then near to far: neighbours can share walks."""
+        row, column = np.divmod(parameters["cell"], SIZE)
+        up, right = HOME[0] - row, column - HOME[1]
+        return np.lexsort((up + abs(right), np.arctan2(up, right)))
+
+    def make_shared(self, num_envs: int, *, seed: int, index=None, stagger: bool = False):
+        limits = {"max_episode_len": self.max_episode_len, "seed": seed}
+        return ResourceGatheringShared(num_envs, **limits, index=index, stagger=stagger)
+
+
+class ResourceGatheringShared(SharedVectorEnv):
+    """N walks stepped at once; see `ResourceGathering`."""
+
+    action_space = ResourceGathering.action_space
+
+    def __init__(self, num_envs: int, **settings):
+        super().__init__(num_envs, **settings)
+        self.position = np.zeros((self.num_envs, 2), np.int64)  # row, column
+        self.visited = np.zeros((self.num_envs, NUM_CELLS), bool)
+        # Not `elapsed`, which starts above 0 in a staggered episode: a walk is paid by its own steps.
+        self.walked = np.zeros(self.num_envs, np.int64)
+
+    def start(self, envs, generators):
+        self.position[envs], self.visited[envs], self.walked[envs] = HOME, False, 0
+
+    def observe(self):
+        observation = np.zeros((self.num_envs, 4 + NUM_CELLS), np.float32)
+        observation[:, :2], observation[:, 4:] = self.position, self.visited
+        return observation
+
+    def advance(self, actions):
+        self.position = np.clip(self.position + MOVES[actions], 0, SIZE - 1)
+        self.visited[np.arange(self.num_envs), self.position @ (SIZE, 1)] = True
+        self.walked += 1
+        home = (self.position == HOME).all(axis=1)
+        paid = np.where(home, 1 - STEP_COST * self.walked, 0)
+        outcome = (self.visited * paid[:, None]).astype(np.float32)
+        return outcome, home | (self.walked == self.max_episode_len)
+
+    def dynamics_state(self):
+        return {"position": self.position, "visited": self.visited, "walked": self.walked}
+
+    def set_dynamics_state(self, state):
+        self.position, self.visited, self.walked = state["position"], state["visited"], state["walked"]
