@@ -11,6 +11,7 @@ __all__ = ["FAMILIES", "SHARED_FAMILIES", "EnvError", "Population", "make_family
 for _id, _module, _class in (
     ("BernoulliBandit-v0", "bandit", "BernoulliBandit"),
     ("TabularMDP-v0", "tabular_mdp", "TabularMDP"),
+    ("Particle-v0", "particle", "Particle"),
 ):
     gymnasium.register(
         id=_id,

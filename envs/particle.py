@@ -1,0 +1,199 @@
+"""A particle on a plane whose actions mean something else for each entity (Zhang 2019)."""
+
+import itertools
+import numbers
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box, Discrete
+
+from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
+from envs.task_env import SingleTaskEnv, TaskVectorEnv
+
+DIRECTIONS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)  # left, right, down, up
+RELEASED_MAPS = np.array([[2, 0, 3, 1], [0, 1, 2, 3], [0, 2, 3, 1], [3, 0, 1, 2], [2, 1, 3, 0], [2, 0, 3, 1]])
+LARGEST_NOISE = 0.5
+
+TARGET = {"paper": 1.0, "released": 0.75}  # of both coordinates
+NEAR = {"paper": 0.01**2, "released": 0.001}  # squared distance: ends the episode, pays the bonus
+UNIT = 0.05  # of the paper's variant
+FORCE, KEPT_VELOCITY, DT = 0.25, 0.75, 0.1  # of the released variant, mass 1
+TOP_SPEED = DT * FORCE / (1 - KEPT_VELOCITY)
+
+
+def base_maps(rng, num_groups: int, maps: str) -> np.ndarray:
+    """Base maps [num_groups, 4]: action a of group i goes to DIRECTIONS[maps[i, a]].
+
+    "random": distinct permutations. "identifiable": another pair of actions goes right and up in each group,
+    the permutation being random within the pair; maps of one pair cannot be told apart by what an optimal
+    policy does. "released": the first maps of the author's file; its groups 1 and 6 have the same map.
+    """
+    check_sizes("particle", num_groups=num_groups)
+    permutations = rng.permutation(list(itertools.permutations(range(4))))
+    right_or_up = permutations % 2 @ [1, 2, 4, 8]
+    _, first_of_pair = np.unique(right_or_up, return_index=True)
+    choices = {
+        "identifiable": permutations[np.sort(first_of_pair)],
+        "random": permutations,
+        "released": RELEASED_MAPS,
+    }
+    if maps not in choices:
+        raise EnvError(f"particle: maps is {maps!r}; give one of {', '.join(choices)}")
+    if num_groups > len(choices[maps]):
+        raise EnvError(f"particle: {num_groups} groups of {maps} maps; there are only {len(choices[maps])}")
+    return choices[maps][:num_groups]
+
+
+class Particle:
+    """The family of particles with remapped actions (Zhang 2019, arXiv 2010.04816).
+
+    A task is an entity: parameters {"moves": [n, `num_actions`, 2] float32 in -1..1, the direction in which
+    each action goes, "group": [n] int, the latent group, which no policy sees}. A drawn entity has the base
+    map of its group; the coordinate that is 0 there gets noise U(-0.5, 0.5). With 5 actions, action 0 stays,
+    as in the author's code. The particle starts at (0, 0); an episode is `truncated` after `max_episode_len`
+    steps. The observation is the position [2], with `observe_velocity` [4]: position, velocity.
+
+    `variant="released"` is the physics of the author's code, which fits the published figures: velocity
+    <- 0.75 velocity + 0.1 * 0.25 * move, then position <- position + 0.1 velocity; target (0.75, 0.75).
+    The reward is minus the squared distance d2 to the target after the step, plus the share of the episode
+    that remains after it where d2 < 0.001. No episode ends early. In 100 steps a particle gets 0.97 along one
+    axis, so no drawn entity reaches the bonus. The code's contact force never acts on the particle.
+
+    `variant="paper"` is the text: position <- position + one unit * move, target (1, 1), the reward is minus
+    d2 and the episode is `terminated` within 0.01 of the target. The text leaves the unit open; it is 0.05
+    here. Then the goal is 40 steps away for an entity without noise and at most 80 for one with noise (4 /
+    unit), so 20 steps remain to correct. A unit of 1 would step over the goal, one below 0.04 leave it out
+    of reach for some entities. As moves are of fixed length, about 1 % of drawn entities cannot come as near
+    as 0.01 in 100 steps.
+    """
+
+    def __init__(
+        self,
+        variant: str = "released",
+        num_actions: int = 4,
+        max_episode_len: int = 100,
+        observe_velocity: bool = False,
+        maps: str = "identifiable",
+        num_groups: int = 6,
+        map_seed: int = 0,
+    ):
+        check_sizes("particle", num_actions=num_actions, max_episode_len=max_episode_len)
+        if variant not in TARGET:
+            raise EnvError(f"particle: variant is {variant!r}; give one of {', '.join(TARGET)}")
+        if num_actions not in (4, 5):
+            raise EnvError(f"particle: num_actions is {num_actions}; give 4, or 5 for one that stays")
+        if observe_velocity and variant == "paper":
+            raise EnvError("particle: the paper variant has no velocity; leave observe_velocity off")
+        if not isinstance(map_seed, numbers.Integral) or map_seed < 0:
+            raise EnvError(f"particle: map_seed is {map_seed!r}; give a whole number of at least 0")
+        self.variant, self.num_actions = variant, int(num_actions)
+        self.max_episode_len, self.observe_velocity = int(max_episode_len), bool(observe_velocity)
+        self.maps, self.num_groups = maps, num_groups
+        self.base_maps = base_maps(np.random.default_rng(map_seed), num_groups, maps)  # what `sample` uses
+        speed = UNIT if variant == "paper" else DT * TOP_SPEED
+        reach = [speed * self.max_episode_len] * 2 + [TOP_SPEED] * (2 * self.observe_velocity)
+        high = 1.01 * np.array(reach, np.float32)  # rounding may pass the exact bound by a hair
+        self.observation_space, self.action_space = Box(-high, high), Discrete(self.num_actions)
+
+    def sample(self, rng, n: int) -> dict[str, np.ndarray]:
+        """n entities, each of a random group; base maps are those of `map_seed`."""
+        group = (rng.random(n) * len(self.base_maps)).astype(np.int64)
+        return self._entities(rng, group, self.base_maps)
+
+    def population(
+        self, rng, num_groups: int | None = None, num_variants: int = 4, maps: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """`num_groups` * `num_variants` entities, group by group; `rng` draws base maps and noise.
+
+        None takes the family's own setting. The paper has 6 groups of 4 variants.
+        """
+        check_sizes("particle", num_variants=num_variants)
+        num_groups = self.num_groups if num_groups is None else num_groups
+        drawn = base_maps(rng, num_groups, self.maps if maps is None else maps)
+        return self._entities(rng, np.repeat(np.arange(num_groups), num_variants), drawn)
+
+    def _entities(self, rng, group, maps):
+        main = DIRECTIONS[maps][group]  # [n, 4, 2]
+        noise = LARGEST_NOISE * (2 * rng.random((len(group), 4), dtype=np.float32) - 1)
+        moves = np.zeros((len(group), self.num_actions, 2), np.float32)
+        moves[:, -4:] = np.where(main == 0, noise[..., None], main)
+        return {"moves": moves, "group": group}
+
+    def check(self, parameters) -> dict[str, np.ndarray]:
+        arrays = check_parameters("particle", parameters)
+        check_shapes("particle", arrays, {"moves": (self.num_actions, 2), "group": ()})
+        moves, group = arrays["moves"].astype(np.float32, copy=False), arrays["group"]
+        if (np.abs(moves) > 1).any():
+            raise EnvError("particle: a move lies outside -1..1; scale the moves")
+        if group.dtype.kind not in "iu" or (group < 0).any():
+            raise EnvError("particle: group must be whole numbers from 0")
+        return {"moves": moves, "group": group}
+
+    def make_vec(self, parameters, rng=None) -> "ParticleVectorEnv":
+        sizes = {"num_actions": self.num_actions, "max_episode_len": self.max_episode_len}
+        kind = {"variant": self.variant, "observe_velocity": self.observe_velocity}
+        return ParticleVectorEnv(parameters=parameters, rng=rng, **sizes, **kind)
+
+
+class ParticleVectorEnv(TaskVectorEnv):
+    """N particles moved at once; see `Particle`.
+
+    Unlike the base's, episodes may differ in length. `infos["final_obs"]` stays a plain array [N, ...] of
+    what the step itself led to, in every row; `_final_obs` tells in which rows an episode ended.
+    """
+
+    def __init__(self, num_envs: int | None = None, *, parameters=None, rng=None, **sizes):
+        family = Particle(**sizes)
+        super().__init__(family, num_envs, family.max_episode_len, parameters, rng)
+
+    def load(self, parameters):
+        self.moves = np.ascontiguousarray(parameters["moves"]).reshape(-1, 2)
+        self.first_row = np.arange(self.num_envs) * self.family.num_actions
+
+    def start(self):
+        self.elapsed = np.zeros(self.num_envs, np.int64)  # one clock a task instead of the base's single one
+        self.position, self.velocity = np.zeros((2, self.num_envs, 2), np.float32)
+        return self._observe()
+
+    def _observe(self):
+        if self.family.observe_velocity:
+            return np.concatenate([self.position, self.velocity], axis=1)
+        return self.position.copy()
+
+    def step(self, actions):
+        if self.elapsed is None:
+            raise ResetNeeded("step before reset: call reset() first")
+        actions = self._check_actions(actions)
+        self.elapsed += 1
+        observations, rewards, terminated = self.advance(actions, self._draws())
+        truncated = (self.elapsed == self.max_episode_len) & ~terminated
+        ended, infos = terminated | truncated, {}
+        if ended.any():
+            infos = {"final_obs": observations, "_final_obs": ended}
+            infos |= {"final_info": {}, "_final_info": ended.copy()}
+            self.position[ended], self.velocity[ended], self.elapsed[ended] = 0, 0, 0
+            observations = self._observe()
+        return observations, rewards, terminated, truncated, infos
+
+    def advance(self, actions, rng):
+        """Observations, rewards and where the task ends the episode; draws nothing."""
+        moves, variant = self.moves.take(self.first_row + actions, axis=0), self.family.variant
+        if variant == "paper":
+            self.position += UNIT * moves
+        else:
+            self.velocity = KEPT_VELOCITY * self.velocity + DT * FORCE * moves
+            self.position += DT * self.velocity
+        distance2 = np.square(self.position - TARGET[variant]).sum(axis=1)
+        near = distance2 < NEAR[variant]
+        if variant == "paper":
+            return self._observe(), -distance2, near
+        remaining = (self.max_episode_len - self.elapsed) / self.max_episode_len
+        rewards = (near * remaining - distance2).astype(np.float32)
+        return self._observe(), rewards, np.zeros(self.num_envs, bool)
+
+
+class ParticleEnv(SingleTaskEnv):
+    """One particle; see `Particle`. `parameters` with n = 1 fixes the entity."""
+
+    def __init__(self, *, parameters=None, **sizes):
+        super().__init__(ParticleVectorEnv(parameters=parameters, **sizes))
