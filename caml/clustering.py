@@ -1,0 +1,117 @@
+"""Grouping policies by their divergences: K-medoids, the number of groups, and scores."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from common.config import UsageError
+
+
+class KMedoids(NamedTuple):
+    """`medoids` [k] ascending, `labels` [P] in 0..k-1, `loss`: weighted sum of distances to the medoids."""
+
+    medoids: np.ndarray
+    labels: np.ndarray
+    loss: float
+
+
+def k_medoids(distances, num_medoids: int, weights=None) -> KMedoids:
+    """Cluster by `distances` [P, P] around k members (PAM, Kaufman & Rousseeuw 1990): BUILD, then best swaps.
+
+    Deterministic; among equals the lowest index wins. `weights` [P]: how much each member counts. No single
+    swap improves the result, a local optimum: exact for clusters far apart, else at times a few per cent off.
+    """
+    distances = check_distances(distances)
+    num_members = len(distances)
+    if not 1 <= num_medoids <= num_members:
+        raise UsageError(f"k-medoids: num_medoids is {num_medoids}; give 1 to {num_members}")
+    weights = np.ones(num_members) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != (num_members,) or not ((weights >= 0).all() and 0 < weights.sum() < np.inf):
+        raise UsageError(f"k-medoids: give {num_members} finite weights of at least 0, not all 0")
+    # Losses that differ by rounding only count as equal; this also ends the swaps.
+    tolerance = 1e-12 * weights.sum() * distances.max()
+    medoids = build(distances, num_medoids, weights, tolerance)
+    medoids = np.sort(swap(distances, medoids, weights, tolerance))
+    labels = distances[medoids].argmin(axis=0)
+    labels[medoids] = np.arange(num_medoids)  # no cluster is empty, even where distances are 0
+    loss = weights @ distances[medoids].min(axis=0)
+    return KMedoids(medoids, labels, float(loss))
+
+
+def check_distances(distances):
+    """`distances` as float64 [P, P]: finite, at least 0, symmetric, 0 on the diagonal."""
+    distances = np.asarray(distances, np.float64)
+    if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
+        raise UsageError(f"distances of shape {distances.shape}: give a square matrix [P, P]")
+    if not np.isfinite(distances).all() or (distances < 0).any():
+        raise UsageError("distances: every number must be finite and at least 0")
+    if np.abs(distances - distances.T).max() > 1e-6 * distances.max() or distances.diagonal().any():
+        raise UsageError("distances: the matrix must be symmetric with zeros on its diagonal")
+    return distances
+
+
+def build(distances, num_medoids, weights, tolerance):
+    """Medoids [k], one after another where the loss falls most."""
+    nearest = np.full(len(distances), np.inf)
+    medoids = []
+    for _ in range(num_medoids):
+        losses = np.minimum(distances, nearest) @ weights  # [P], with each candidate added
+        losses[medoids] = np.inf
+        medoids.append(int((losses <= losses.min() + tolerance).argmax()))
+        nearest = np.minimum(nearest, distances[medoids[-1]])
+    return np.array(medoids)
+
+
+def swap(distances, medoids, weights, tolerance):
+    """Medoids [k] after replacing one by a non-medoid, the best of all k (P - k) swaps, while that helps."""
+    medoids, members = medoids.copy(), np.arange(len(distances))
+    shares = np.zeros((len(distances), len(medoids)))
+    while True:
+        own = distances[medoids]
+        nearest = own.argmin(axis=0)
+        first = own[nearest, members]
+        own[nearest, members] = np.inf
+        second = own.min(axis=0)
+        shares[:] = 0
+        shares[members, nearest] = weights
+        # Candidate c leaves min(D, first) with each member; those who lose their medoid only min(D, second).
+        kept = np.minimum(distances, first) @ weights
+        lost = (np.clip(distances, first, second) - first) @ shares
+        losses = kept[:, None] + lost  # [P, k]
+        losses[medoids] = np.inf
+        best = losses.min()
+        if not best < weights @ first - tolerance:
+            return medoids
+        candidate, leaves = np.unravel_index((losses <= best + tolerance).argmax(), losses.shape)
+        medoids[leaves] = candidate
+
+
+def choose_k(distances, candidates) -> int:
+    """The number of medoids among `candidates` (2 to P - 1 each) with the best mean silhouette."""
+    from sklearn.metrics import silhouette_score
+
+    distances, candidates = check_distances(distances), sorted(set(candidates))
+    if not candidates or candidates[0] < 2 or candidates[-1] >= len(distances):
+        raise UsageError(f"choose_k: candidates {candidates}; give some from 2 to {len(distances) - 1}")
+    labels = [k_medoids(distances, k).labels for k in candidates]
+    silhouettes = [silhouette_score(distances, clusters, metric="precomputed") for clusters in labels]
+    return candidates[int(np.argmax(silhouettes))]
+
+
+def scores(labels, groups) -> dict[str, float]:
+    """Agreement of cluster `labels` [P] with the true `groups` [P]: 1 is perfect, 0 (Rand) is chance."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return {
+        "adjusted_rand_index": float(adjusted_rand_score(groups, labels)),
+        "normalised_mutual_information": float(normalized_mutual_info_score(groups, labels)),
+    }
+
+
+def attainable_rand_index(groups, identities) -> float:
+    """Adjusted Rand index with `groups` [P] of a clustering that is right about all that can be told apart.
+
+    `identities` [P] labels what can be: latent groups that share a base map, as two of the author's six do,
+    share a label, and then 1 is out of reach.
+    """
+    return scores(identities, groups)["adjusted_rand_index"]
