@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from common.allocator import keep_freed_memory
@@ -21,7 +22,7 @@ def main(comm) -> None:
     with comm.agree():
         paths, flags = split_arguments(sys.argv[1:], comm)
         runs = [open_run(path) for path in paths]
-        systems = {stored["algorithm"] for stored, _ in runs}
+        systems = {stored.get("system") for stored, _ in runs}
         if len(systems) > 1:
             raise InputError(
                 f"runs of several systems ({', '.join(sorted(systems))}): evaluate one system at a time"
@@ -34,14 +35,14 @@ def main(comm) -> None:
     for path, (stored, step_dir) in zip(paths, runs, strict=True):
         with comm.agree():
             step, state = checkpoint.load(step_dir)
-        rows = evaluation.evaluate(stored, state, settings, comm)
+        rows = evaluation.evaluate(stored | {"iteration": step}, state, settings, comm)
         reports.append({"run": str(path), "step": step, "config": stored, "rows": rows})
         with comm.agree():
             if comm.is_root:
                 print(f"{path} (iteration {step})")
                 writable = os.access(step_dir.parent, os.W_OK)
                 if plot := settings.plot or (step_dir.parent / "evaluation.png" if writable else None):
-                    evaluation.plot(rows, plot, f"{path.name}: {settings.instances} fresh tasks")
+                    evaluation.plot(rows, plot, evaluation.title(path.name, settings))
                     print(f"figure: {plot}")
                 if writable and not settings.json:
                     write(step_dir.parent / "evaluation.json", reports[-1])
@@ -61,7 +62,8 @@ def split_arguments(arguments: list[str], comm) -> tuple[list[Path], list[str]]:
         if comm.is_root:
             print(__doc__)
             for name in SYSTEMS:
-                importlib.import_module(f"{name}.evaluation").parse_settings(["--help"], show=True)
+                with suppress(SystemExit):  # each help text wants to be the last
+                    importlib.import_module(f"{name}.evaluation").parse_settings(["--help"], show=True)
         raise SystemExit(0)
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if not count:
@@ -77,8 +79,8 @@ def open_run(path: Path):
             f"{path}: no such run folder; `ls checkpoints checkpoints/examples` shows what there is"
         )
     stored = checkpoint.read_config(run_dir)
-    if stored.get("algorithm") not in SYSTEMS:
-        raise InputError(f"{run_dir}/config.json: unknown algorithm {stored.get('algorithm')!r}")
+    if stored.get("system") not in SYSTEMS:
+        raise InputError(f"{run_dir}/config.json: unknown system {stored.get('system')!r}")
     if path is not run_dir:
         return stored, path
     newest, skipped = checkpoint.newest_valid(run_dir)

@@ -13,56 +13,71 @@ from common.allocator import keep_freed_memory
 from mpi_utils import checkpoint, loop
 from mpi_utils.comm import InputError, guard, set_threads
 
-SYSTEMS = ("rl2",)
+SYSTEMS = ("rl2", "rmdp")
 # A run folder may be moved; the rest shapes no result.
-MAY_CHANGE = ("max_pol_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
+MAY_CHANGE = ("max_pol_iters", "max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
 
 
 def main(comm) -> None:
     """Parse, check and lock the run folder, build the learner, resume, train: every check before any work."""
     with comm.agree():
-        name, config = parse_arguments(comm)
-    run_dir = Path(config.checkpoint_dir) / config.model_name
-    description = {"algorithm": name} | dataclasses.asdict(config)
+        name, config = parse_arguments(sys.argv[1:], comm)
     with comm.agree():
-        held = claim(run_dir, description) if comm.is_root else None
+        held = claim(name, config) if comm.is_root else None
     set_threads(comm)
     keep_freed_memory()
-    learner = importlib.import_module(f"{name}.learner").Learner(config, comm)
-    loop.run(
-        learner,
-        comm,
-        run_dir,
-        iterations=config.max_pol_iters,
-        checkpoint_interval=config.checkpoint_interval,
-    )
+    run(name, config, comm)
     if held:
         held.release()
 
 
-def parse_arguments(comm):
+def run(name: str, config, comm) -> bool:
+    """Train in a claimed run folder, from its newest valid save; True when all iterations are done."""
+    learner = importlib.import_module(f"{name}.learner").Learner(config, comm)
+    return loop.run(
+        learner,
+        comm,
+        folder(config),
+        iterations=config.iterations,
+        checkpoint_interval=config.checkpoint_interval,
+    )
+
+
+def parse_arguments(arguments: list[str], comm):
     """The system's name and its checked configuration; only rank 0 prints a help text."""
     from common.config import parse
 
     modules = {name: importlib.import_module(f"{name}.config") for name in SYSTEMS}
     commands = {name: module.Config for name, module in modules.items()}
-    name, config = parse(commands, "rl2", sys.argv[1:], "python -m train", __doc__, show=comm.is_root)
-    modules[name].check_config(config)
-    return name, config
+    name, config = parse(commands, "rl2", arguments, "python -m train", __doc__, show=comm.is_root)
+    return name, modules[name].check_config(config)
 
 
-def claim(run_dir: Path, description: dict):
+def folder(config) -> Path:
+    """The run folder."""
+    return Path(config.checkpoint_dir) / config.model_name
+
+
+def claim(name: str, config):
     """Lock the run folder for this process; refuse one that holds another experiment."""
-    held = checkpoint.lock(run_dir)
+    held = checkpoint.lock(folder(config))
+    checkpoint.write_config(folder(config), describe(name, config))
+    return held
+
+
+def describe(name: str, config) -> dict:
+    """What config.json is to hold; refuse a run folder whose own says otherwise."""
+    run_dir, description = folder(config), {"system": name} | dataclasses.asdict(config)
     if (run_dir / "config.json").exists():
         stored = checkpoint.read_config(run_dir)
+        if "system" not in stored:  # older runs call it the algorithm
+            stored["system"] = stored.pop("algorithm", None)
         if differences := checkpoint.config_differences(stored, description, ignore=MAY_CHANGE):
             raise InputError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "
                 "give the same settings or another --model_name"
             )
-    checkpoint.write_config(run_dir, description)
-    return held
+    return description
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Categorical:
 
 
 class DiagonalGaussian:
-    """Over `Box` actions, from means `[..., d]` and a log standard deviation `[d]`."""
+    """`Box` actions, from means `[..., d]` and log standard deviations `[d]` (of k policies: `[k, 1, d]`)."""
 
     def __init__(self, mean, log_std):
         self.mean, self.log_std = mean, log_std
@@ -47,7 +47,7 @@ class DiagonalGaussian:
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self):
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(self.mean.shape[:-1])
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(self.mean.shape[:-1])
 
 
 class ActionHead(nn.Module):

@@ -3,9 +3,9 @@
 import torch
 
 
-def make_adamw(module, lr: float, eps: float, weight_decay: float):
+def make_adamw(parameters, lr: float, eps: float, weight_decay: float = 0.0):
     """AdamW whose decay acts on matrices only; gains, biases and vectors are left alone."""
-    parameters = list(module.parameters())
+    parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

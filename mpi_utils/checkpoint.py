@@ -20,10 +20,11 @@ from safetensors.torch import save as save_tensors
 from mpi_utils import files
 from mpi_utils.encoding import decode, encode
 from mpi_utils.leaving import InputError, SaveError
-from mpi_utils.run_folder import config_differences, lock, read_config, write_config
+from mpi_utils.run_folder import InUse, config_differences, lock, read_config, write_config
 
 __all__ = [
     "CheckpointError",
+    "InUse",
     "config_differences",
     "load",
     "lock",

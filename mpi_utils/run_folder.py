@@ -51,6 +51,10 @@ def _flat(config: dict, prefix: str = "") -> dict:
     return flat
 
 
+class InUse(InputError):
+    """Another process holds the run folder."""
+
+
 class Lock:
     """A held lock of a run folder; kept until `release`, the end of a `with`, or the end of the process."""
 
@@ -75,7 +79,7 @@ class Lock:
 def lock(run_dir) -> Lock:
     """Make this process the only writer of a run folder, creating the folder; call it on one rank only.
 
-    Raises InputError naming the holder's host and process id if another process has it, or if the folder
+    Raises InUse naming the holder's host and process id if another process has it, InputError if the folder
     cannot be written. The kernel frees the lock of a killed process. Not to be relied on over a network.
     """
     path = Path(run_dir) / ".lock"
@@ -90,7 +94,7 @@ def lock(run_dir) -> Lock:
         time.sleep(0.1)  # the winner of a race needs a moment to write its name
         holder = _holder(descriptor)
         os.close(descriptor)
-        raise InputError(f"{run_dir}: in use by {holder}; wait for it or choose another folder") from None
+        raise InUse(f"{run_dir}: in use by {holder}; wait for it or choose another folder") from None
     except OSError as error:
         os.close(descriptor)
         raise InputError(f"{run_dir}: cannot be locked ({error.strerror}); choose another disk") from error

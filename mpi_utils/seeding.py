@@ -9,6 +9,7 @@ from mpi_utils.leaving import InputError
 
 # The position is part of every stored result: append, never reorder.
 PURPOSES = ("weights", "tasks", "environment", "acting", "minibatches", "evaluation", "planning")
+PURPOSES += ("assignment",)
 
 
 def stream(seed: int, purpose: str, iteration: int = 0, index: int = 0) -> np.random.Generator:

@@ -51,6 +51,22 @@ class FlatGradients:
         Returns the numbers `extras`, averaged likewise (float64). Raises on all ranks alike:
         FloatingPointError if a value on a rank with samples is not finite, ValueError if no rank has samples.
         """
+        end, total = self._sum(weight, extras)
+        if total <= 0.0:
+            raise ValueError("no rank has a sample to average over")
+        self.buffer[:end] /= total
+        return self.buffer[self.length : end].cpu().double().numpy()
+
+    def sum(self, extras: Sequence[float] = ()) -> np.ndarray:
+        """Replace the gradients by their sum over ranks, where each rank's loss is a part of the whole loss.
+
+        Returns the sums of the numbers `extras` (float64); raises FloatingPointError as `average` does.
+        """
+        end, _ = self._sum(1.0, extras)
+        return self.buffer[self.length : end].cpu().double().numpy()
+
+    def _sum(self, weight: float, extras: Sequence[float]) -> tuple[int, float]:
+        """Sum weighted gradients, extras and weights over ranks; returns the extras' end and the last sum."""
         if len(extras) > self.num_extras:
             raise ValueError(f"{len(extras)} extras, room for {self.num_extras}; raise num_extras")
         self._collect_strays()
@@ -61,7 +77,8 @@ class FlatGradients:
         if weight == 0.0:
             self.buffer.zero_()  # the mean of no samples is NaN, which a weight of zero would not remove
         bad = not (torch.isfinite(self.buffer[:end]).all() and np.isfinite(weight))
-        self.buffer[:end] *= weight
+        if weight != 1.0:
+            self.buffer[:end] *= weight
         self.buffer[self.length + self.num_extras] = weight
         self.buffer[self.length + self.num_extras + 1 + self.comm.rank] = float(bad)
         self._allreduce()
@@ -70,10 +87,7 @@ class FlatGradients:
         if any(flags):
             ranks = ", ".join(str(rank) for rank, flag in enumerate(flags) if flag)
             raise FloatingPointError(f"a gradient or metric is not finite on rank {ranks}")
-        if total <= 0.0:
-            raise ValueError("no rank has a sample to average over")
-        self.buffer[:end] /= total
-        return self.buffer[self.length : end].cpu().double().numpy()
+        return end, total
 
     def clip(self, max_norm: float) -> float:
         """Scale the averaged gradients to a norm of at most `max_norm`; returns the norm before."""

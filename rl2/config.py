@@ -96,9 +96,13 @@ class Config:
     device: str = "cpu"
     """Where networks live: cpu, cuda or cuda:N."""
 
+    @property
+    def iterations(self) -> int:
+        return self.max_pol_iters
 
-def check_config(config: Config) -> None:
-    """Refuse settings that cannot work together, each with one line that names the flag."""
+
+def check_config(config: Config) -> Config:
+    """Refuse settings that cannot work together, each with one line that names the flag; return them."""
     check(
         config,
         positive=(
@@ -143,3 +147,4 @@ def check_config(config: Config) -> None:
             f"--warm_start {config.warm_start}: its planner knows the prior of tabular_mdp only, "
             f"not of {config.environment}"
         )
+    return config

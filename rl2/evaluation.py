@@ -133,6 +133,11 @@ def row(method, metric, values, **columns) -> dict:
     return {"method": method, "metric": metric, "mean": float(values.mean()), "se": se, "n": n, **columns}
 
 
+def title(name: str, settings: Settings) -> str:
+    """What the figure of the run `name` shows."""
+    return f"{name}: {settings.instances} fresh tasks"
+
+
 def by_episode(rows: list[dict]) -> dict[str, list[dict]]:
     """The rows of `episode_return` of each method, in the order of episodes."""
     episodes = {r["method"]: [] for r in rows}

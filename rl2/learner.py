@@ -48,7 +48,7 @@ class Learner:
         broadcast_parameters(comm, self.policy)
         self.gradients = FlatGradients(comm, list(self.policy.parameters()))
         self.entropy_coef = config.ppo_ent_coef
-        self.optimiser = make_adamw(self.policy, config.adam_lr, config.adam_eps, config.adam_wd)
+        self.optimiser = make_adamw(self.policy.parameters(), config.adam_lr, config.adam_eps, config.adam_wd)
 
     def train_iteration(self, i: int) -> dict[str, float]:
         """Collect, estimate, update, report; returns the metrics of all ranks together."""

@@ -1,0 +1,146 @@
+"""Settings of r-MDP; the command-line flags are made from this class."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from common.config import UsageError, check, check_run_name
+
+# Ivanov & Ben-Porat 2024, the settings of the authors' code, where the two kinds of tasks differ.
+SPEED = {
+    "learning_rate": 3e-4,
+    "entropy_coef": 1e-3,
+    "entropy_coef_final": 1e-4,
+    "gamma": 0.99,
+    "adam_eps": 1e-5,
+    "normalise_observations": True,
+}
+GATHERING = {
+    "learning_rate": 5e-4,
+    "entropy_coef": 5e-2,
+    "entropy_coef_final": 1e-3,
+    "gamma": 1.0,
+    "adam_eps": 1e-8,
+    "normalise_observations": False,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Personalized RL with a budget of policies (Ivanov & Ben-Porat 2024): k policies serve n agents.
+
+    Sizes are global: more ranks change the speed, not the experiment. A setting that is None takes the value
+    that the authors' code has for the environment.
+    """
+
+    environment: Literal["half_cheetah", "hopper", "walker2d", "ant", "resource_gathering"] = "half_cheetah"
+    """The dynamics that all agents share; they differ in what they want: a speed, or one cell's resource."""
+    algorithm: Literal["em", "end_to_end", "cluster", "random", "oracle"] = "em"
+    """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
+    (end_to_end), by K-means of their rewards (cluster), at random, or by likeness of their wants (oracle)."""
+    num_agents: int = 100
+    """Agents of the population (25 cells in resource gathering: 25 serves each once)."""
+    num_policies: int = 5
+    """The budget: policies that may serve them."""
+    target_low: float | None = None
+    """Lowest target speed; None: 0."""
+    target_high: float | None = None
+    """Highest target speed; None: 4 for HalfCheetah, 2.5 for Hopper and Walker2d, 3 for Ant."""
+    population: str = ""
+    """A file of agents (written by envs.Population.save) in place of drawing them; it holds num_agents."""
+
+    policy_network: Literal["shared", "separate"] = "shared"
+    """One trunk with a head for each policy, as in the paper's code, or a network for each."""
+    num_features: int = 64
+    """Units of each of the two hidden layers."""
+    initial_log_std: float = -1.0
+    """Logarithm of the standard deviation of actions at the start; it is trained."""
+    normalise_observations: bool | None = None
+    """Running mean and deviation of observations, one of each for every policy."""
+
+    model_name: str = "rmdp"
+    """Name of the run's folder."""
+    checkpoint_dir: str = "checkpoints"
+    """Where run folders lie."""
+    checkpoint_interval: int = 50
+    """Iterations between two saves."""
+
+    max_iters: int = 1000
+    """Iterations of training; the same command again with more continues."""
+    steps_per_policy: int = 2048
+    """Steps of each policy in one iteration."""
+    envs_per_policy: int = 32
+    """Environments in which each policy acts side by side; divides steps_per_policy."""
+    warm_start_iters: int = 50
+    """Iterations with random weights, before each agent goes to the policy that serves it best (em)."""
+    utility_averaging: float = 0.95
+    """What an iteration keeps of the running returns that decide about assignments."""
+    assignment_lr: float = 2e-3
+    """Learning rate of the softmax assignment (end_to_end)."""
+    num_epochs: int = 10
+    """Passes over the collected steps."""
+    num_minibatches: int = 32
+    """Gradient steps of a pass; divides steps_per_policy."""
+    clip_range: float = 0.2
+    """Clip range of the probability ratio."""
+    target_kl: float = 0.05
+    """Passes end once the divergence from the policy that acted exceeds this."""
+    gamma: float | None = None
+    """Discount."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    entropy_coef: float | None = None
+    """Weight of the entropy bonus at the start; it falls exponentially."""
+    entropy_coef_final: float | None = None
+    """The least weight of the entropy bonus."""
+    learning_rate: float | None = None
+    """Adam's learning rate at the start; it falls exponentially."""
+    learning_rate_final: float = 1e-4
+    """The least learning rate."""
+    adam_eps: float | None = None
+    """Adam's epsilon."""
+    max_grad_norm: float = 0.5
+    """Gradients are clipped at this norm."""
+
+    seed: int = 0
+    """Everything random follows from it."""
+
+    @property
+    def iterations(self) -> int:
+        return self.max_iters
+
+
+def check_config(config: Config) -> Config:
+    """Refuse settings that cannot work together; return them with every None filled in but target speeds."""
+    defaults = GATHERING if config.environment == "resource_gathering" else SPEED
+    missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    config = dataclasses.replace(config, **missing)
+    check(
+        config,
+        positive=(
+            *("num_agents", "num_policies", "num_features", "checkpoint_interval", "max_iters"),
+            *("steps_per_policy", "envs_per_policy", "num_epochs", "num_minibatches", "clip_range"),
+            *("target_kl", "learning_rate", "learning_rate_final", "assignment_lr", "adam_eps"),
+            "max_grad_norm",
+        ),
+        at_least_zero=("warm_start_iters", "entropy_coef", "entropy_coef_final", "seed"),
+        unit_interval=("gamma", "gae_lambda", "utility_averaging"),
+        may_be_empty=("population",),
+    )
+    check_run_name(config)
+    if config.num_policies > config.num_agents:
+        raise UsageError(
+            f"--num_policies {config.num_policies}: more policies than the {config.num_agents} agents "
+            "(--num_agents); a policy that serves nobody cannot learn"
+        )
+    for name in ("envs_per_policy", "num_minibatches"):
+        if config.steps_per_policy % getattr(config, name):
+            raise UsageError(
+                f"--steps_per_policy {config.steps_per_policy}: must be a multiple of --{name} "
+                f"({getattr(config, name)})"
+            )
+    if config.environment == "resource_gathering" and (config.target_low, config.target_high) != (None, None):
+        raise UsageError(
+            "--target_low, --target_high: resource_gathering has no target speeds; leave them out"
+        )
+    return config

@@ -1,0 +1,146 @@
+"""Gradients of PPO's loss for k small policies and of the critic's loss, written out in NumPy.
+
+Minibatches are so small that automatic differentiation would take most of the time: written out, a gradient
+step takes less than half. The tests hold every gradient against PyTorch's.
+"""
+
+import numpy as np
+
+
+class PolicyGradient:
+    """Writes the gradients of `Policies` into its parameters' `grad`, whose memory it shares."""
+
+    def __init__(self, policies):
+        self.discrete = policies.discrete
+        self.trunk = Trunk(policies.first, policies.second)
+        self.head, self.head_grad = arrays(policies.head)
+        if not self.discrete:
+            self.log_std, self.log_std_grad = (
+                a.numpy() for a in (policies.log_std.detach(), policies.log_std.grad)
+            )
+
+    def __call__(self, x, action, old_log_prob, advantage, *, clip_range, entropy_coef, scale):
+        """Gradients of `-scale * sum(surrogate + entropy_coef * entropy)` over `[k, B]` steps.
+
+        `x [k, B, D]`, `action [k, B, ...]`, the rest `[k, B]`. Returns the probability ratios, the entropies
+        and the derivative of the surrogate by the advantage (Schulman et al. 2017, eq. 7), all `[k, B]`.
+        """
+        features = self.trunk.forward(x)
+        outputs = features @ self.head[0]
+        outputs += self.head[1]
+        log_prob, entropy, backward = (self.categorical if self.discrete else self.gaussian)(outputs, action)
+        ratio = np.exp(log_prob - old_log_prob)
+        # The clipped branch is the lower one: its value counts, its slope does not.
+        free = np.where(advantage > 0, ratio < 1 + clip_range, ratio > 1 - clip_range)
+        slope = np.where(free, ratio, np.clip(ratio, 1 - clip_range, 1 + clip_range))
+        error = backward((-scale * advantage) * (ratio * free), -scale * entropy_coef)
+
+        np.sum(error, 1, keepdims=True, out=self.head_grad[1])
+        np.matmul(features.transpose(0, 2, 1), error, out=self.head_grad[0])
+        self.trunk.backward(error @ self.head[0].transpose(0, 2, 1))
+        return ratio, entropy, slope
+
+    def gaussian(self, mean, action):
+        """Log-probabilities, entropies, and the function that makes gradients of the means from theirs."""
+        inverse = np.exp(-self.log_std)
+        z = (action - mean) * inverse
+        log_prob = -0.5 * (z * z).sum(-1) - (self.log_std.sum(-1) + 0.5 * z.shape[-1] * np.log(2 * np.pi))
+        entropy = self.log_std.sum(-1) + 0.5 * z.shape[-1] * np.log(2 * np.pi * np.e)
+        entropy = np.broadcast_to(entropy, log_prob.shape)
+
+        def backward(by_log_prob, by_entropy):
+            error = by_log_prob[..., None] * z
+            np.sum(error * z - by_log_prob[..., None], 1, keepdims=True, out=self.log_std_grad)
+            self.log_std_grad += by_entropy * z.shape[1]
+            error *= inverse
+            return error
+
+        return log_prob.astype(np.float32), entropy, backward
+
+    def categorical(self, logits, action):
+        """The same for discrete actions."""
+        log_probs = logits - logits.max(-1, keepdims=True)
+        log_probs -= np.log(np.exp(log_probs).sum(-1, keepdims=True))
+        probs = np.exp(log_probs)
+        chosen = action[..., None] == np.arange(logits.shape[-1])
+        entropy = -(probs * log_probs).sum(-1)
+
+        def backward(by_log_prob, by_entropy):
+            error = by_log_prob[..., None] * (chosen - probs)
+            return error - by_entropy * probs * (log_probs + entropy[..., None])
+
+        return (log_probs * chosen).sum(-1), entropy, backward
+
+
+class CriticGradient:
+    """Writes the gradients of `Critic` into its parameters' `grad`, whose memory it shares."""
+
+    def __init__(self, critic):
+        self.trunk = Trunk(critic.first, critic.second)
+        self.acting, self.acting_grad = critic.acting.detach().numpy(), critic.acting.grad.numpy()
+        self.head, self.head_grad = arrays(critic.head)
+
+    def __call__(self, x, value_target, *, scale):
+        """Gradients of `scale / 2 * sum((value - value_target)**2)`; `x [k, B, D]`, target `[k, B, agents]`.
+
+        Returns that loss.
+        """
+        k, B, _ = x.shape
+        features = self.trunk.forward(x, self.acting).reshape(k * B, -1)
+        error = features @ self.head[0].T
+        error += self.head[1]
+        error -= value_target.reshape(error.shape)
+        loss = 0.5 * scale * float(np.vdot(error, error))
+        error *= np.float32(scale)
+        np.sum(error, 0, out=self.head_grad[1])
+        np.matmul(error.T, features, out=self.head_grad[0])
+        self.trunk.backward((error @ self.head[0]).reshape(k, B, -1), self.acting_grad)
+        return loss
+
+
+class Trunk:
+    """Two tanh layers, one network for all k rows of the input or one for each."""
+
+    def __init__(self, first, second):
+        (self.first, self.first_grad), (self.second, self.second_grad) = arrays(first), arrays(second)
+
+    def forward(self, x, extra=None):
+        """Features `[k, B, H]` of `x [k, B, D]`; `extra [k, 1, H]` is added before the first tanh."""
+        self.k, self.B, _ = x.shape
+        self.x = x.reshape(len(self.first[0]), -1, x.shape[-1])
+        hidden = self.x @ self.first[0]
+        hidden += self.first[1]
+        if extra is not None:
+            by_policy = hidden.reshape(self.k, self.B, -1)
+            by_policy += extra
+        self.hidden = np.tanh(hidden, out=hidden)
+        features = self.hidden @ self.second[0]
+        features += self.second[1]
+        self.features = np.tanh(features, out=features)
+        return self.features.reshape(self.k, self.B, -1)
+
+    def backward(self, error, extra_grad=None) -> None:
+        """Gradients from those of the features, `error [k, B, H]`."""
+        error = error.reshape(self.features.shape)
+        error = through_tanh(error, self.features)
+        np.sum(error, 1, keepdims=True, out=self.second_grad[1])
+        np.matmul(self.hidden.transpose(0, 2, 1), error, out=self.second_grad[0])
+        error = through_tanh(error @ self.second[0].transpose(0, 2, 1), self.hidden)
+        np.sum(error, 1, keepdims=True, out=self.first_grad[1])
+        np.matmul(self.x.transpose(0, 2, 1), error, out=self.first_grad[0])
+        if extra_grad is not None:
+            np.sum(error.reshape(self.k, self.B, -1), 1, keepdims=True, out=extra_grad)
+
+
+def through_tanh(error, output):
+    """Gradients before a tanh from those after it."""
+    slope = output * output
+    np.subtract(1.0, slope, out=slope)
+    slope *= error
+    return slope
+
+
+def arrays(layer):
+    """Weights and gradients `(weight, bias)` of a layer as NumPy arrays that share its memory."""
+    values = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    return values, (layer.weight.grad.numpy(), layer.bias.grad.numpy())

@@ -1,0 +1,341 @@
+"""One iteration of r-MDP: collect, estimate for each agent, update all policies, reassign, report."""
+
+import time
+
+import numpy as np
+import torch
+
+from common.gae import gae
+from common.optim import load_optimiser_state, make_adamw, optimiser_state, set_learning_rate
+from mpi_utils.seeding import SharedStream, stream
+from mpi_utils.sync import FlatGradients, broadcast_parameters
+from rmdp.assignment import by_rewards, contiguous, even_random, expectation_step, one_hot
+from rmdp.gradients import CriticGradient, PolicyGradient
+from rmdp.policy import Critic, Policies
+from rmdp.rollout import Actors, Steps
+from rmdp.tasks import SCALE, draw_agents, shared_family
+from rmdp.welfare import Welfare
+
+METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
+
+HEAD = ("head.weight", "head.bias")  # the critic's parameters that have a row for each agent
+
+
+class Learner:
+    """Trains k `Policies` for n agents; the same numbers at any number of ranks up to the order of summing.
+
+    Two things are shared over ranks. Environments: a rank steps its part of them for all k policies, then all
+    ranks have all steps. Agents: a rank owns a slice of them, with its part of rewards, utilities, assignment
+    and of the critic's last layer, so that memory and work for each agent fall with the number of ranks.
+    """
+
+    def __init__(self, config, comm):
+        self.config, self.comm = config, comm
+        self.k, self.n, self.m = config.num_policies, config.num_agents, config.envs_per_policy
+        with comm.agree():
+            self.family = shared_family(config)
+            self.agents = draw_agents(config, self.family)
+        self.own = comm.share(self.n)
+        own = {name: torch.as_tensor(values[self.own]) for name, values in self.agents.items()}
+        self.own_agents = {name: v.float() if v.is_floating_point() else v for name, v in own.items()}
+        self.own_envs = comm.share(self.m)
+        env_seed = int(stream(config.seed, "environment").integers(2**62))
+        self.actors = Actors(self.family, self.k, self.m, self.own_envs, env_seed)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(stream(config.seed, "weights").integers(2**62)))
+            self.policies = Policies(config, self.family.observation_space, self.family.action_space)
+            self.critic = Critic(config, self.family.observation_space, self.own.stop - self.own.start)
+        replicated = [*self.policies.parameters(), *self.critic.trunk()]
+        broadcast_parameters(comm, self.policies)
+        self.gradients = FlatGradients(comm, replicated)
+        self.optimiser = make_adamw(replicated, config.learning_rate, config.adam_eps)
+        self.head_optimiser = make_adamw(self.critic.head.parameters(), config.learning_rate, config.adam_eps)
+        for p in self.critic.head.parameters():
+            p.grad = torch.zeros_like(p)
+        self.policy_gradient, self.critic_gradient = (
+            PolicyGradient(self.policies),
+            CriticGradient(self.critic),
+        )
+        self.welfare = Welfare(config, comm, self.own, SCALE.get(config.environment, 1.0))
+        self.policy_of, self.logits, self.warm = self.first_assignment()
+        if self.logits is not None:
+            self.logits_optimiser = torch.optim.Adam([self.logits], lr=config.assignment_lr)
+
+    def train_iteration(self, i: int) -> dict[str, float]:
+        """Collect, estimate, update, reassign, report; returns the metrics of all ranks together."""
+        config, began = self.config, time.perf_counter()
+        acting = SharedStream(stream(config.seed, "acting", i), self.m, self.own_envs)
+        steps = self.actors.play(self.policies, config.steps_per_policy // self.m, acting, self.comm)
+        collected = time.perf_counter()
+
+        batch = self.estimate(steps)
+
+        self.anneal(i)
+        metrics = self.update(i, batch)
+        self.policies.normaliser.update(steps.observation.flatten(1, 2))
+        updated = time.perf_counter()
+
+        flips = self.reassign(i, steps)
+
+        num_steps = self.k * config.steps_per_policy
+        return (
+            metrics
+            | self.welfare.report(self.weights())
+            | {
+                "train/flips": float(flips),
+                "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+                "train/env_steps": float((i + 1) * num_steps),
+                "time/collect_s": collected - began,
+                "time/update_s": updated - collected,
+                "time/steps_per_second": num_steps / (updated - began),
+            }
+        )
+
+    def first_assignment(self):
+        """Of this rank's agents: policies `[own]`, logits `[k, own]` to be trained, and weights `[k, own]`.
+
+        EM and end-to-end begin with random weights: no agent is bound to a policy before policies can do
+        anything. (The paper's code starts EM with agent i bound to policy i mod k; policies that never had a
+        reason to go where an agent wants them cannot win it later.)
+        """
+        config, rng = self.config, stream(self.config.seed, "assignment")
+        if config.algorithm == "cluster":
+            return None, None, None  # until half of the training every policy serves everybody
+        if config.algorithm == "oracle":
+            return contiguous(self.family.order(self.agents), self.k)[self.own], None, None
+        policy_of = even_random(self.n, self.k, rng)[self.own]
+        if config.algorithm == "random":
+            return policy_of, None, None
+        logits = torch.from_numpy(rng.standard_normal((self.k, self.n), np.float32)[:, self.own].copy())
+        if config.algorithm == "end_to_end":
+            return None, logits.requires_grad_(), None
+        return policy_of, None, torch.softmax(logits, dim=0)
+
+    def weights(self):
+        """The assignment of this rank's agents as a matrix `[k, own]` whose columns sum to 1."""
+        if self.logits is not None:
+            return torch.softmax(self.logits, dim=0)
+        if self.warm is not None:
+            return self.warm
+        if self.policy_of is None:
+            return torch.full((self.k, self.own.stop - self.own.start), 1.0 / self.k)
+        return torch.from_numpy(one_hot(self.policy_of, self.k))
+
+    @torch.no_grad()
+    def estimate(self, steps: Steps) -> dict:
+        """Value targets of each own agent and advantages of each policy, for every step."""
+        config, k, own = self.config, self.k, self.own.stop - self.own.start
+        observation = self.policies.normaliser(steps.observation)
+        reward = self.family.rewards(steps.outcome, self.own_agents)  # [k, T, m, own]
+        done = steps.terminated | steps.truncated
+        weights = self.weights().detach()
+        self.welfare.add(reward, done, weights)
+
+        value = self.critic(observation.flatten(1, 2)).view(reward.shape)
+        policy, t, e = steps.truncated.nonzero(as_tuple=True)
+        if len(policy):  # a time limit is no end: the value of what would have followed counts
+            final = self.policies.normaliser(steps.final_observation)[policy, t, e]
+            reward[policy, t, e] += config.gamma * self.critic(final, policy)
+        following = self.critic(self.policies.normaliser(steps.following))
+        advantage = gae(
+            *(reward.transpose(0, 1), value.transpose(0, 1), config.gamma, config.gae_lambda),
+            next_value=following,
+            cut=done.transpose(0, 1).float()[..., None],
+        ).transpose(0, 1)
+        advantage = advantage.reshape(k, -1, own)
+        value_target = advantage + value.view(k, -1, own)
+        batch = {
+            "observation": observation.flatten(1, 2),
+            "action": steps.action.flatten(1, 2),
+            "log_prob": steps.log_prob.flatten(1, 2),
+            "value_target": value_target,
+        }
+        if self.logits is not None:
+            # The choice of a policy is an agent's first action: what it pays over the present mean counts
+            # too. The critic knows the policy, so its advantages alone cannot tell policies apart.
+            rate = self.welfare.reward_rate()
+            advantage += (rate - (weights * rate).sum(0))[:, None]
+        served = torch.bmm(advantage, weights[..., None])[..., 0] / self.n  # mean over agents (section 2)
+        served = self.comm.allreduce_(served.numpy())
+        self.center, self.spread = served.mean(1, keepdims=True), served.std(1, keepdims=True) + 1e-8
+        batch = {name: values.numpy() for name, values in batch.items()}
+        batch["advantage"] = (served - self.center) / self.spread
+        if self.logits is not None:
+            batch["agent_advantage"] = advantage.numpy()
+        return batch
+
+    def anneal(self, i: int) -> None:
+        """Learning rates and entropy bonus fall exponentially and stay at their last value (section 3)."""
+        config, done = self.config, 1.1 * i / self.config.max_iters
+        start, end = config.learning_rate, min(config.learning_rate, config.learning_rate_final)
+        for optimiser in (self.optimiser, self.head_optimiser):
+            set_learning_rate(optimiser, max(end, start * (end / start) ** done))
+        start, end = config.entropy_coef, config.entropy_coef_final
+        self.entropy_coef = max(end, start * (end / start) ** done) if start > end > 0 else start
+
+    def update(self, i: int, batch: dict) -> dict[str, float]:
+        """Epochs over minibatches of all policies' steps; one all-reduce for each gradient step.
+
+        A rank takes its part of a minibatch's steps for the policies, and its own agents for the critic.
+        """
+        config, totals = self.config, np.zeros(len(METRICS))
+        size = config.steps_per_policy // config.num_minibatches
+        rows = self.comm.share(size)
+        for epoch in range(config.num_epochs):
+            order = stream(config.seed, "minibatches", i, epoch).permutation(config.steps_per_policy)
+            sums = np.zeros(len(METRICS))
+            for columns in order.reshape(-1, size):
+                minibatch = {name: values.take(columns, axis=1) for name, values in batch.items()}
+                self.gradients.zero()
+                metrics = self.policy_step(minibatch, rows) | self.value_step(minibatch)
+                sums += self.gradients.sum([metrics.get(name, 0.0) for name in METRICS])
+                norm = self.gradients.clip(config.max_grad_norm)
+                if norm > config.max_grad_norm:
+                    for p in self.critic.head.parameters():
+                        p.grad *= config.max_grad_norm / norm
+                self.optimiser.step()
+                self.head_optimiser.step()
+            totals += sums / config.num_minibatches
+            if sums[METRICS.index("ppo/kl")] / config.num_minibatches > config.target_kl:
+                break
+        return dict(zip(METRICS, totals / (epoch + 1), strict=True)) | {"ppo/epochs": epoch + 1.0}
+
+    def policy_step(self, minibatch: dict, rows: slice) -> dict:
+        """Gradients of PPO's loss on this rank's `rows` of a minibatch; this rank's part of the metrics."""
+        config, metrics = self.config, {}
+        advantage = minibatch["advantage"]
+        if self.logits is not None:
+            served, advantage = self.soft_advantage(minibatch)
+        slope = np.zeros_like(advantage)
+        if rows.stop > rows.start:
+            scale = 1.0 / advantage.size
+            own = {name: minibatch[name][:, rows] for name in ("observation", "action", "log_prob")}
+            ratio, entropy, slope[:, rows] = self.policy_gradient(
+                *(own["observation"], own["action"], own["log_prob"], advantage[:, rows]),
+                clip_range=config.clip_range,
+                entropy_coef=self.entropy_coef,
+                scale=scale,
+            )
+            metrics = {
+                "loss/policy": -scale * float(np.vdot(slope[:, rows], advantage[:, rows])),
+                "ppo/entropy": scale * float(entropy.sum()),
+                # Non-negative estimator of KL(old || new): mean of r - 1 - log r.
+                "ppo/kl": scale * float((ratio - 1 - np.log(ratio)).sum()),
+                "ppo/clip_fraction": scale * int((np.abs(ratio - 1) > config.clip_range).sum()),
+            }
+        if self.logits is not None:
+            self.assignment_step(served, -slope / slope.size / self.spread.mean())
+        return metrics
+
+    def value_step(self, minibatch: dict) -> dict:
+        """Gradients of the critic's loss for this rank's agents on a whole minibatch."""
+        if self.own.stop == self.own.start:
+            return {}
+        target = minibatch["value_target"]
+        scale = 1.0 / (target.shape[0] * target.shape[1] * self.n)
+        return {"loss/value": self.critic_gradient(minibatch["observation"], target, scale=scale)}
+
+    def soft_advantage(self, minibatch: dict):
+        """Advantages `[k, B]` under the present logits: this rank's part, and the standardised whole."""
+        raw = torch.from_numpy(minibatch["agent_advantage"])
+        served = torch.bmm(raw, self.weights()[..., None])[..., 0] / self.n
+        whole = self.comm.allreduce_(served.detach().numpy().copy())
+        return served, (whole - self.center) / self.spread
+
+    def assignment_step(self, served, slope: np.ndarray) -> None:
+        """One step of the logits along PPO's loss, whose derivative by the advantages all ranks add up."""
+        slope = self.comm.allreduce_(np.ascontiguousarray(slope))
+        self.logits_optimiser.zero_grad()
+        served.backward(torch.from_numpy(slope))
+        self.logits_optimiser.step()
+
+    def reassign(self, i: int, steps: Steps) -> int:
+        """The E-step of EM, or the clustering halfway; returns how many agents changed their policy."""
+        config, before = self.config, self.policy_of
+        if config.algorithm == "em" and i + 1 >= config.warm_start_iters:
+            self.warm = None
+            self.policy_of = expectation_step(self.welfare.utility(), before, self.comm, self.own.start)
+        if config.algorithm == "cluster":
+            self.policy_of = self.cluster(steps) if i + 1 == config.max_iters // 2 else before
+        if before is None or self.policy_of is None:
+            return 0
+        return int(self.comm.allreduce_(np.array([(before != self.policy_of).sum()]))[0])
+
+    def cluster(self, steps: Steps) -> np.ndarray:
+        """K-means of all agents' rewards on the steps just taken; the policies of this rank's agents."""
+        outcome = steps.outcome.flatten(0, 2)
+        features = np.zeros((self.n, min(len(outcome), 10_000, max(1, 10**9 // self.n))), np.float32)
+        rows = np.linspace(0, len(outcome) - 1, features.shape[1]).astype(np.int64)
+        features[self.own] = self.family.rewards(outcome[rows], self.own_agents).numpy().T
+        self.comm.allreduce_(features)
+        policy_of = np.zeros(self.n, np.int64)
+        with self.comm.agree():
+            if self.comm.is_root:
+                policy_of = by_rewards(features, self.k, self.config.seed % 2**32)
+        return self.comm.bcast_(policy_of)[self.own]
+
+    def state_dict(self) -> dict:
+        """Everything that the next iteration needs, of all ranks; a collective."""
+        critic, gather = dict(self.critic.state_dict()), self.gather
+        critic |= {name: gather(critic[name]) for name in HEAD}
+        assignment = {}
+        if self.policy_of is not None:
+            assignment["policy_of"] = gather(torch.from_numpy(self.policy_of))
+        if self.warm is not None:
+            assignment["weights"] = gather(self.warm, axis=1)
+        if self.logits is not None:
+            assignment["logits"] = gather(self.logits.detach(), axis=1)
+            moments = optimiser_state(self.logits_optimiser)
+            assignment["moments"] = {name: gather(value, axis=1) for name, value in moments.items()}
+        moments = optimiser_state(self.head_optimiser)
+        return {
+            "policy": dict(self.policies.state_dict()),
+            "agents": self.agents,
+            "assignment": assignment,
+            "critic": critic,
+            "optimiser": optimiser_state(self.optimiser),
+            "head_optimiser": {name: gather(value) for name, value in moments.items()},
+            "welfare": self.welfare.state_dict(gather),
+            "environments": self.actors.get_state(self.comm),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from `state_dict`, at any number of ranks."""
+        self.policies.load_state_dict(state["policy"])
+        critic, assignment, cut = dict(state["critic"]), state["assignment"], self.cut
+        self.critic.load_state_dict(critic | {name: cut(critic[name]) for name in HEAD})
+        load_optimiser_state(self.optimiser, state["optimiser"])
+        moments = {name: cut(value) for name, value in state["head_optimiser"].items()}
+        load_optimiser_state(self.head_optimiser, moments)
+        self.policy_of = None
+        if "policy_of" in assignment:
+            self.policy_of = cut(assignment["policy_of"]).numpy().copy()
+        self.warm = None
+        if "weights" in assignment:
+            self.warm = cut(assignment["weights"], axis=1).clone()
+        if self.logits is not None:
+            self.logits.data.copy_(cut(assignment["logits"], axis=1))
+            moments = {name: cut(value, axis=1) for name, value in assignment["moments"].items()}
+            load_optimiser_state(self.logits_optimiser, moments)
+        self.welfare.load_state_dict(state["welfare"], cut)
+        self.actors.set_state(state["environments"])
+
+    def gather(self, own, axis: int = 0):
+        """All agents' rows of a tensor of which each rank has its own agents'; a collective."""
+        if own.ndim == 0:  # an optimiser's step count
+            return own
+        own = own.movedim(axis, 0)
+        everyone = torch.zeros(self.n, *own.shape[1:], dtype=own.dtype)
+        everyone[self.own] = own
+        return self.comm.allreduce_(everyone).movedim(0, axis).contiguous()
+
+    def cut(self, everyone, axis: int = 0):
+        """This rank's agents' rows of what `gather` gave."""
+        everyone = torch.as_tensor(everyone)
+        return everyone if everyone.ndim == 0 else everyone.movedim(axis, 0)[self.own].movedim(0, axis)
+
+    def tensors_in_sync(self) -> dict[str, torch.Tensor]:
+        """What must be the same on all ranks, to the last bit; the rows of agents are each rank's own."""
+        trunk = {name: value for name, value in self.critic.state_dict().items() if name not in HEAD}
+        return dict(self.policies.state_dict()) | trunk | optimiser_state(self.optimiser)

@@ -1,0 +1,101 @@
+"""k policies as one batched module, and the critic that holds one value for each agent."""
+
+import math
+
+import torch
+from torch import nn
+
+from common.distributions import Categorical, DiagonalGaussian
+from common.networks import BatchedLinear
+
+CLIP = 5.0  # normalised observations beyond this say no more
+
+
+class Policies(nn.Module):
+    """k policies, each a tanh network of two hidden layers; `shared`: one trunk for all of them.
+
+    Observations are `[k, B, D]`: row j is what policy j sees. Discrete actions come as logits, others as a
+    Gaussian whose standard deviation is trained, one for each policy.
+    """
+
+    def __init__(self, config, observation_space, action_space):
+        super().__init__()
+        self.num_policies = config.num_policies
+        self.discrete = hasattr(action_space, "n")
+        self.num_outputs = num_outputs = int(action_space.n) if self.discrete else action_space.shape[0]
+        size = observation_space.shape[0]
+        trunks = 1 if config.policy_network == "shared" else config.num_policies
+        self.first = BatchedLinear(trunks, size, config.num_features, math.sqrt(2))
+        self.second = BatchedLinear(trunks, config.num_features, config.num_features, math.sqrt(2))
+        self.head = BatchedLinear(config.num_policies, config.num_features, num_outputs, 0.01)
+        if not self.discrete:
+            start = torch.full((config.num_policies, 1, num_outputs), config.initial_log_std)
+            self.log_std = nn.Parameter(start)
+        self.normaliser = Normaliser(config.num_policies, size, config.normalise_observations)
+
+    def forward(self, x):
+        """The distribution of actions from normalised observations `[k, B, D]`."""
+        features = torch.tanh(self.second(torch.tanh(self.first(x))))
+        outputs = self.head(features)
+        return Categorical(outputs) if self.discrete else DiagonalGaussian(outputs, self.log_std)
+
+
+class Normaliser(nn.Module):
+    """Running mean and variance of observations, one of each for every policy; clipped at 5 deviations."""
+
+    def __init__(self, num_policies: int, size: int, active: bool):
+        super().__init__()
+        self.active = active
+        self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(num_policies, 1, size, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(num_policies, 1, size, dtype=torch.float64))
+
+    def forward(self, observation):
+        """Normalise `[k, ..., D]`."""
+        if not self.active:
+            return observation
+        shape = (len(self.mean), *(1,) * (observation.ndim - 2), self.mean.shape[-1])
+        scale = (self.variance + 1e-8).rsqrt().float().view(shape)
+        return ((observation - self.mean.float().view(shape)) * scale).clamp_(-CLIP, CLIP)
+
+    @torch.no_grad()
+    def update(self, observation) -> None:
+        """Merge the moments of `[k, B, D]` into the running ones (Chan et al. 1979, parallel variance)."""
+        wide = observation.double()
+        new, mean, variance = (
+            wide.shape[1],
+            wide.mean(1, keepdim=True),
+            wide.var(1, keepdim=True, correction=0),
+        )
+        total = self.count + new
+        delta = mean - self.mean
+        spread = self.variance * self.count + variance * new + delta.square() * self.count * new / total
+        self.variance.copy_(spread / total)
+        self.mean.add_(delta * new / total)
+        self.count.copy_(total)
+
+
+class Critic(nn.Module):
+    """Values of a state under policy j for each agent of a slice: `[k, B, D]` to `[k, B, agents]`.
+
+    The trunk sees the state and which policy acts; the last layer has one row for each agent, and a rank
+    holds the rows of its own agents only.
+    """
+
+    def __init__(self, config, observation_space, num_agents: int):
+        super().__init__()
+        self.first = BatchedLinear(1, observation_space.shape[0], config.num_features, math.sqrt(2))
+        self.acting = nn.Parameter(torch.zeros(config.num_policies, 1, config.num_features))
+        self.second = BatchedLinear(1, config.num_features, config.num_features, math.sqrt(2))
+        self.head = nn.Linear(config.num_features, num_agents)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x, policy=None):
+        """Row j of `x [k, B, D]` is policy j's; or `x [B, D]` with the policy's number `[B]` for each."""
+        acting = self.acting if policy is None else self.acting[policy, 0]
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x) + acting))))
+
+    def trunk(self) -> list[nn.Parameter]:
+        """The parameters that all ranks share."""
+        return [*self.first.parameters(), self.acting, *self.second.parameters()]

@@ -1,0 +1,161 @@
+"""The learner: what an iteration carries over, ranks that agree, and agents whose wants are met."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from common.config import UsageError
+from mpi_utils.comm import Comm
+from rmdp.config import Config, check_config
+from rmdp.learner import Learner
+
+TINY = check_config(
+    Config(
+        environment="resource_gathering",
+        num_agents=11,
+        num_policies=3,
+        num_features=8,
+        steps_per_policy=64,
+        envs_per_policy=4,
+        num_epochs=2,
+        num_minibatches=4,
+        warm_start_iters=2,
+        max_iters=6,
+    )
+)
+SIZES = ("num_agents", "num_policies", "num_features", "steps_per_policy", "envs_per_policy")
+SIZES += ("num_epochs", "num_minibatches", "warm_start_iters", "max_iters")
+CHEETAH = dataclasses.replace(check_config(Config()), **{name: getattr(TINY, name) for name in SIZES})
+
+
+def flat(state, prefix=""):
+    """Leaves of a nested state by path."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", np.asarray(value)
+
+
+def same(a, b):
+    a, b = dict(flat(a)), dict(flat(b))
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("config", [TINY, CHEETAH], ids=["gathering", "half_cheetah"])
+@pytest.mark.parametrize("start", [1, 3])
+@pytest.mark.parametrize("algorithm", ["em", "end_to_end", "cluster", "random"])
+def test_a_loaded_learner_continues_bit_for_bit(config, algorithm, start):
+    config = dataclasses.replace(config, algorithm=algorithm)
+    learner = Learner(config, Comm())
+    for i in range(start):
+        learner.train_iteration(i)
+    state = learner.state_dict()
+    other = Learner(config, Comm())
+    other.load_state_dict(state)
+    assert same(other.state_dict(), state)
+    for i in range(start, 6):
+        learner.train_iteration(i)
+    assert not same(learner.state_dict(), state)
+    for i in range(start, 6):
+        other.train_iteration(i)
+    assert same(other.state_dict(), learner.state_dict())
+
+
+def test_em_spreads_agents_until_the_warm_start_ends_and_then_lets_them_choose():
+    learner = Learner(TINY, Comm())
+    spread = learner.weights().clone()
+    np.testing.assert_allclose(spread.sum(0), 1, rtol=1e-6)
+    assert spread.max() < 1
+    assert learner.train_iteration(0)["train/flips"] == 0
+    assert torch.equal(learner.weights(), spread)
+    learner.train_iteration(1)  # the last of the warm start ends with an E-step
+    assert set(learner.weights().flatten().tolist()) == {0, 1}
+    learner.welfare.reward[:] = 0.0
+    learner.welfare.reward[1] = 100.0  # everybody is best served by policy 1
+    assert learner.train_iteration(2)["train/flips"] > 0
+    sizes = np.bincount(learner.policy_of, minlength=3)
+    assert sizes.tolist() == [1, 9, 1]  # and no policy is left empty
+
+
+def test_cluster_serves_everybody_by_all_policies_until_half_time():
+    learner = Learner(dataclasses.replace(TINY, algorithm="cluster"), Comm())
+    for i in range(2):
+        learner.train_iteration(i)
+    np.testing.assert_allclose(learner.weights(), 1 / 3)
+    learner.train_iteration(2)
+    assert sorted(set(learner.weights().flatten().tolist())) == [0, 1]
+
+
+def test_a_soft_assignment_learns_who_pays_whom():
+    config = dataclasses.replace(TINY, algorithm="end_to_end", assignment_lr=0.05)
+    learner = Learner(config, Comm())
+    start = learner.weights().detach().clone()
+    learner.train_iteration(0)
+    learner.welfare.reward[:] = 0.0
+    learner.welfare.reward[2, :5] = 1000.0  # policy 2 is good for the first five agents
+    learner.train_iteration(1)
+    gain = learner.weights().detach()[2] - start[2]
+    assert (gain[:5] > 0).all() and gain[:5].min() > gain[5:].mean()
+
+
+def test_utilities_are_returns_of_episodes():
+    """Walks that bump the wall at once earn the home agent 0.99 and end at each step."""
+    learner = Learner(dataclasses.replace(TINY, num_agents=25), Comm())
+    done = torch.ones(3, 16, 4, dtype=torch.bool)
+    reward = torch.zeros(3, 16, 4, 25)
+    reward[..., 22] = 0.99
+    learner.welfare.add(reward, done, learner.weights())
+    utility = learner.welfare.utility()
+    np.testing.assert_allclose(utility[:, 22], 0.99, rtol=1e-6)
+    assert utility[:, :22].max() == 0
+    report = learner.welfare.report(learner.weights())
+    assert report["train/return"] == pytest.approx(100 * 0.99 / 25)
+    assert report["train/episode_welfare"] == pytest.approx(100 * 0.99 / 25)
+    assert report["train/social_welfare"] == pytest.approx(100 * 0.99 / 25)
+
+
+def test_a_time_limit_is_no_end():
+    """With a constant reward of 1 and a critic that knows its worth, targets are that worth across it."""
+    learner = Learner(CHEETAH, Comm())
+    steps = learner.actors.play(learner.policies, 16, np.random.default_rng(0), Comm())
+    learner.family.rewards = lambda outcome, agents: torch.ones(*outcome.shape[:-1], CHEETAH.num_agents)
+    learner.critic.head.bias.data[:] = 1 / (1 - CHEETAH.gamma)
+    steps.terminated[:], steps.truncated[:] = False, False
+    steps.truncated[:, 5], steps.truncated[1, 11] = True, True
+    batch = learner.estimate(steps)
+    np.testing.assert_allclose(batch["value_target"], 1 / (1 - CHEETAH.gamma), rtol=1e-5)
+    steps.terminated[:, 9] = True
+    ended = learner.estimate(steps)["value_target"].reshape(3, 16, 4, -1)
+    np.testing.assert_allclose(ended[:, 9], 1.0, rtol=1e-5)
+    assert (ended[:, 8] < 50).all() and (ended[:, 10:] > 99).all()
+
+
+def test_policies_of_agents_with_one_wish_learn_it():
+    """One agent per policy on the grid: cells beside home are soon fetched in two steps, 0.98."""
+    config = dataclasses.replace(
+        *(TINY,),
+        num_agents=25,
+        num_policies=1,
+        num_features=32,
+        steps_per_policy=512,
+        envs_per_policy=16,
+        num_epochs=6,
+        num_minibatches=8,
+        max_iters=25,
+        learning_rate=3e-3,
+        entropy_coef=0.02,
+    )
+    learner = Learner(config, Comm())
+    learner.own_agents["cell"][:] = 21  # everybody lives left of home
+    returns = [learner.train_iteration(i)["train/return"] for i in range(25)]
+    assert returns[0] < 60 and returns[-1] > 90
+
+
+def test_more_policies_than_agents_are_refused_in_one_line():
+    with pytest.raises(UsageError, match="--num_policies 12: more policies than the 11 agents"):
+        check_config(dataclasses.replace(TINY, num_policies=12))
+    with pytest.raises(UsageError, match="--steps_per_policy 64: must be a multiple of --num_minibatches"):
+        check_config(dataclasses.replace(TINY, num_minibatches=5))
