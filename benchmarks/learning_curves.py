@@ -1,8 +1,8 @@
 """Draw the learning curves of runs:  python -m benchmarks.learning_curves OUT.png RUN [RUN ...]
 
-A RUN is a run folder (metrics.csv) or a shipped example (curve.csv). The return is that of training, with
-actions sampled,
-as a moving mean over 10 iterations; the table printed is in minutes of collecting and updating.
+A RUN is a run folder (metrics.csv) or a shipped example (curve.csv, which may be thinned). The return is that
+of training, with actions sampled, as a moving mean over 10 rows; the table printed is in minutes of
+collecting and updating.
 """
 
 import csv
@@ -46,7 +46,7 @@ def read(run: Path) -> list[tuple[float, ...]]:
 
 
 def smooth(rows: np.ndarray):
-    """Minutes and the mean of the last `WINDOW` returns, one entry an iteration."""
+    """Minutes and the mean of the last `WINDOW` returns, one entry a row."""
     minutes, returns = rows[:, 2], rows[:, 3]
     sums = np.cumsum(np.concatenate([np.zeros(1), returns]))
     start = np.maximum(np.arange(1, len(returns) + 1) - WINDOW, 0)

@@ -1,45 +1,63 @@
 """Turn a finished run into a shipped example:  python -m benchmarks.ship RUN NAME
 
-Copies the policy of the newest save (no optimiser, a third of the size), the settings and the learning curve
-to checkpoints/examples/NAME. Evaluation needs no more; training cannot be continued from it.
+Copies what evaluation needs of the newest save (no optimiser, a third of the size), the settings and the
+thinned learning curve to checkpoints/examples/NAME. Training cannot be continued from it.
 """
 
 import csv
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from mpi_utils import checkpoint
 from mpi_utils.comm import InputError, guard
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
+KEPT = ("policy", "agents", "assignment")
+CURVE_ROWS = 200
 
 
 def main(comm) -> None:
     if len(sys.argv) != 3:
         raise InputError("usage: python -m benchmarks.ship RUN NAME")
-    run, target = Path(sys.argv[1]), EXAMPLES / sys.argv[2]
+    target = EXAMPLES / sys.argv[2]
+    print(f"{target}: iteration {ship(Path(sys.argv[1]), target)}")
+
+
+def ship(run: Path, target: Path) -> int:
+    """Copy a run's newest save to `target`, and return its iteration."""
     path, _ = checkpoint.newest_valid(run)
     if path is None:
         raise InputError(f"{run}: holds no valid save")
     step, state = checkpoint.load(path)
-    checkpoint.save(target, step, {"policy": state["policy"]})
+    checkpoint.save(target, step, {name: state[name] for name in KEPT if name in state})
     config = checkpoint.read_config(run)
-    checkpoint.write_config(target, config | {"model_name": sys.argv[2]})
+    checkpoint.write_config(target, config | {"model_name": target.name})
     with open(target / "curve.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["iteration", "env_steps", "minutes", "return"])
-        writer.writerows(learning_curve(run / "metrics.csv"))
-    print(f"{target}: iteration {step}")
+        writer.writerows(thin(list(learning_curve(run / "metrics.csv")), CURVE_ROWS))
+    return step
 
 
-def learning_curve(path: Path):
-    """Rows (iteration, environment steps, minutes of collecting and updating so far, training return)."""
+def learning_curve(path: Path, column: str = "train/return"):
+    """Rows (iteration, environment steps, minutes of collecting and updating so far, a column of metrics)."""
     seconds = 0.0
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
+            if column not in row:
+                raise InputError(f"{path}: has no column {column!r}; choose one of {', '.join(row)}")
             seconds += float(row["time/collect_s"]) + float(row["time/update_s"])
             steps = int(float(row["train/env_steps"]))
-            yield int(row["iteration"]), steps, round(seconds / 60, 3), round(float(row["train/return"]), 3)
+            yield int(row["iteration"]), steps, round(seconds / 60, 3), round(float(row[column]), 3)
+
+
+def thin(rows: list, most: int) -> list:
+    """At most `most` rows, evenly spaced, first and last among them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
 
 if __name__ == "__main__":
