@@ -125,7 +125,7 @@ class Learner:
     @torch.no_grad()
     def estimate(self, steps: Steps) -> dict:
         """Value targets of each own agent and advantages of each policy, for every step."""
-        config, k, own = self.config, self.k, self.own.stop - self.own.start
+        config = self.config
         observation = self.policies.normaliser(steps.observation)
         reward = self.family.rewards(steps.outcome, self.own_agents)  # [k, T, m, own]
         done = steps.terminated | steps.truncated
@@ -143,8 +143,8 @@ class Learner:
             next_value=following,
             cut=done.transpose(0, 1).float()[..., None],
         ).transpose(0, 1)
-        advantage = advantage.reshape(k, -1, own)
-        value_target = advantage + value.view(k, -1, own)
+        advantage = advantage.flatten(1, 2)  # [k, R, own] with R = T * m
+        value_target = advantage + value.flatten(1, 2)
         batch = {
             "observation": observation.flatten(1, 2),
             "action": steps.action.flatten(1, 2),
