@@ -1,0 +1,110 @@
+"""The protocol: exploration off, fresh episodes, every policy scored for every agent."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from common.config import UsageError, check, parse_flags
+from mpi_utils.seeding import stream
+from rmdp import figures
+from rmdp.config import Config, check_config
+from rmdp.export import check_folder, export
+from rmdp.policy import Policies
+from rmdp.report import Report
+from rmdp.scoring import play, score
+from rmdp.tasks import shared_family
+
+SHOWN = 25  # policies up to which the table has a line for each
+
+plot = figures.plot
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Evaluate an r-MDP run: what its policies give the agents they serve."""
+
+    episodes: int = 20
+    """Fresh episodes of each policy."""
+    seed: int = 0
+    """Draws the starts of the episodes; all policies have the same."""
+    export: str = ""
+    """Write the policies to this new folder: files that run without this project, and a card for each."""
+    json: str = ""
+    """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
+    plot: str = ""
+    """Draw who is served how here as PNG (default: evaluation.png in the run folder, likewise)."""
+
+
+def parse_settings(flags: list[str], show: bool) -> Settings:
+    """Settings from `evaluate`'s flags, checked."""
+    settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
+    check(settings, positive=("episodes",), at_least_zero=("seed",), may_be_empty=("export", "json", "plot"))
+    return settings
+
+
+def stored_config(stored: dict) -> Config:
+    """The run's configuration from its config.json."""
+    fields = {field.name for field in dataclasses.fields(Config)}
+    try:
+        return check_config(Config(**{name: value for name, value in stored.items() if name in fields}))
+    except TypeError as error:
+        raise UsageError(f"config.json: {error}") from None
+
+
+def title(name: str, settings: Settings) -> str:
+    """What the figure of the run `name` shows."""
+    return f"{name}: {settings.episodes} fresh episodes of each policy"
+
+
+def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
+    """Rows on welfare, on each policy and, up to 1000 of them, on each agent; a collective.
+
+    Resource gathering is reported x100, as in the paper. Episodes and agents are shared over ranks; the
+    numbers do not depend on how many there are. `stored` is config.json and may hold the `iteration`.
+    """
+    with comm.agree():
+        config = stored_config(stored)
+        family = shared_family(config)
+        agents = family.check({name: np.asarray(values) for name, values in state["agents"].items()})
+        policies = Policies(config, family.observation_space, family.action_space)
+        policies.load_state_dict(state["policy"])
+        if settings.export and comm.is_root:
+            check_folder(Path(settings.export), state["assignment"])
+    seed = int(stream(settings.seed, "evaluation").integers(2**62))
+    episodes = play(policies, family, settings.episodes, seed, comm)
+    scores = score(family, agents, state["assignment"], episodes, comm)
+    report = Report(config, family, agents, state, episodes, scores)
+    with comm.agree():
+        rows = report.rows()
+        if settings.export and comm.is_root:
+            export(Path(settings.export), policies, report, stored, settings)
+    return rows
+
+
+def show(rows: list[dict]) -> None:
+    """Print one table on the population and one on the policies."""
+    first = rows[0]
+    print(
+        f"{first['environment']}, {first['method']}: {first['num_policies']} policies for "
+        f"{first['num_agents']} agents"
+    )
+    print(f"{'':22s}{'mean':>9s}{'se':>8s}")
+    for r in rows:
+        if not {"policy", "agent"} & r.keys():
+            print(f"{r['metric']:22s}{number(r['mean'])}{number(r['se'], 8)}")
+    policies = [r for r in rows if r["metric"] == "policy_return"]
+    does = [r for r in rows if r["metric"] in ("policy_speed", "walk")]
+    what = {"policy_speed": "speed", "walk": "steps"}[does[0]["metric"]]
+    print(f"{'policy':>8s}{'agents':>9s}{'return':>9s}{'se':>8s}{'worst':>9s}{what:>9s}")
+    for r, did in list(zip(policies, does, strict=True))[:SHOWN]:
+        print(
+            f"{r['policy']:8d}{r['agents']:9d}{number(r['mean'])}{number(r['se'], 8)}{number(r['worst'])}"
+            f"{number(did['mean'])}"
+        )
+    if len(policies) > SHOWN:
+        print(f"and {len(policies) - SHOWN} more, in the rows")
+
+
+def number(value: float | None, width: int = 9) -> str:
+    return f"{'-':>{width}s}" if value is None else f"{value:{width}.2f}"

@@ -1,0 +1,92 @@
+"""Who is served how: speeds over a histogram of wishes, or the walks over the grid."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from envs.resource_gathering import HOME, SIZE
+
+NAMED = 12  # policies up to which a legend has room
+
+
+def plot(rows: list[dict], path, title: str) -> None:
+    """Draw the policies of one run from its rows and write a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    welfare = next(r["mean"] for r in rows if r["metric"] == "social_welfare")
+    returns = [r for r in rows if r["metric"] == "policy_return"]
+    walks = [r for r in rows if r["metric"] == "walk"]
+    speeds = [r for r in rows if r["metric"] == "policy_speed"]
+    figure = draw_walks(plt, walks, returns) if walks else draw_speeds(plt, speeds, returns)
+    figure.suptitle(f"{title}, social welfare {welfare:.2f}", fontsize=11)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_speeds(plt, speeds: list[dict], returns: list[dict]):
+    """Histogram of targets, coloured by the policy that serves them; triangles: the policies' mean speeds."""
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    order = np.argsort([r["mean"] for r in speeds])
+    colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(order)))
+    if len(order) > 2:  # neighbours in speed get colours far apart
+        stride = next(
+            s for s in range(int(len(order) * 0.38) + 1, len(order)) if math.gcd(s, len(order)) == 1
+        )
+        colours = colours[np.arange(len(order)) * stride % len(order)]
+    edges = np.linspace(speeds[0]["low"], speeds[0]["high"], len(speeds[0]["served"]) + 1)
+    below = np.zeros(len(edges) - 1)
+    for colour, j in zip(colours, order, strict=True):
+        served = np.array(speeds[j]["served"])
+        label = f"policy {j}: {speeds[j]['mean']:.2f} m/s, serves {returns[j]['agents']}"
+        axes.bar(
+            edges[:-1], served, np.diff(edges), below, align="edge", color=colour, alpha=0.75, label=label
+        )
+        below += served
+    axes.set_ylim(0, 1.12 * max(below.max(), 1))
+    means = np.array([speeds[j]["mean"] for j in order])
+    marks = np.full(len(means), 1.06 * max(below.max(), 1))
+    axes.scatter(means, marks, color=colours, marker="v", edgecolors="black", linewidths=0.5, zorder=3)
+    if len(order) <= NAMED:
+        axes.vlines(means, 0, marks, color="black", linewidth=0.8)
+    axes.set(xlabel="target speed of agents (bars), mean speed of policies (triangles), m/s", ylabel="agents")
+    if len(order) <= NAMED:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def draw_walks(plt, walks: list[dict], returns: list[dict]):
+    """One grid a policy: coloured cells are homes of agents it serves, the line is its walk from home."""
+    columns = math.ceil(math.sqrt(len(walks)))
+    lines = math.ceil(len(walks) / columns)
+    size = (max(4.5, 2.4 * columns), 2.6 * lines + 0.5)
+    figure, panels = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in panels.flat[len(walks) :]:
+        axes.axis("off")
+    for axes, walk, row in zip(panels.flat, walks, returns, strict=False):
+        served = np.array(walk["served"]).reshape(SIZE, SIZE)
+        axes.imshow(served > 0, cmap="Blues", vmin=0, vmax=2)
+        y, x = np.divmod(walk["cells"], SIZE)
+        # The way out and the way back may share cells: a later step lies a little further right and down.
+        shift = np.linspace(-0.16, 0.16, len(x))
+        axes.plot(x + shift, y + shift, color="C3", linewidth=1.5)
+        if len(x) > 2:
+            middle = len(x) // 2
+            start, end = ((x + shift)[middle - 1 : middle + 1], (y + shift)[middle - 1 : middle + 1])
+            arrow = {"arrowstyle": "-|>", "color": "C3"}
+            axes.annotate("", (start[1], end[1]), (start[0], end[0]), arrowprops=arrow)
+        axes.plot(HOME[1], HOME[0], "s", color="black", markersize=5)
+        came_home = len(x) > 1 and (y[-1], x[-1]) == HOME
+        pays = "" if row["mean"] is None else f", return {row['mean']:.1f}"
+        steps = f"steps: {len(x) - 1}" if came_home else "does not come home"
+        title = f"policy {walk['policy']}: serves {row['agents']}{pays}\n{steps}"
+        axes.set_title(title, fontsize=8)
+        axes.set_xticks(np.arange(SIZE + 1) - 0.5, labels=[])
+        axes.set_yticks(np.arange(SIZE + 1) - 0.5, labels=[])
+        axes.grid(color="0.8", linewidth=0.5)
+        axes.tick_params(length=0)
+    return figure
