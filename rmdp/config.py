@@ -72,7 +72,7 @@ class Config:
     envs_per_policy: int = 32
     """Environments in which each policy acts side by side; divides steps_per_policy."""
     warm_start_iters: int = 50
-    """Iterations with random weights, before each agent goes to the policy that serves it best (em)."""
+    """Iterations with a soft assignment, before each agent goes to the policy that serves it best (em)."""
     utility_averaging: float = 0.95
     """What an iteration keeps of the running returns that decide about assignments."""
     assignment_lr: float = 2e-3

@@ -58,7 +58,7 @@ class Learner:
             CriticGradient(self.critic),
         )
         self.welfare = Welfare(config, comm, self.own, SCALE.get(config.environment, 1.0))
-        self.policy_of, self.logits, self.warm = self.first_assignment()
+        self.policy_of, self.logits = self.first_assignment()
         if self.logits is not None:
             self.logits_optimiser = torch.optim.Adam([self.logits], lr=config.assignment_lr)
 
@@ -93,31 +93,27 @@ class Learner:
         )
 
     def first_assignment(self):
-        """Of this rank's agents: policies `[own]`, logits `[k, own]` to be trained, and weights `[k, own]`.
+        """Of this rank's agents: policies `[own]`, and logits `[k, own]` while the assignment is soft.
 
-        EM and end-to-end begin with random weights: no agent is bound to a policy before policies can do
-        anything. (The paper's code starts EM with agent i bound to policy i mod k; policies that never had a
-        reason to go where an agent wants them cannot win it later.)
+        EM's warm start is soft, as end-to-end is throughout. (The paper's code binds agent i to policy i mod k
+        for the warm start. But a policy that has had no reason to go where an agent wants it cannot win that
+        agent later: what is bound too early stays.)
         """
         config, rng = self.config, stream(self.config.seed, "assignment")
         if config.algorithm == "cluster":
-            return None, None, None  # until half of the training every policy serves everybody
+            return None, None  # until half of the training every policy serves everybody
         if config.algorithm == "oracle":
-            return contiguous(self.family.order(self.agents), self.k)[self.own], None, None
+            return contiguous(self.family.order(self.agents), self.k)[self.own], None
         policy_of = even_random(self.n, self.k, rng)[self.own]
-        if config.algorithm == "random":
-            return policy_of, None, None
+        if config.algorithm == "random" or (config.algorithm == "em" and config.warm_start_iters == 0):
+            return policy_of, None
         logits = torch.from_numpy(rng.standard_normal((self.k, self.n), np.float32)[:, self.own].copy())
-        if config.algorithm == "end_to_end":
-            return None, logits.requires_grad_(), None
-        return policy_of, None, torch.softmax(logits, dim=0)
+        return policy_of, logits.requires_grad_()
 
     def weights(self):
         """The assignment of this rank's agents as a matrix `[k, own]` whose columns sum to 1."""
         if self.logits is not None:
             return torch.softmax(self.logits, dim=0)
-        if self.warm is not None:
-            return self.warm
         if self.policy_of is None:
             return torch.full((self.k, self.own.stop - self.own.start), 1.0 / self.k)
         return torch.from_numpy(one_hot(self.policy_of, self.k))
@@ -252,13 +248,14 @@ class Learner:
 
     def reassign(self, i: int, steps: Steps) -> int:
         """The E-step of EM, or the clustering halfway; returns how many agents changed their policy."""
-        config, before = self.config, self.policy_of
+        config, before, soft = self.config, self.policy_of, self.logits
         if config.algorithm == "em" and i + 1 >= config.warm_start_iters:
-            self.warm = None
-            self.policy_of = expectation_step(self.welfare.utility(), before, self.comm, self.own.start)
+            self.logits = None
+            better = self.welfare.utility() if soft is None else soft.detach().numpy()
+            self.policy_of = expectation_step(better, before, self.comm, self.own.start)
         if config.algorithm == "cluster":
             self.policy_of = self.cluster(steps) if i + 1 == config.max_iters // 2 else before
-        if before is None or self.policy_of is None:
+        if before is None or self.policy_of is None or soft is not None:
             return 0
         return int(self.comm.allreduce_(np.array([(before != self.policy_of).sum()]))[0])
 
@@ -280,10 +277,8 @@ class Learner:
         critic, gather = dict(self.critic.state_dict()), self.gather
         critic |= {name: gather(critic[name]) for name in HEAD}
         assignment = {}
-        if self.policy_of is not None:
+        if self.policy_of is not None and self.logits is None:
             assignment["policy_of"] = gather(torch.from_numpy(self.policy_of))
-        if self.warm is not None:
-            assignment["weights"] = gather(self.warm, axis=1)
         if self.logits is not None:
             assignment["logits"] = gather(self.logits.detach(), axis=1)
             moments = optimiser_state(self.logits_optimiser)
@@ -308,12 +303,10 @@ class Learner:
         load_optimiser_state(self.optimiser, state["optimiser"])
         moments = {name: cut(value) for name, value in state["head_optimiser"].items()}
         load_optimiser_state(self.head_optimiser, moments)
-        self.policy_of = None
         if "policy_of" in assignment:
             self.policy_of = cut(assignment["policy_of"]).numpy().copy()
-        self.warm = None
-        if "weights" in assignment:
-            self.warm = cut(assignment["weights"], axis=1).clone()
+        if "logits" not in assignment:
+            self.logits = None
         if self.logits is not None:
             self.logits.data.copy_(cut(assignment["logits"], axis=1))
             moments = {name: cut(value, axis=1) for name, value in assignment["moments"].items()}
