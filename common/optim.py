@@ -10,6 +10,7 @@ def make_adamw(parameters, lr: float, eps: float, weight_decay: float = 0.0):
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=lr, eps=eps, fused=True)
 
 
@@ -31,3 +32,30 @@ def load_optimiser_state(optimiser, tensors: dict[str, torch.Tensor]) -> None:
         index, name = key.split(".")
         state.setdefault(int(index), {})[name] = value.clone()
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def flatten(parameters) -> torch.nn.Parameter:
+    """One parameter that holds all values of `parameters`, which from now on are views of it.
+
+    Its gradient holds theirs. An optimiser's step on one tensor takes a quarter of the time that it takes on a
+    dozen small ones; what its `grad` is must not be replaced afterwards.
+    """
+    parameters = list(parameters)
+    flat = torch.nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    share_gradient(flat, parameters)
+    for p, values in zip(parameters, pieces(flat.detach(), parameters), strict=True):
+        p.data = values
+    return flat
+
+
+def share_gradient(flat: torch.nn.Parameter, parameters) -> None:
+    """Let the gradients of what was flattened be views of the present gradient of the flat parameter."""
+    for p, gradient in zip(parameters, pieces(flat.grad, parameters), strict=True):
+        p.grad = gradient
+
+
+def pieces(flat, parameters) -> list[torch.Tensor]:
+    """Views of a flat tensor in the shapes of `parameters`."""
+    parts = flat.split([p.numel() for p in parameters])
+    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]

@@ -6,9 +6,16 @@ import numpy as np
 import torch
 
 from common.gae import gae
-from common.optim import load_optimiser_state, make_adamw, optimiser_state, set_learning_rate
+from common.optim import (
+    flatten,
+    load_optimiser_state,
+    make_adamw,
+    optimiser_state,
+    set_learning_rate,
+    share_gradient,
+)
 from mpi_utils.seeding import SharedStream, stream
-from mpi_utils.sync import FlatGradients, broadcast_parameters
+from mpi_utils.sync import FlatGradients
 from rmdp.assignment import by_rewards, contiguous, even_random, expectation_step, one_hot
 from rmdp.gradients import CriticGradient, PolicyGradient
 from rmdp.policy import Critic, Policies
@@ -47,16 +54,17 @@ class Learner:
             self.policies = Policies(config, self.family.observation_space, self.family.action_space)
             self.critic = Critic(config, self.family.observation_space, self.own.stop - self.own.start)
         replicated = [*self.policies.parameters(), *self.critic.trunk()]
-        broadcast_parameters(comm, self.policies)
-        self.gradients = FlatGradients(comm, replicated)
-        self.optimiser = make_adamw(replicated, config.learning_rate, config.adam_eps)
-        self.head_optimiser = make_adamw(self.critic.head.parameters(), config.learning_rate, config.adam_eps)
-        for p in self.critic.head.parameters():
+        flat = flatten(replicated)
+        comm.bcast_(flat.detach())
+        self.gradients = FlatGradients(comm, [flat])
+        share_gradient(flat, replicated)
+        self.optimiser = make_adamw([flat], config.learning_rate, config.adam_eps)
+        head = list(self.critic.head.parameters())
+        for p in head:
             p.grad = torch.zeros_like(p)
-        self.policy_gradient, self.critic_gradient = (
-            PolicyGradient(self.policies),
-            CriticGradient(self.critic),
-        )
+        self.head_optimiser = make_adamw(head, config.learning_rate, config.adam_eps)
+        self.policy_gradient = PolicyGradient(self.policies)
+        self.critic_gradient = CriticGradient(self.critic)
         self.welfare = Welfare(config, comm, self.own, SCALE.get(config.environment, 1.0))
         self.policy_of, self.logits = self.first_assignment()
         if self.logits is not None:
