@@ -37,8 +37,8 @@ def load_optimiser_state(optimiser, tensors: dict[str, torch.Tensor]) -> None:
 def flatten(parameters) -> torch.nn.Parameter:
     """One parameter that holds all values of `parameters`, which from now on are views of it.
 
-    Its gradient holds theirs. An optimiser's step on one tensor takes a quarter of the time that it takes on a
-    dozen small ones; what its `grad` is must not be replaced afterwards.
+    Its gradient holds theirs. An optimiser's step on one tensor takes a quarter of the time that it takes on
+    a dozen small ones. Gradients are to be written in place from now on, never replaced.
     """
     parameters = list(parameters)
     flat = torch.nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))

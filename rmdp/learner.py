@@ -103,9 +103,9 @@ class Learner:
     def first_assignment(self):
         """Of this rank's agents: policies `[own]`, and logits `[k, own]` while the assignment is soft.
 
-        EM's warm start is soft, as end-to-end is throughout. (The paper's code binds agent i to policy i mod k
-        for the warm start. But a policy that has had no reason to go where an agent wants it cannot win that
-        agent later: what is bound too early stays.)
+        EM's warm start is soft, as end-to-end is throughout. (The paper's code binds agent i to policy
+        i mod k for the warm start. But a policy that has had no reason to go where an agent wants it cannot
+        win that agent later: what is bound too early stays.)
         """
         config, rng = self.config, stream(self.config.seed, "assignment")
         if config.algorithm == "cluster":

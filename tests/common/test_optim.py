@@ -20,7 +20,7 @@ def test_a_flat_step_equals_the_steps_of_all_parameters():
             optimiser.step()
     for a, b, value in zip(apart, together, values, strict=True):
         torch.testing.assert_close(a, b)
-        assert (a - value).abs().min() > 0.01
+        assert (a - value).abs().max() > 0.1
 
 
 def test_gradients_follow_the_flat_one_to_new_memory():

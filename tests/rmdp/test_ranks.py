@@ -10,8 +10,8 @@ from mpi_utils import checkpoint
 from tests.launch import mpirun
 
 TINY = (
-    "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 --num_epochs 2 "
-    "--num_minibatches 4 --warm_start_iters 1 --checkpoint_interval 2"
+    "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
+    "--num_epochs 2 --num_minibatches 4 --warm_start_iters 1 --checkpoint_interval 2"
 ).split()
 
 
