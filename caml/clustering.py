@@ -88,14 +88,20 @@ def swap(distances, medoids, weights, tolerance):
 
 def choose_k(distances, candidates) -> int:
     """The number of medoids among `candidates` (2 to P - 1 each) with the best mean silhouette."""
-    from sklearn.metrics import silhouette_score
-
     distances, candidates = check_distances(distances), sorted(set(candidates))
     if not candidates or candidates[0] < 2 or candidates[-1] >= len(distances):
         raise UsageError(f"choose_k: candidates {candidates}; give some from 2 to {len(distances) - 1}")
-    labels = [k_medoids(distances, k).labels for k in candidates]
-    silhouettes = [silhouette_score(distances, clusters, metric="precomputed") for clusters in labels]
+    silhouettes = [silhouette(distances, k_medoids(distances, k).labels) for k in candidates]
     return candidates[int(np.argmax(silhouettes))]
+
+
+def silhouette(distances, labels) -> float:
+    """Mean silhouette (Rousseeuw 1987) of cluster `labels` [P], -1 to 1; 0 for one cluster or P of them."""
+    from sklearn.metrics import silhouette_score
+
+    if not 1 < len(set(labels)) < len(labels):
+        return 0.0
+    return float(silhouette_score(distances, labels, metric="precomputed"))
 
 
 def scores(labels, groups) -> dict[str, float]:

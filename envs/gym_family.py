@@ -1,13 +1,33 @@
 """A task family from a user's own environments."""
 
+import importlib
+import os
+import sys
 from functools import partial
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.checks import check_parameters
+from envs.checks import EnvError, check_parameters
 from envs.contract import attempt, check_repeats, play_env, play_vector_env, require
+
+
+def load_factory(environment: str):
+    """The user's factory from `module:factory`, the module also sought in the working directory."""
+    module_name, _, attribute = environment.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise EnvError(f"--environment {environment}: cannot be imported ({error})") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(factory):
+        raise EnvError(
+            f"--environment {environment}: is not callable; give a function that returns a task family"
+        )
+    return factory
 
 
 class GymFamily:

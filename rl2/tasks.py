@@ -1,28 +1,6 @@
 """What is meta-trained on: a built-in family of tasks or the user's own, and the teacher of a warm start."""
 
-import importlib
-import os
-import sys
-
-from common.config import UsageError
-from envs import make_family
-
-
-def load_factory(environment: str):
-    """The user's factory from `module:factory`; called on rank 0 only, which then sends it to the others."""
-    module_name, _, attribute = environment.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--environment {environment}: cannot be imported ({error})") from None
-    finally:
-        sys.path.pop(0)
-    if not callable(factory):
-        raise UsageError(
-            f"--environment {environment}: is not callable; give a function that returns a task family"
-        )
-    return factory
+from envs import load_factory, make_family
 
 
 def task_family(config, comm):
