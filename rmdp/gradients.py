@@ -80,21 +80,24 @@ class CriticGradient:
         self.acting, self.acting_grad = critic.acting.detach().numpy(), critic.acting.grad.numpy()
         self.head, self.head_grad = arrays(critic.head)
 
-    def __call__(self, x, value_target, *, scale):
-        """Gradients of `scale / 2 * sum((value - value_target)**2)`; `x [k, B, D]`, target `[k, B, agents]`.
+    def __call__(self, x, value_targets, *, scale):
+        """Gradients of `scale / 2 * sum((value - target)**2)`, `x [k, B, D]`; returns that loss.
 
-        Returns that loss.
+        `value_targets` gives pairs of a slice of agents and their targets `[k, B, agents]`.
         """
         k, B, _ = x.shape
         features = self.trunk.forward(x, self.acting).reshape(k * B, -1)
-        error = features @ self.head[0].T
-        error += self.head[1]
-        error -= value_target.reshape(error.shape)
-        loss = 0.5 * scale * float(np.vdot(error, error))
-        error *= np.float32(scale)
-        np.sum(error, 0, out=self.head_grad[1])
-        np.matmul(error.T, features, out=self.head_grad[0])
-        self.trunk.backward((error @ self.head[0]).reshape(k, B, -1), self.acting_grad)
+        by_features, loss = np.zeros_like(features), 0.0
+        for agents, target in value_targets:
+            error = features @ self.head[0][agents].T
+            error += self.head[1][agents]
+            error -= target.reshape(error.shape)
+            loss += 0.5 * scale * float(np.vdot(error, error))
+            error *= np.float32(scale)
+            np.sum(error, 0, out=self.head_grad[1][agents])
+            np.matmul(error.T, features, out=self.head_grad[0][agents])
+            by_features += error @ self.head[0][agents]
+        self.trunk.backward(by_features.reshape(k, B, -1), self.acting_grad)
         return loss
 
 

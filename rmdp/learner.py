@@ -26,6 +26,7 @@ from rmdp.welfare import Welfare
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
 
 HEAD = ("head.weight", "head.bias")  # the critic's parameters that have a row for each agent
+CHUNK = 2048  # agents worked on at once
 
 
 class Learner:
@@ -45,6 +46,8 @@ class Learner:
         self.own = comm.share(self.n)
         own = {name: torch.as_tensor(values[self.own]) for name, values in self.agents.items()}
         self.own_agents = {name: v.float() if v.is_floating_point() else v for name, v in own.items()}
+        num_own = self.own.stop - self.own.start
+        self.chunks = [slice(i, min(i + CHUNK, num_own)) for i in range(0, num_own, CHUNK)]
         self.own_envs = comm.share(self.m)
         env_seed = int(stream(config.seed, "environment").integers(2**62))
         self.actors = Actors(self.family, self.k, self.m, self.own_envs, env_seed)
@@ -52,7 +55,7 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(config.seed, "weights").integers(2**62)))
             self.policies = Policies(config, self.family.observation_space, self.family.action_space)
-            self.critic = Critic(config, self.family.observation_space, self.own.stop - self.own.start)
+            self.critic = Critic(config, self.family.observation_space, num_own)
         replicated = [*self.policies.parameters(), *self.critic.trunk()]
         flat = flatten(replicated)
         comm.bcast_(flat.detach())
@@ -128,46 +131,54 @@ class Learner:
 
     @torch.no_grad()
     def estimate(self, steps: Steps) -> dict:
-        """Value targets of each own agent and advantages of each policy, for every step."""
-        config = self.config
-        observation = self.policies.normaliser(steps.observation)
-        reward = self.family.rewards(steps.outcome, self.own_agents)  # [k, T, m, own]
-        done = steps.terminated | steps.truncated
-        weights = self.weights().detach()
-        self.welfare.add(reward, done, weights)
+        """Value targets of each own agent and advantages of each policy, for all R = T * m steps.
 
-        value = self.critic(observation.flatten(1, 2)).view(reward.shape)
-        policy, t, e = steps.truncated.nonzero(as_tuple=True)
-        if len(policy):  # a time limit is no end: the value of what would have followed counts
-            final = self.policies.normaliser(steps.final_observation)[policy, t, e]
-            reward[policy, t, e] += config.gamma * self.critic(final, policy)
-        following = self.critic(self.policies.normaliser(steps.following))
-        advantage = gae(
-            *(reward.transpose(0, 1), value.transpose(0, 1), config.gamma, config.gae_lambda),
-            next_value=following,
-            cut=done.transpose(0, 1).float()[..., None],
-        ).transpose(0, 1)
-        advantage = advantage.flatten(1, 2)  # [k, R, own] with R = T * m
-        value_target = advantage + value.flatten(1, 2)
-        batch = {
-            "observation": observation.flatten(1, 2),
-            "action": steps.action.flatten(1, 2),
-            "log_prob": steps.log_prob.flatten(1, 2),
-            "value_target": value_target,
-        }
-        if self.logits is not None:
-            # The choice of a policy is an agent's first action: what it pays over the present mean counts
-            # too. The critic knows the policy, so its advantages alone cannot tell policies apart.
-            rate = self.welfare.reward_rate()
-            advantage += (rate - (weights * rate).sum(0))[:, None]
-        served = torch.bmm(advantage, weights[..., None])[..., 0] / self.n  # mean over agents (section 2)
-        served = self.comm.allreduce_(served.numpy())
+        Agents go through in chunks, so that what is worked on fits into a core's cache at any n. Of what has
+        a column for each agent, the batch holds one array `[k, R, chunk]` for each chunk.
+        """
+        normalise, critic = self.policies.normaliser, self.critic
+        observation = normalise(steps.observation).flatten(1, 2)
+        at_step = critic.features(observation).unflatten(1, steps.truncated.shape[1:])
+        at_end = critic.features(normalise(steps.following))
+        # A time limit is no end: the value of what would have followed counts.
+        limit = steps.truncated.nonzero(as_tuple=True)
+        at_limit = critic.features(normalise(steps.final_observation)[limit], limit[0])
+        done, weights = steps.terminated | steps.truncated, self.weights().detach()
+        self.welfare.begin(done)
+        paid, served = torch.zeros(done.shape), torch.zeros(observation.shape[:2])
+        targets, advantages = [], []
+        for agents in self.chunks:
+            own = {name: values[agents] for name, values in self.own_agents.items()}
+            reward = self.family.rewards(steps.outcome, own)  # [k, T, m, chunk]
+            self.welfare.reward[:, agents] += reward.sum((1, 2))
+            paid += summed(reward.flatten(1, 2), weights[:, agents]).view_as(paid)
+            value = critic.values(at_step, agents)
+            reward[limit] += self.config.gamma * critic.values(at_limit, agents)
+            advantage = gae(
+                *(reward.transpose(0, 1), value.transpose(0, 1), self.config.gamma, self.config.gae_lambda),
+                next_value=critic.values(at_end, agents),
+                cut=done.transpose(0, 1).float()[..., None],
+            ).transpose(0, 1)
+            targets.append((advantage + value).flatten(1, 2).numpy())
+            advantage = advantage.flatten(1, 2)
+            if self.logits is not None:
+                # The choice of a policy is an agent's first action: what it pays over the present mean counts
+                # too. The critic knows the policy, so its advantages alone cannot tell policies apart.
+                rate = self.welfare.reward_rate()[:, agents]
+                advantage += (rate - (weights[:, agents] * rate).sum(0))[:, None]
+                advantages.append(advantage.numpy())
+            served += summed(advantage, weights[:, agents])
+        self.welfare.finish(paid, done)
+        served = self.comm.allreduce_(served.numpy()) / self.n  # the mean over all agents (section 2)
         self.center, self.spread = served.mean(1, keepdims=True), served.std(1, keepdims=True) + 1e-8
-        batch = {name: values.numpy() for name, values in batch.items()}
-        batch["advantage"] = (served - self.center) / self.spread
-        if self.logits is not None:
-            batch["agent_advantage"] = advantage.numpy()
-        return batch
+        return {
+            "observation": observation.numpy(),
+            "action": steps.action.flatten(1, 2).numpy(),
+            "log_prob": steps.log_prob.flatten(1, 2).numpy(),
+            "advantage": (served - self.center) / self.spread,
+            "value_target": targets,
+            "agent_advantage": advantages,
+        }
 
     def anneal(self, i: int) -> None:
         """Learning rates and entropy bonus fall exponentially and stay at their last value (section 3)."""
@@ -190,7 +201,7 @@ class Learner:
             order = stream(config.seed, "minibatches", i, epoch).permutation(config.steps_per_policy)
             sums = np.zeros(len(METRICS))
             for columns in order.reshape(-1, size):
-                minibatch = {name: values.take(columns, axis=1) for name, values in batch.items()}
+                minibatch = {name: of_steps(values, columns) for name, values in batch.items()}
                 self.gradients.zero()
                 metrics = self.policy_step(minibatch, rows) | self.value_step(minibatch)
                 sums += self.gradients.sum([metrics.get(name, 0.0) for name in METRICS])
@@ -234,16 +245,15 @@ class Learner:
 
     def value_step(self, minibatch: dict) -> dict:
         """Gradients of the critic's loss for this rank's agents on a whole minibatch."""
-        if self.own.stop == self.own.start:
-            return {}
-        target = minibatch["value_target"]
-        scale = 1.0 / (target.shape[0] * target.shape[1] * self.n)
-        return {"loss/value": self.critic_gradient(minibatch["observation"], target, scale=scale)}
+        scale = 1.0 / (minibatch["advantage"].size * self.n)
+        targets = zip(self.chunks, minibatch["value_target"], strict=True)
+        return {"loss/value": self.critic_gradient(minibatch["observation"], targets, scale=scale)}
 
     def soft_advantage(self, minibatch: dict):
         """Advantages `[k, B]` under the present logits: this rank's part, and the standardised whole."""
-        raw = torch.from_numpy(minibatch["agent_advantage"])
-        served = torch.bmm(raw, self.weights()[..., None])[..., 0] / self.n
+        weights, served = self.weights(), torch.zeros(minibatch["advantage"].shape)
+        for agents, advantage in zip(self.chunks, minibatch["agent_advantage"], strict=True):
+            served = served + summed(torch.from_numpy(advantage), weights[:, agents]) / self.n
         whole = self.comm.allreduce_(served.detach().numpy().copy())
         return served, (whole - self.center) / self.spread
 
@@ -251,7 +261,8 @@ class Learner:
         """One step of the logits along PPO's loss, whose derivative by the advantages all ranks add up."""
         slope = self.comm.allreduce_(np.ascontiguousarray(slope))
         self.logits_optimiser.zero_grad()
-        served.backward(torch.from_numpy(slope))
+        if self.chunks:
+            served.backward(torch.from_numpy(slope))
         self.logits_optimiser.step()
 
     def reassign(self, i: int, steps: Steps) -> int:
@@ -340,3 +351,15 @@ class Learner:
         """What must be the same on all ranks, to the last bit; the rows of agents are each rank's own."""
         trunk = {name: value for name, value in self.critic.state_dict().items() if name not in HEAD}
         return dict(self.policies.state_dict()) | trunk | optimiser_state(self.optimiser)
+
+
+def summed(values, weights):
+    """Sums `[k, R]` over agents of `values [k, R, agents]`, weighted by `weights [k, agents]`."""
+    return torch.bmm(values, weights[..., None])[..., 0]
+
+
+def of_steps(values, columns):
+    """The columns of `[k, R, ...]`, or of each array of a list."""
+    if isinstance(values, list):
+        return [chunk.take(columns, axis=1) for chunk in values]
+    return values.take(columns, axis=1)

@@ -91,10 +91,17 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x, policy=None):
+    def features(self, x, policy=None):
         """Row j of `x [k, B, D]` is policy j's; or `x [B, D]` with the policy's number `[B]` for each."""
         acting = self.acting if policy is None else self.acting[policy, 0]
-        return self.head(torch.tanh(self.second(torch.tanh(self.first(x) + acting))))
+        return torch.tanh(self.second(torch.tanh(self.first(x) + acting)))
+
+    def values(self, features, agents: slice = slice(None)):
+        """Values `[..., agents]` of some of the agents from features `[..., H]`."""
+        return nn.functional.linear(features, self.head.weight[agents], self.head.bias[agents])
+
+    def forward(self, x, policy=None):
+        return self.values(self.features(x, policy))
 
     def trunk(self) -> list[nn.Parameter]:
         """The parameters that all ranks share."""

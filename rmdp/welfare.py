@@ -23,12 +23,14 @@ class Welfare:
         self.finished = np.zeros(self.k)  # mean return to its agents of each policy's last finished episodes
         self.average, self.average_weight = 0.0, 0.0
 
-    def add(self, reward, done, weights) -> None:
-        """Take in an iteration, `reward [k, T, m, own]`, `done [k, T, m]`, `weights [k, own]`; collective."""
-        self.reward = self.keep * self.reward + reward.sum((1, 2))
+    def begin(self, done) -> None:
+        """Let the running sums fade and count the ends of an iteration, `done [k, T, m]`."""
+        self.reward *= self.keep
         self.ends = self.keep * self.ends + done.sum((1, 2)).numpy()
         self.steps = self.keep * self.steps + done.shape[1] * done.shape[2]
-        paid = torch.bmm(reward.flatten(1, 2), weights[..., None])[..., 0].view(done.shape)
+
+    def finish(self, paid, done) -> None:
+        """Take in what this rank's agents were paid by their policies, `paid [k, T, m]`; a collective."""
         paid = self.comm.allreduce_(paid.double().numpy())
         done = done.numpy()
         total, count = np.zeros(self.k), np.zeros(self.k)

@@ -107,7 +107,10 @@ def test_utilities_are_returns_of_episodes():
     done = torch.ones(3, 16, 4, dtype=torch.bool)
     reward = torch.zeros(3, 16, 4, 25)
     reward[..., 22] = 0.99
-    learner.welfare.add(reward, done, learner.weights().detach())
+    learner.welfare.begin(done)
+    learner.welfare.reward += reward.sum((1, 2))
+    paid = (reward * learner.weights().detach()[:, None, None]).sum(-1)
+    learner.welfare.finish(paid, done)
     utility = learner.welfare.utility()
     np.testing.assert_allclose(utility[:, 22], 0.99, rtol=1e-6)
     assert utility[:, :22].max() == 0
@@ -126,11 +129,28 @@ def test_a_time_limit_is_no_end():
     steps.terminated[:], steps.truncated[:] = False, False
     steps.truncated[:, 5], steps.truncated[1, 11] = True, True
     batch = learner.estimate(steps)
-    np.testing.assert_allclose(batch["value_target"], 1 / (1 - CHEETAH.gamma), rtol=1e-5)
+    np.testing.assert_allclose(batch["value_target"][0], 1 / (1 - CHEETAH.gamma), rtol=1e-5)
     steps.terminated[:, 9] = True
-    ended = learner.estimate(steps)["value_target"].reshape(3, 16, 4, -1)
+    ended = learner.estimate(steps)["value_target"][0].reshape(3, 16, 4, -1)
     np.testing.assert_allclose(ended[:, 9], 1.0, rtol=1e-5)
     assert (ended[:, 8] < 50).all() and (ended[:, 10:] > 99).all()
+
+
+def test_chunks_of_agents_change_nothing(monkeypatch):
+    for algorithm in ("em", "end_to_end"):
+        config = dataclasses.replace(CHEETAH, algorithm=algorithm)
+        whole = Learner(config, Comm())
+        monkeypatch.setattr("rmdp.learner.CHUNK", 4)
+        parts = Learner(config, Comm())
+        monkeypatch.undo()
+        assert len(whole.chunks) == 1 and len(parts.chunks) == 3
+        for i in range(2):
+            a, b = whole.train_iteration(i), parts.train_iteration(i)
+        for name in ("train/return", "loss/value", "loss/policy"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
+        a, b = dict(flat(whole.state_dict())), dict(flat(parts.state_dict()))
+        for name, value in a.items():
+            np.testing.assert_allclose(b[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
 def test_policies_of_agents_with_one_wish_learn_it():
