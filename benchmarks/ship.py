@@ -33,7 +33,8 @@ def ship(run: Path, target: Path) -> int:
     step, state = checkpoint.load(path)
     checkpoint.save(target, step, {name: state[name] for name in KEPT if name in state})
     config = checkpoint.read_config(run)
-    checkpoint.write_config(target, config | {"model_name": target.name})
+    here = {"model_name": target.name, "checkpoint_dir": "checkpoints/examples"}
+    checkpoint.write_config(target, config | here)
     with open(target / "curve.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["iteration", "env_steps", "minutes", "return"])
