@@ -16,8 +16,9 @@ from common.optim import (
 )
 from mpi_utils.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients
-from rmdp.assignment import by_rewards, contiguous, even_random, expectation_step, one_hot
 from rmdp.gradients import CriticGradient, PolicyGradient
+from rmdp.members import Members, summed
+from rmdp.own_agents import OwnAgents
 from rmdp.policy import Critic, Policies
 from rmdp.rollout import Actors, Steps
 from rmdp.tasks import SCALE, draw_agents, shared_family
@@ -26,7 +27,6 @@ from rmdp.welfare import Welfare
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
 
 HEAD = ("head.weight", "head.bias")  # the critic's parameters that have a row for each agent
-CHUNK = 2048  # agents worked on at once
 
 
 class Learner:
@@ -43,11 +43,9 @@ class Learner:
         with comm.agree():
             self.family = shared_family(config)
             self.agents = draw_agents(config, self.family)
-        self.own = comm.share(self.n)
-        own = {name: torch.as_tensor(values[self.own]) for name, values in self.agents.items()}
-        self.own_agents = {name: v.float() if v.is_floating_point() else v for name, v in own.items()}
-        num_own = self.own.stop - self.own.start
-        self.chunks = [slice(i, min(i + CHUNK, num_own)) for i in range(0, num_own, CHUNK)]
+        self.own = OwnAgents(comm, self.n, self.agents)
+        self.members = Members(config, comm, self.own, self.family, self.agents)
+        self.welfare = Welfare(config, comm, self.own.num, SCALE.get(config.environment, 1.0))
         self.own_envs = comm.share(self.m)
         env_seed = int(stream(config.seed, "environment").integers(2**62))
         self.actors = Actors(self.family, self.k, self.m, self.own_envs, env_seed)
@@ -55,7 +53,7 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(config.seed, "weights").integers(2**62)))
             self.policies = Policies(config, self.family.observation_space, self.family.action_space)
-            self.critic = Critic(config, self.family.observation_space, num_own)
+            self.critic = Critic(config, self.family.observation_space, self.own.num)
         replicated = [*self.policies.parameters(), *self.critic.trunk()]
         flat = flatten(replicated)
         comm.bcast_(flat.detach())
@@ -68,10 +66,6 @@ class Learner:
         self.head_optimiser = make_adamw(head, config.learning_rate, config.adam_eps)
         self.policy_gradient = PolicyGradient(self.policies)
         self.critic_gradient = CriticGradient(self.critic)
-        self.welfare = Welfare(config, comm, self.own, SCALE.get(config.environment, 1.0))
-        self.policy_of, self.logits = self.first_assignment()
-        if self.logits is not None:
-            self.logits_optimiser = torch.optim.Adam([self.logits], lr=config.assignment_lr)
 
     def train_iteration(self, i: int) -> dict[str, float]:
         """Collect, estimate, update, reassign, report; returns the metrics of all ranks together."""
@@ -87,12 +81,12 @@ class Learner:
         self.policies.normaliser.update(steps.observation.flatten(1, 2))
         updated = time.perf_counter()
 
-        flips = self.reassign(i, steps)
+        flips = self.members.reassign(i, self.welfare.utility(), steps.outcome.flatten(0, 2))
 
         num_steps = self.k * config.steps_per_policy
         return (
             metrics
-            | self.welfare.report(self.weights())
+            | self.welfare.report(self.members.weights())
             | {
                 "train/flips": float(flips),
                 "train/learning_rate": self.optimiser.param_groups[0]["lr"],
@@ -102,32 +96,6 @@ class Learner:
                 "time/steps_per_second": num_steps / (updated - began),
             }
         )
-
-    def first_assignment(self):
-        """Of this rank's agents: policies `[own]`, and logits `[k, own]` while the assignment is soft.
-
-        EM's warm start is soft, as end-to-end is throughout. (The paper's code binds agent i to policy
-        i mod k for the warm start. But a policy that has had no reason to go where an agent wants it cannot
-        win that agent later: what is bound too early stays.)
-        """
-        config, rng = self.config, stream(self.config.seed, "assignment")
-        if config.algorithm == "cluster":
-            return None, None  # until half of the training every policy serves everybody
-        if config.algorithm == "oracle":
-            return contiguous(self.family.order(self.agents), self.k)[self.own], None
-        policy_of = even_random(self.n, self.k, rng)[self.own]
-        if config.algorithm == "random" or (config.algorithm == "em" and config.warm_start_iters == 0):
-            return policy_of, None
-        logits = torch.from_numpy(rng.standard_normal((self.k, self.n), np.float32)[:, self.own].copy())
-        return policy_of, logits.requires_grad_()
-
-    def weights(self):
-        """The assignment of this rank's agents as a matrix `[k, own]` whose columns sum to 1."""
-        if self.logits is not None:
-            return torch.softmax(self.logits, dim=0)
-        if self.policy_of is None:
-            return torch.full((self.k, self.own.stop - self.own.start), 1.0 / self.k)
-        return torch.from_numpy(one_hot(self.policy_of, self.k))
 
     @torch.no_grad()
     def estimate(self, steps: Steps) -> dict:
@@ -143,13 +111,12 @@ class Learner:
         # A time limit is no end: the value of what would have followed counts.
         limit = steps.truncated.nonzero(as_tuple=True)
         at_limit = critic.features(normalise(steps.final_observation)[limit], limit[0])
-        done, weights = steps.terminated | steps.truncated, self.weights().detach()
+        done, weights = steps.terminated | steps.truncated, self.members.weights().detach()
         self.welfare.begin(done)
         paid, served = torch.zeros(done.shape), torch.zeros(observation.shape[:2])
         targets, advantages = [], []
-        for agents in self.chunks:
-            own = {name: values[agents] for name, values in self.own_agents.items()}
-            reward = self.family.rewards(steps.outcome, own)  # [k, T, m, chunk]
+        for agents in self.own.chunks:
+            reward = self.own.rewards(self.family, steps.outcome, agents)  # [k, T, m, chunk]
             self.welfare.reward[:, agents] += reward.sum((1, 2))
             paid += summed(reward.flatten(1, 2), weights[:, agents]).view_as(paid)
             value = critic.values(at_step, agents)
@@ -161,7 +128,7 @@ class Learner:
             ).transpose(0, 1)
             targets.append((advantage + value).flatten(1, 2).numpy())
             advantage = advantage.flatten(1, 2)
-            if self.logits is not None:
+            if self.members.soft:
                 # The choice of a policy is an agent's first action: what it pays over the present mean counts
                 # too. The critic knows the policy, so its advantages alone cannot tell policies apart.
                 rate = self.welfare.reward_rate()[:, agents]
@@ -220,8 +187,10 @@ class Learner:
         """Gradients of PPO's loss on this rank's `rows` of a minibatch; this rank's part of the metrics."""
         config, metrics = self.config, {}
         advantage = minibatch["advantage"]
-        if self.logits is not None:
-            served, advantage = self.soft_advantage(minibatch)
+        if self.members.soft:  # weigh agents anew, since the assignment learns at every step
+            own_part = self.members.serve(minibatch["agent_advantage"]) / self.n
+            whole = self.comm.allreduce_(own_part.detach().numpy().copy())
+            advantage = (whole - self.center) / self.spread
         slope = np.zeros_like(advantage)
         if rows.stop > rows.start:
             scale = 1.0 / advantage.size
@@ -239,74 +208,26 @@ class Learner:
                 "ppo/kl": scale * float((ratio - 1 - np.log(ratio)).sum()),
                 "ppo/clip_fraction": scale * int((np.abs(ratio - 1) > config.clip_range).sum()),
             }
-        if self.logits is not None:
-            self.assignment_step(served, -slope / slope.size / self.spread.mean())
+        if self.members.soft:
+            slope = self.comm.allreduce_(slope * (-1.0 / slope.size / self.spread.mean()))
+            self.members.step(own_part, slope)
         return metrics
 
     def value_step(self, minibatch: dict) -> dict:
         """Gradients of the critic's loss for this rank's agents on a whole minibatch."""
         scale = 1.0 / (minibatch["advantage"].size * self.n)
-        targets = zip(self.chunks, minibatch["value_target"], strict=True)
+        targets = zip(self.own.chunks, minibatch["value_target"], strict=True)
         return {"loss/value": self.critic_gradient(minibatch["observation"], targets, scale=scale)}
-
-    def soft_advantage(self, minibatch: dict):
-        """Advantages `[k, B]` under the present logits: this rank's part, and the standardised whole."""
-        weights, served = self.weights(), torch.zeros(minibatch["advantage"].shape)
-        for agents, advantage in zip(self.chunks, minibatch["agent_advantage"], strict=True):
-            served = served + summed(torch.from_numpy(advantage), weights[:, agents]) / self.n
-        whole = self.comm.allreduce_(served.detach().numpy().copy())
-        return served, (whole - self.center) / self.spread
-
-    def assignment_step(self, served, slope: np.ndarray) -> None:
-        """One step of the logits along PPO's loss, whose derivative by the advantages all ranks add up."""
-        slope = self.comm.allreduce_(np.ascontiguousarray(slope))
-        self.logits_optimiser.zero_grad()
-        if self.chunks:
-            served.backward(torch.from_numpy(slope))
-        self.logits_optimiser.step()
-
-    def reassign(self, i: int, steps: Steps) -> int:
-        """The E-step of EM, or the clustering halfway; returns how many agents changed their policy."""
-        config, before, soft = self.config, self.policy_of, self.logits
-        if config.algorithm == "em" and i + 1 >= config.warm_start_iters:
-            self.logits = None
-            better = self.welfare.utility() if soft is None else soft.detach().numpy()
-            self.policy_of = expectation_step(better, before, self.comm, self.own.start)
-        if config.algorithm == "cluster":
-            self.policy_of = self.cluster(steps) if i + 1 == config.max_iters // 2 else before
-        if before is None or self.policy_of is None or soft is not None:
-            return 0
-        return int(self.comm.allreduce_(np.array([(before != self.policy_of).sum()]))[0])
-
-    def cluster(self, steps: Steps) -> np.ndarray:
-        """K-means of all agents' rewards on the steps just taken; the policies of this rank's agents."""
-        outcome = steps.outcome.flatten(0, 2)
-        features = np.zeros((self.n, min(len(outcome), 10_000, max(1, 10**9 // self.n))), np.float32)
-        rows = np.linspace(0, len(outcome) - 1, features.shape[1]).astype(np.int64)
-        features[self.own] = self.family.rewards(outcome[rows], self.own_agents).numpy().T
-        self.comm.allreduce_(features)
-        policy_of = np.zeros(self.n, np.int64)
-        with self.comm.agree():
-            if self.comm.is_root:
-                policy_of = by_rewards(features, self.k, self.config.seed % 2**32)
-        return self.comm.bcast_(policy_of)[self.own]
 
     def state_dict(self) -> dict:
         """Everything that the next iteration needs, of all ranks; a collective."""
-        critic, gather = dict(self.critic.state_dict()), self.gather
+        critic, gather = dict(self.critic.state_dict()), self.own.gather
         critic |= {name: gather(critic[name]) for name in HEAD}
-        assignment = {}
-        if self.policy_of is not None and self.logits is None:
-            assignment["policy_of"] = gather(torch.from_numpy(self.policy_of))
-        if self.logits is not None:
-            assignment["logits"] = gather(self.logits.detach(), axis=1)
-            moments = optimiser_state(self.logits_optimiser)
-            assignment["moments"] = {name: gather(value, axis=1) for name, value in moments.items()}
         moments = optimiser_state(self.head_optimiser)
         return {
             "policy": dict(self.policies.state_dict()),
             "agents": self.agents,
-            "assignment": assignment,
+            "assignment": self.members.state_dict(),
             "critic": critic,
             "optimiser": optimiser_state(self.optimiser),
             "head_optimiser": {name: gather(value) for name, value in moments.items()},
@@ -317,45 +238,19 @@ class Learner:
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state_dict`, at any number of ranks."""
         self.policies.load_state_dict(state["policy"])
-        critic, assignment, cut = dict(state["critic"]), state["assignment"], self.cut
+        critic, cut = dict(state["critic"]), self.own.cut
         self.critic.load_state_dict(critic | {name: cut(critic[name]) for name in HEAD})
         load_optimiser_state(self.optimiser, state["optimiser"])
         moments = {name: cut(value) for name, value in state["head_optimiser"].items()}
         load_optimiser_state(self.head_optimiser, moments)
-        if "policy_of" in assignment:
-            self.policy_of = cut(assignment["policy_of"]).numpy().copy()
-        if "logits" not in assignment:
-            self.logits = None
-        if self.logits is not None:
-            self.logits.data.copy_(cut(assignment["logits"], axis=1))
-            moments = {name: cut(value, axis=1) for name, value in assignment["moments"].items()}
-            load_optimiser_state(self.logits_optimiser, moments)
+        self.members.load_state_dict(state["assignment"])
         self.welfare.load_state_dict(state["welfare"], cut)
         self.actors.set_state(state["environments"])
-
-    def gather(self, own, axis: int = 0):
-        """All agents' rows of a tensor of which each rank has its own agents'; a collective."""
-        if own.ndim == 0:  # an optimiser's step count
-            return own
-        own = own.movedim(axis, 0)
-        everyone = torch.zeros(self.n, *own.shape[1:], dtype=own.dtype)
-        everyone[self.own] = own
-        return self.comm.allreduce_(everyone).movedim(0, axis).contiguous()
-
-    def cut(self, everyone, axis: int = 0):
-        """This rank's agents' rows of what `gather` gave."""
-        everyone = torch.as_tensor(everyone)
-        return everyone if everyone.ndim == 0 else everyone.movedim(axis, 0)[self.own].movedim(0, axis)
 
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit; the rows of agents are each rank's own."""
         trunk = {name: value for name, value in self.critic.state_dict().items() if name not in HEAD}
         return dict(self.policies.state_dict()) | trunk | optimiser_state(self.optimiser)
-
-
-def summed(values, weights):
-    """Sums `[k, R]` over agents of `values [k, R, agents]`, weighted by `weights [k, agents]`."""
-    return torch.bmm(values, weights[..., None])[..., 0]
 
 
 def of_steps(values, columns):

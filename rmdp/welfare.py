@@ -12,11 +12,11 @@ class Welfare:
     both rates are running averages.
     """
 
-    def __init__(self, config, comm, own: slice, scale: float):
-        self.comm, self.own, self.scale = comm, own, scale
+    def __init__(self, config, comm, num_own: int, scale: float):
+        self.comm, self.scale = comm, scale
         self.k, self.n, self.m = config.num_policies, config.num_agents, config.envs_per_policy
         self.keep = config.utility_averaging
-        self.reward = torch.zeros(self.k, own.stop - own.start)  # running sums of an iteration's rewards
+        self.reward = torch.zeros(self.k, num_own)  # running sums of an iteration's rewards
         self.ends = np.zeros(self.k)  # running sums of an iteration's episode ends
         self.steps = 0.0  # running sum of an iteration's steps of each policy
         self.running = np.zeros((self.k, self.m))  # what the unfinished episodes paid their agents so far

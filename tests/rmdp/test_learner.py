@@ -66,17 +66,17 @@ def test_a_loaded_learner_continues_bit_for_bit(config, algorithm, start):
 
 def test_em_is_soft_until_the_warm_start_ends_and_then_lets_agents_choose():
     learner = Learner(TINY, Comm())
-    start = learner.weights().detach().clone()
+    start = learner.members.weights().detach().clone()
     np.testing.assert_allclose(start.sum(0), 1, rtol=1e-6)
     assert start.max() < 1
     assert learner.train_iteration(0)["train/flips"] == 0
-    assert learner.weights().max() < 1
+    assert learner.members.weights().max() < 1
     learner.train_iteration(1)  # the last of the warm start ends with an E-step
-    assert set(learner.weights().flatten().tolist()) == {0, 1}
+    assert set(learner.members.weights().flatten().tolist()) == {0, 1}
     learner.welfare.reward[:] = 0.0
     learner.welfare.reward[1] = 100.0  # everybody is best served by policy 1
     assert learner.train_iteration(2)["train/flips"] > 0
-    sizes = np.bincount(learner.policy_of, minlength=3)
+    sizes = np.bincount(learner.members.policy_of, minlength=3)
     assert sizes.tolist() == [1, 9, 1]  # and no policy is left empty
 
 
@@ -84,20 +84,20 @@ def test_cluster_serves_everybody_by_all_policies_until_half_time():
     learner = Learner(dataclasses.replace(TINY, algorithm="cluster"), Comm())
     for i in range(2):
         learner.train_iteration(i)
-    np.testing.assert_allclose(learner.weights(), 1 / 3)
+    np.testing.assert_allclose(learner.members.weights(), 1 / 3)
     learner.train_iteration(2)
-    assert sorted(set(learner.weights().flatten().tolist())) == [0, 1]
+    assert sorted(set(learner.members.weights().flatten().tolist())) == [0, 1]
 
 
 def test_a_soft_assignment_learns_who_pays_whom():
     config = dataclasses.replace(TINY, algorithm="end_to_end", assignment_lr=0.05)
     learner = Learner(config, Comm())
-    start = learner.weights().detach().clone()
+    start = learner.members.weights().detach().clone()
     learner.train_iteration(0)
     learner.welfare.reward[:] = 0.0
     learner.welfare.reward[2, :5] = 1000.0  # policy 2 is good for the first five agents
     learner.train_iteration(1)
-    gain = learner.weights().detach()[2] - start[2]
+    gain = learner.members.weights().detach()[2] - start[2]
     assert (gain[:5] > 0).all() and gain[:5].min() > gain[5:].mean()
 
 
@@ -109,12 +109,12 @@ def test_utilities_are_returns_of_episodes():
     reward[..., 22] = 0.99
     learner.welfare.begin(done)
     learner.welfare.reward += reward.sum((1, 2))
-    paid = (reward * learner.weights().detach()[:, None, None]).sum(-1)
+    paid = (reward * learner.members.weights().detach()[:, None, None]).sum(-1)
     learner.welfare.finish(paid, done)
     utility = learner.welfare.utility()
     np.testing.assert_allclose(utility[:, 22], 0.99, rtol=1e-6)
     assert utility[:, :22].max() == 0
-    report = learner.welfare.report(learner.weights())
+    report = learner.welfare.report(learner.members.weights())
     assert report["train/return"] == pytest.approx(100 * 0.99 / 25)
     assert report["train/episode_welfare"] == pytest.approx(100 * 0.99 / 25)
     assert report["train/social_welfare"] == pytest.approx(100 * 0.99 / 25)
@@ -140,10 +140,10 @@ def test_chunks_of_agents_change_nothing(monkeypatch):
     for algorithm in ("em", "end_to_end"):
         config = dataclasses.replace(CHEETAH, algorithm=algorithm)
         whole = Learner(config, Comm())
-        monkeypatch.setattr("rmdp.learner.CHUNK", 4)
+        monkeypatch.setattr("rmdp.own_agents.CHUNK", 4)
         parts = Learner(config, Comm())
         monkeypatch.undo()
-        assert len(whole.chunks) == 1 and len(parts.chunks) == 3
+        assert len(whole.own.chunks) == 1 and len(parts.own.chunks) == 3
         for i in range(2):
             a, b = whole.train_iteration(i), parts.train_iteration(i)
         for name in ("train/return", "loss/value", "loss/policy"):
@@ -169,7 +169,7 @@ def test_policies_of_agents_with_one_wish_learn_it():
         entropy_coef=0.02,
     )
     learner = Learner(config, Comm())
-    learner.own_agents["cell"][:] = 21  # everybody lives left of home
+    learner.own.parameters["cell"][:] = 21  # everybody lives left of home
     returns = [learner.train_iteration(i)["train/return"] for i in range(25)]
     assert returns[0] < 60 and returns[-1] > 90
 
