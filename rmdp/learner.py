@@ -188,7 +188,7 @@ class Learner:
         config, metrics = self.config, {}
         advantage = minibatch["advantage"]
         if self.members.soft:  # weigh agents anew, since the assignment learns at every step
-            own_part = self.members.serve(minibatch["agent_advantage"]) / self.n
+            own_part = self.members.serve(minibatch["agent_advantage"], advantage.shape) / self.n
             whole = self.comm.allreduce_(own_part.detach().numpy().copy())
             advantage = (whole - self.center) / self.spread
         slope = np.zeros_like(advantage)

@@ -43,9 +43,9 @@ class Members:
             return torch.full((self.k, self.own.num), 1.0 / self.k)
         return torch.from_numpy(one_hot(self.policy_of, self.k))
 
-    def serve(self, advantages: list[np.ndarray]):
-        """Sums `[k, B]` over the own agents of `[k, B, chunk]`, weighted by the present soft assignment."""
-        weights, served = self.weights(), 0.0
+    def serve(self, advantages: list[np.ndarray], shape):
+        """Sums of `shape [k, B]` over agents of `[k, B, chunk]`, weighted by the present soft assignment."""
+        weights, served = self.weights(), torch.zeros(shape)
         for agents, advantage in zip(self.own.chunks, advantages, strict=True):
             served = served + summed(torch.from_numpy(advantage), weights[:, agents])
         return served
