@@ -17,6 +17,7 @@ REQUIRED = {
     "bandit_n100_k5": 77.5,
     "mdp_n10": 157.3,
     "mdp_n10_warm": 157.3,
+    "rmdp_half_cheetah": 26.0,
     "rmdp_resource_k1": 72.9,
     "rmdp_resource_k2": 84.7,
     "rmdp_resource_k3": 87.9,
