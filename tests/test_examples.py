@@ -9,14 +9,19 @@ from mpi_utils import checkpoint
 from mpi_utils.comm import Comm
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
-FLAGS = {"rl2": "--instances 1000 --opponents none --seed 11", "rmdp": "--episodes 5 --seed 11"}
-METRIC = {"rl2": "return", "rmdp": "social_welfare"}
+FLAGS = {
+    "rl2": "--instances 1000 --opponents none --seed 11",
+    "rmdp": "--episodes 5 --seed 11",
+    "caml": "--opponents none --study False --seed 11",
+}
+METRIC = {"rl2": "return", "rmdp": "social_welfare", "caml": "return"}
 # What each was trained to reach; three standard errors are allowed for the draw.
 REQUIRED = {
     "bandit_n10_k5": 6.6,
     "bandit_n100_k5": 77.5,
     "mdp_n10": 157.3,
     "mdp_n10_warm": 157.3,
+    "caml_particle": -62.0,
     "rmdp_half_cheetah": 26.0,
     "rmdp_resource_k1": 72.9,
     "rmdp_resource_k2": 84.7,

@@ -74,7 +74,7 @@ def test_cards_and_index_tell_the_truth(tmp_path):
     folder = tmp_path / "new" / "policies"
     made, _, rows = evaluated("hopper", "shared", folder)
     index = json.loads((folder / "index.json").read_text())
-    assert index["policy_of_agent"] == made.policy_of.tolist()
+    assert index["policy_of_agent"] == made.members.policy_of.tolist()
     returns = [row for row in rows if row["metric"] == "policy_return"]
     names = {"index.json"}
     for entry, row in zip(index["policies"], returns, strict=True):
@@ -82,7 +82,7 @@ def test_cards_and_index_tell_the_truth(tmp_path):
         assert hashlib.sha256(data).hexdigest() == entry["sha256"] and entry["sha256"] in card
         assert hashlib.sha256(card.encode()).hexdigest() == entry["card_sha256"]
         assert entry["agents"] == row["agents"] and entry["return"] == row["mean"]
-        members = np.flatnonzero(made.policy_of == row["policy"])
+        members = np.flatnonzero(made.members.policy_of == row["policy"])
         wants = ", ".join(f"{made.agents['target'][i]:.4g} (agent {i})" for i in members)
         for text in (f"agents: {len(members)} of 10", f"target: {wants}", f"{row['mean']:.2f}", "hopper"):
             assert text in card
