@@ -31,6 +31,7 @@ assert not {"rmdp", "common", "envs"} & sys.modules.keys()
 def evaluated(environment, network, folder, **settings):
     """A learner with policies that differ, and the rows of its evaluation with --export."""
     sizes = {"num_policies": 3, "steps_per_policy": 32, "envs_per_policy": 4, "num_minibatches": 4}
+    sizes["warm_start_iters"] = 0
     config = Config(environment=environment, num_agents=10, policy_network=network, **sizes | settings)
     made = Learner(check_config(config), Comm())
     generator = torch.Generator().manual_seed(0)
