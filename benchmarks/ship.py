@@ -14,7 +14,9 @@ from mpi_utils import checkpoint
 from mpi_utils.comm import InputError, guard
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
-KEPT = ("policy", "agents", "assignment")
+KEPT = ("policy", "agents", "assignment")  # of a population's run
+KEPT += ("trajectories", "length", "type", "pool", "types", "support", "query", "env_steps")  # of CAML's
+PARTS_OF_TIME = ("collect", "update", "adapt", "cluster")
 CURVE_ROWS = 200
 
 
@@ -43,13 +45,13 @@ def ship(run: Path, target: Path) -> int:
 
 
 def learning_curve(path: Path, column: str = "train/return"):
-    """Rows (iteration, environment steps, minutes of collecting and updating so far, a column of metrics)."""
+    """Rows (iteration, environment steps, minutes of work so far, a column of metrics)."""
     seconds = 0.0
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             if column not in row:
                 raise InputError(f"{path}: has no column {column!r}; choose one of {', '.join(row)}")
-            seconds += float(row["time/collect_s"]) + float(row["time/update_s"])
+            seconds += sum(float(row.get(f"time/{part}_s") or 0) for part in PARTS_OF_TIME)
             steps = int(float(row["train/env_steps"]))
             yield int(row["iteration"]), steps, round(seconds / 60, 3), round(float(row[column]), 3)
 

@@ -1,52 +1,85 @@
-"""The protocol: unseen types, K episodes to choose a start, then a few updates (Zhang 2019, section 4)."""
+"""The protocol: unseen types, K episodes to choose a start, then a few updates; and the clusters."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import torch
 
-from caml.adapt import make_optimiser, update
-from caml.arms import mean_returns, take_turns
+from caml import figures, report
 from caml.config import Config, check_config
-from caml.policy import Policies, num_weights
-from caml.rollout import Actors, num_inputs_of
-from caml.tasks import task_family
+from caml.fewshot import FewShot
+from caml.opponents import METHODS, Start, Training, train_all
+from caml.policy import Policies
+from caml.study import divergence_study
+from caml.tasks import Types, identities, task_family
 from common.config import UsageError, check, parse_flags
-from mpi_utils.seeding import SharedStream, stream
+from envs.particle import TARGET
+from mpi_utils.seeding import stream
 
-METRICS = ("return", "last_reward")
+CHECKPOINTS = (0, 10, 20, 40)
+
+plot, show = figures.plot, report.show
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Evaluate a CAML run: few-shot adaptation to its query types."""
+    """Evaluate a CAML run: few-shot adaptation to its query types, beside other starts."""
 
+    opponents: str = "all"
+    """all, none, or some of joint, same_type, different_type, reptile, maml, fomaml, random, with commas
+    between. Each is trained first, with as many environment steps as the run."""
+    arm_selection: Literal["mean", "halving"] = "mean"
+    """How K episodes choose the medoid: all take turns, or the worse half leaves after each round."""
     updates: int = 5
     """Policy-gradient updates on each type."""
     repeats: int = 5
     """How often each type is adapted to."""
+    study: bool = True
+    """Also train a policy from scratch on every type and see whether divergences find the latent groups."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Draws all noise of adaptation and study; opponents train with the run's seed."""
+    environment: str = ""
+    """Needed only for a run on a user's own module:factory, which is never taken from a file."""
     json: str = ""
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
     plot: str = ""
-    """Draw the adaptation curves here as PNG (default: evaluation.png in the run folder, likewise)."""
+    """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The opponents as names."""
+        if self.opponents in ("all", "none"):
+            return METHODS if self.opponents == "all" else ()
+        return tuple(dict.fromkeys(filter(None, self.opponents.split(","))))
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    check(settings, positive=("updates", "repeats"), at_least_zero=("seed",), may_be_empty=("json", "plot"))
+    optional = ("environment", "json", "plot")
+    check(settings, positive=("updates", "repeats"), at_least_zero=("seed",), may_be_empty=optional)
+    unknown = [name for name in settings.methods if name not in METHODS]
+    if unknown or not (settings.methods or settings.opponents == "none"):
+        what = f"{unknown[0]!r} is unknown" if unknown else "names nobody"
+        raise UsageError(
+            f"--opponents {settings.opponents}: {what}; give all, none, or some of {', '.join(METHODS)}"
+        )
     return settings
 
 
-def stored_config(stored: dict) -> Config:
-    """The run's configuration from its config.json."""
+def stored_config(stored: dict, settings: Settings) -> Config:
+    """The run's configuration from its config.json; a user's factory must be named again."""
     fields = {field.name for field in dataclasses.fields(Config)}
     try:
-        return check_config(Config(**{name: value for name, value in stored.items() if name in fields}))
+        config = check_config(Config(**{name: value for name, value in stored.items() if name in fields}))
     except TypeError as error:
         raise UsageError(f"config.json: {error}") from None
+    if ":" in config.environment and settings.environment != config.environment:
+        raise UsageError(
+            f"this run trained on {config.environment!r}; name it again: --environment {config.environment}"
+        )
+    return config
 
 
 def title(name: str, settings: Settings) -> str:
@@ -55,92 +88,57 @@ def title(name: str, settings: Settings) -> str:
 
 
 def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
-    """Rows `method, metric, mean, se, n, update, entity_type`, of each query type and of "all"; a collective.
+    """Rows `method, metric, mean, se, n` and, where it applies, `update, entity_type`; a collective.
 
-    Types and repeats are shared over ranks; the numbers do not depend on how many there are.
+    `return` and `last_reward` of each query type and of "all"; `adjusted_rand_index` of the study;
+    `medoids_...` of the run's own clusters. Opponents, types and repeats are shared over ranks; the numbers
+    do not depend on how many there are.
     """
-    config = stored_config(stored)
+    with comm.agree():
+        config = stored_config(stored, settings)
+        medoids = Policies({k: torch.as_tensor(v) for k, v in state["policy"].items()}, config.activation)
+        if not len(medoids):
+            raise UsageError(
+                f"no medoids yet: they come with --pool_size ({config.pool_size}) saved policies"
+            )
     family = task_family(config, comm)
-    medoids = Policies({name: torch.as_tensor(v) for name, v in state["policy"].items()}, config.activation)
-    if not len(medoids):
-        raise UsageError(f"no medoids yet: they come with --pool_size ({config.pool_size}) saved policies")
+    parameters = {name: np.asarray(values) for name, values in state["types"].items()}
+    types = Types(
+        parameters, parameters.get("group"), np.asarray(state["support"]), np.asarray(state["query"])
+    )
     seed = int(stream(settings.seed, "evaluation").integers(2**62))
-    config = dataclasses.replace(config, seed=seed)
-    query = np.asarray(state["query"])
-    types = query.repeat(settings.repeats)
-    own = comm.share(len(types))
-    mine = {name: np.asarray(values)[types[own]] for name, values in state["types"].items()}
-    curves = np.zeros((2, len(METRICS), settings.updates + 1, len(types)))
-    for number, start in enumerate((from_medoids, from_scratch)):
-        if own.stop > own.start:
-            actors = Actors(family, mine, config, number, len(types), own)
-            curves[number, ..., own] = adapt(start(actors, medoids), actors, settings.updates)
-            actors.close()
-    comm.allreduce_(curves)
-    return make_rows(("caml", "random"), curves.reshape(*curves.shape[:3], len(query), -1), query)
+    testing = dataclasses.replace(config, seed=seed)
 
-
-def from_medoids(actors: Actors, medoids: Policies) -> Policies:
-    """For each task a copy of the medoid with the best mean return over K episodes that all take in turn."""
-    P = actors.num_tasks
-    pulls = actors.play(take_turns(medoids, P, actors.config.num_rollouts))
-    return medoids.take(torch.from_numpy(mean_returns(pulls, P, len(medoids)).argmax(1)))
-
-
-def from_scratch(actors: Actors, medoids: Policies) -> Policies:
-    """For each task a fresh policy."""
-    space, config = actors.env.single_observation_space, actors.config
-    sizes = num_inputs_of(space), config.num_features, int(actors.env.single_action_space.n)
-    uniform = SharedStream(stream(config.seed, "weights"), actors.total, actors.own)
-    uniform = uniform.random((actors.num_tasks, num_weights(*sizes)), np.float32)
-    return Policies.fresh(uniform, *sizes, config.activation)
-
-
-def adapt(policies: Policies, actors: Actors, num_updates: int):
-    """Mean return and last reward of each task after 0, 1, ... updates, `[2, num_updates + 1, P]`."""
-    optimiser, curve = make_optimiser(policies, actors.config.learning_rate), []
-    for u in range(num_updates + 1):
-        episodes = actors.play(policies)
-        curve.append([episodes.returns().mean(1), episodes.last_rewards().mean(1)])
-        if u < num_updates:
-            update(policies, optimiser, episodes, actors.config)
-    return np.swapaxes(curve, 0, 1)
-
-
-def make_rows(methods, curves, query) -> list[dict]:
-    """Rows from `curves [methods, metrics, updates + 1, types, repeats]`; `se` is over repeats, or types."""
+    tasks, budget = types.query.repeat(settings.repeats), int(state["env_steps"])
+    starts = {"caml": Start(medoids, None, budget)}
+    starts |= train_all(settings.methods, lambda: Training(config, family, types, budget), tasks, seed, comm)
+    few_shot = FewShot(
+        testing, family, types[tasks], comm.share(len(tasks)), settings.arm_selection, settings.updates
+    )
     rows = []
-    for index in np.ndindex(curves.shape[:3]):
-        method, metric, u = methods[index[0]], METRICS[index[1]], index[2]
-        over_types = [("all", curves[index].mean(1))]
-        for entity_type, values in [*over_types, *zip(query.tolist(), curves[index], strict=True)]:
-            n = len(values)
-            se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-            row = {"method": method, "metric": metric, "mean": float(values.mean()), "se": se, "n": n}
-            rows.append(row | {"update": u, "entity_type": entity_type})
+    for method, start in starts.items():
+        curve, ends = run_shared(few_shot, start, comm)
+        shape = (len(types.query), settings.repeats)
+        rows += report.adaptation(method, curve.reshape(*curve.shape[:2], *shape), types.query)
+        rows.append(report.row(method, "env_steps", [start.env_steps]))
+        if config.environment == "particle":
+            target = TARGET[config.variant]
+            rows.append(report.end_points(method, ends, types.group[tasks], target))
+    if types.group is not None and len(set(types.group.tolist())) > 1:
+        told_apart = identities(config, types)
+        rows += report.medoids(config, state, types, testing.seed)
+        if settings.study:
+            snapshots = divergence_study(testing, family, parameters, types.group, CHECKPOINTS)
+            rows += report.study(snapshots, types.group, told_apart)
     return rows
 
 
-def show(rows: list[dict]) -> None:
-    """Print the mean over query types after each update."""
-    rows = [row for row in rows if row["entity_type"] == "all"]
-    updates = sorted({row["update"] for row in rows})
-    print(f"{'mean over query types':30s}" + "".join(f"{f'u{u}':>10s}" for u in updates))
-    for metric in METRICS:
-        for method in dict.fromkeys(row["method"] for row in rows):
-            line = [r["mean"] for r in rows if (r["metric"], r["method"]) == (metric, method)]
-            print(f"{metric + ', ' + method:30s}" + "".join(f"{value:10.3f}" for value in line))
-
-
-def plot(rows: list[dict], path, title: str) -> None:
-    """The paper's Figure 1: the last step's reward over updates."""
-    from common.plots import curves_figure
-
-    curves = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        chosen = [
-            r for r in rows if (r["method"], r["metric"], r["entity_type"]) == (method, "last_reward", "all")
-        ]
-        curves[method] = tuple([r[name] for r in chosen] for name in ("update", "mean", "se"))
-    labels = {"xlabel": "updates", "ylabel": "reward of the last step", "title": title}
-    curves_figure(path, curves, highlight="caml", **labels)
+def run_shared(few_shot: FewShot, start: Start, comm):
+    """`FewShot.run` of all tasks on every rank."""
+    shape = (2, few_shot.num_updates + 1, few_shot.total)
+    curve = np.zeros(shape)
+    ends = np.zeros((few_shot.total, start.policies.tensors["first.weight"].shape[1]), np.float32)
+    own = few_shot.own
+    if own.stop > own.start:
+        curve[..., own], ends[own] = few_shot.run(start)
+    return comm.allreduce_(curve), comm.allreduce_(ends)

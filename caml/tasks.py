@@ -59,3 +59,14 @@ def draw_types(config, family) -> Types:
         order = np.concatenate([RELEASED_SUPPORT, np.setdiff1d(order, RELEASED_SUPPORT)])
     support, query = np.split(order, [config.num_support])
     return Types(parameters, group, np.sort(support), np.sort(query))
+
+
+def identities(config, types: Types):
+    """Labels `[n]` of what can be told apart by what is best on a type: latent groups with one label overlap.
+
+    Of a particle these are the actions that go right or up; another family's groups count as distinct.
+    """
+    if config.environment != "particle":
+        return types.group
+    towards_the_target = types.parameters["moves"].sum(-1) > 0  # noise is at most half of the main direction
+    return towards_the_target @ 2 ** np.arange(towards_the_target.shape[1])
