@@ -70,8 +70,6 @@ def describe(name: str, config) -> dict:
     run_dir, description = folder(config), {"system": name} | dataclasses.asdict(config)
     if (run_dir / "config.json").exists():
         stored = checkpoint.read_config(run_dir)
-        if "system" not in stored:  # older runs call it the algorithm
-            stored["system"] = stored.pop("algorithm", None)
         if differences := checkpoint.config_differences(stored, description, ignore=MAY_CHANGE):
             raise InputError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "

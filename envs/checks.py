@@ -4,6 +4,7 @@ import numbers
 from collections.abc import Mapping
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 
 class EnvError(ValueError):
@@ -66,3 +67,18 @@ def check_shapes(where: str, arrays: dict[str, np.ndarray], shapes: dict[str, tu
             found = list(arrays[name].shape)
             text = f"parameter {name!r} has shape {found}; give {[len(arrays[name]), *shape]}"
             raise EnvError(f"{where}: {text}")
+
+
+def check_actions(actions, space, shape: tuple[int, ...]) -> np.ndarray:
+    """Actions of N environments as an array of `shape`, each in a Discrete `space` or finite for a Box."""
+    actions = np.asarray(actions)
+    if actions.shape != shape:
+        raise EnvError(f"actions have shape {list(actions.shape)}; give {list(shape)}")
+    if isinstance(space, Discrete):
+        # Out of range would silently read another task's row of flat tables.
+        inside = actions.size == 0 or (actions.min() >= 0 and actions.max() < space.n)
+        if actions.dtype.kind not in "iu" or not inside:
+            raise EnvError(f"actions must be whole numbers in 0..{space.n - 1}")
+    elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
+        raise EnvError("actions must be finite numbers")
+    return actions

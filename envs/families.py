@@ -24,21 +24,19 @@ def make_family(name, **sizes):
     """
     if callable(name):
         return GymFamily(name, **sizes)
-    if name not in FAMILIES:
-        raise EnvError(f"unknown environment {name!r}; known are {', '.join(FAMILIES)}, or give a factory")
-    known = inspect.signature(FAMILIES[name]).parameters
-    for size in sizes:
-        if size not in known:
-            raise EnvError(f"{name} has no setting {size!r}; it has {', '.join(known)}")
-    return FAMILIES[name](**sizes)
+    return _make(FAMILIES, name, sizes, ", or give a factory")
 
 
 def make_shared_family(name: str, **sizes):
     """The family called `name` whose environments serve whole populations; raises `EnvError`."""
-    if name not in SHARED_FAMILIES:
-        raise EnvError(f"unknown environment {name!r}; known are {', '.join(SHARED_FAMILIES)}")
-    known = inspect.signature(SHARED_FAMILIES[name]).parameters
+    return _make(SHARED_FAMILIES, name, sizes)
+
+
+def _make(families: dict, name: str, sizes: dict, hint: str = ""):
+    if name not in families:
+        raise EnvError(f"unknown environment {name!r}; known are {', '.join(families)}{hint}")
+    known = inspect.signature(families[name]).parameters
     for size in sizes:
         if size not in known:
             raise EnvError(f"{name} has no setting {size!r}; it has {', '.join(known)}")
-    return SHARED_FAMILIES[name](**sizes)
+    return families[name](**sizes)

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
 
-from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
+from envs.checks import EnvError, check_actions, check_parameters, check_shapes, check_sizes
 from envs.task_env import SingleTaskEnv, TaskVectorEnv
 
 DIRECTIONS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)  # left, right, down, up
@@ -163,7 +163,7 @@ class ParticleVectorEnv(TaskVectorEnv):
     def step(self, actions):
         if self.elapsed is None:
             raise ResetNeeded("step before reset: call reset() first")
-        actions = self._check_actions(actions)
+        actions = check_actions(actions, self.single_action_space, self.action_space.shape)
         self.elapsed += 1
         observations, rewards, terminated = self.advance(actions, self._draws())
         truncated = (self.elapsed == self.max_episode_len) & ~terminated

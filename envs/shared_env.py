@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete
 
-from envs.checks import EnvError, check_sizes
+from envs.checks import EnvError, check_actions, check_sizes
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -70,7 +69,8 @@ class SharedVectorEnv:
         """Act once in every environment (`actions` [N, A] or [N]); where an episode ends, the next begins."""
         if self.elapsed is None:
             raise ResetNeeded("step before reset: call reset() first")
-        outcome, terminated = self.advance(self._check_actions(actions))
+        shape = (self.num_envs, *self.action_space.shape)
+        outcome, terminated = self.advance(check_actions(actions, self.action_space, shape))
         self.elapsed += 1
         truncated = (self.elapsed >= self.max_episode_len) & ~terminated
         observation = final_observation = self.observe()
@@ -79,19 +79,6 @@ class SharedVectorEnv:
             self._begin(ended)
             observation = self.observe()
         return Step(observation, outcome, terminated, truncated, final_observation)
-
-    def _check_actions(self, actions):
-        actions, space = np.asarray(actions), self.action_space
-        shape = (self.num_envs, *space.shape)
-        if actions.shape != shape:
-            raise EnvError(f"actions have shape {list(actions.shape)}; give {list(shape)}")
-        if isinstance(space, Discrete):
-            inside = actions.size == 0 or (actions.min() >= 0 and actions.max() < space.n)
-            if actions.dtype.kind not in "iu" or not inside:
-                raise EnvError(f"actions must be whole numbers in 0..{space.n - 1}")
-        elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
-            raise EnvError("actions must be finite numbers")
-        return actions
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Copies {name: [N, ...]} of everything that continuing bit for bit needs."""

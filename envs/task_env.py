@@ -3,11 +3,10 @@
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.checks import EnvError
+from envs.checks import EnvError, check_actions
 
 
 class TaskVectorEnv(VectorEnv):
@@ -59,7 +58,9 @@ class TaskVectorEnv(VectorEnv):
     def step(self, actions):
         if self.elapsed is None:
             raise ResetNeeded("step before reset: call reset() first")
-        observations, rewards = self.advance(self._check_actions(actions), self._draws())
+        observations, rewards = self.advance(
+            check_actions(actions, self.single_action_space, self.action_space.shape), self._draws()
+        )
         self.elapsed += 1
         none, all_, infos = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool), {}
         if self.elapsed == self.max_episode_len:
@@ -69,19 +70,6 @@ class TaskVectorEnv(VectorEnv):
             observations, self.elapsed = self.start(), 0
         terminated, truncated = (none, all_) if self.ends_by_time else (all_, none)
         return observations, rewards, terminated, truncated, infos
-
-    def _check_actions(self, actions):
-        actions, space = np.asarray(actions), self.single_action_space
-        if actions.shape != self.action_space.shape:
-            raise EnvError(f"actions have shape {list(actions.shape)}; give {list(self.action_space.shape)}")
-        if isinstance(space, Discrete):
-            # Out of range would silently read another task's row of the flat tables.
-            inside = actions.size == 0 or (actions.min() >= 0 and actions.max() < space.n)
-            if actions.dtype.kind not in "iu" or not inside:
-                raise EnvError(f"actions must be whole numbers in 0..{space.n - 1}")
-        elif actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
-            raise EnvError("actions must be finite numbers")
-        return actions
 
 
 class SingleTaskEnv(gymnasium.Env):

@@ -204,16 +204,6 @@ def test_a_folder_of_another_experiment_is_refused_before_any_work(swept, tmp_pa
     assert stamps(swept) == before and not (swept / "runs" / "seed-2").exists()
 
 
-def test_a_folder_from_before_systems_were_named_continues(swept):
-    settings = sweep.Settings(over=("seed=0",), runs=str(swept / "runs"), table="-")
-    (cell,) = sweep.grid("rl2", settings, TINY, Comm())
-    stored = checkpoint.read_config(cell.folder)
-    checkpoint.write_config(cell.folder, {"algorithm": stored.pop("system")} | stored)
-    assert train.describe("rl2", cell.config) == {"system": "rl2"} | stored
-    with pytest.raises(InputError, match="system: rl2 -> rmdp"):
-        train.describe("rmdp", cell.config)
-
-
 def test_an_evaluation_of_an_older_save_does_not_count(swept):
     settings = sweep.Settings(over=("seed=0",), runs=str(swept / "runs"), table="-")
     (cell,) = sweep.grid("rl2", settings, TINY, Comm())
