@@ -6,6 +6,8 @@ import torch
 def make_adamw(parameters, lr: float, eps: float, weight_decay: float = 0.0):
     """AdamW whose decay acts on matrices only; gains, biases and vectors are left alone."""
     parameters = list(parameters)
+    if not weight_decay:
+        return torch.optim.AdamW(parameters, lr=lr, eps=eps, weight_decay=0.0, fused=True)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

@@ -1,6 +1,7 @@
 """Parameters and gradients that are the same on all ranks, and the check that they are."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -76,7 +77,7 @@ class FlatGradients:
         self.buffer[end:] = 0.0
         if weight == 0.0:
             self.buffer.zero_()  # the mean of no samples is NaN, which a weight of zero would not remove
-        bad = not (torch.isfinite(self.buffer[:end]).all() and np.isfinite(weight))
+        bad = not (_finite(self.buffer[:end]) and np.isfinite(weight))
         if weight != 1.0:
             self.buffer[:end] *= weight
         self.buffer[self.length + self.num_extras] = weight
@@ -126,6 +127,11 @@ def check_in_sync(comm, named: dict[str, torch.Tensor]) -> None:
     index, ranks = _deviating(comm, [hashlib.sha256(_bytes(named[name])) for name in names])
     if ranks:
         raise RuntimeError(f"ranks are out of step: rank {ranks} deviates, first in {names[index]}")
+
+
+def _finite(values: torch.Tensor) -> bool:
+    """Whether all are finite; their squared norm is, unless it overflows, and takes a tenth of the time."""
+    return math.isfinite(torch.dot(values, values)) or bool(torch.isfinite(values).all())
 
 
 def _bytes(tensor: torch.Tensor) -> np.ndarray:

@@ -35,7 +35,7 @@ class PolicyGradient:
         slope = np.where(free, ratio, np.clip(ratio, 1 - clip_range, 1 + clip_range))
         error = backward((-scale * advantage) * (ratio * free), -scale * entropy_coef)
 
-        np.sum(error, 1, keepdims=True, out=self.head_grad[1])
+        sum_steps(error, self.head_grad[1])
         np.matmul(features.transpose(0, 2, 1), error, out=self.head_grad[0])
         self.trunk.backward(error @ self.head[0].transpose(0, 2, 1))
         return ratio, entropy, slope
@@ -50,7 +50,7 @@ class PolicyGradient:
 
         def backward(by_log_prob, by_entropy):
             error = by_log_prob[..., None] * z
-            np.sum(error * z - by_log_prob[..., None], 1, keepdims=True, out=self.log_std_grad)
+            sum_steps(error * z - by_log_prob[..., None], self.log_std_grad)
             self.log_std_grad += by_entropy * z.shape[1]
             error *= inverse
             return error
@@ -94,7 +94,7 @@ class CriticGradient:
             error -= target.reshape(error.shape)
             loss += 0.5 * scale * float(np.vdot(error, error))
             error *= np.float32(scale)
-            np.sum(error, 0, out=self.head_grad[1][agents])
+            sum_steps(error, self.head_grad[1][agents])
             np.matmul(error.T, features, out=self.head_grad[0][agents])
             by_features += error @ self.head[0][agents]
         self.trunk.backward(by_features.reshape(k, B, -1), self.acting_grad)
@@ -126,13 +126,19 @@ class Trunk:
         """Gradients from those of the features, `error [k, B, H]`."""
         error = error.reshape(self.features.shape)
         error = through_tanh(error, self.features)
-        np.sum(error, 1, keepdims=True, out=self.second_grad[1])
+        sum_steps(error, self.second_grad[1])
         np.matmul(self.hidden.transpose(0, 2, 1), error, out=self.second_grad[0])
         error = through_tanh(error @ self.second[0].transpose(0, 2, 1), self.hidden)
-        np.sum(error, 1, keepdims=True, out=self.first_grad[1])
+        sum_steps(error, self.first_grad[1])
         np.matmul(self.x.transpose(0, 2, 1), error, out=self.first_grad[0])
         if extra_grad is not None:
-            np.sum(error.reshape(self.k, self.B, -1), 1, keepdims=True, out=extra_grad)
+            sum_steps(error.reshape(self.k, self.B, -1), extra_grad)
+
+
+def sum_steps(error, out) -> None:
+    """Sums over the last axis but one; as a product with ones it takes a third of the time of `np.sum`."""
+    ones = np.ones(error.shape[-2], np.float32)
+    np.matmul(ones if error.ndim == 2 else ones[None], error, out=out)
 
 
 def through_tanh(error, output):

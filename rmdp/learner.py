@@ -59,11 +59,10 @@ class Learner:
         comm.bcast_(flat.detach())
         self.gradients = FlatGradients(comm, [flat])
         share_gradient(flat, replicated)
-        self.optimiser = make_adamw([flat], config.learning_rate, config.adam_eps)
         head = list(self.critic.head.parameters())
         for p in head:
             p.grad = torch.zeros_like(p)
-        self.head_optimiser = make_adamw(head, config.learning_rate, config.adam_eps)
+        self.optimiser = make_adamw([flat, *head], config.learning_rate, config.adam_eps)
         self.policy_gradient = PolicyGradient(self.policies)
         self.critic_gradient = CriticGradient(self.critic)
 
@@ -151,8 +150,7 @@ class Learner:
         """Learning rates and entropy bonus fall exponentially and stay at their last value (section 3)."""
         config, done = self.config, 1.1 * i / self.config.max_iters
         start, end = config.learning_rate, min(config.learning_rate, config.learning_rate_final)
-        for optimiser in (self.optimiser, self.head_optimiser):
-            set_learning_rate(optimiser, max(end, start * (end / start) ** done))
+        set_learning_rate(self.optimiser, max(end, start * (end / start) ** done))
         start, end = config.entropy_coef, config.entropy_coef_final
         self.entropy_coef = max(end, start * (end / start) ** done) if start > end > 0 else start
 
@@ -177,7 +175,6 @@ class Learner:
                     for p in self.critic.head.parameters():
                         p.grad *= config.max_grad_norm / norm
                 self.optimiser.step()
-                self.head_optimiser.step()
             totals += sums / config.num_minibatches
             if sums[METRICS.index("ppo/kl")] / config.num_minibatches > config.target_kl:
                 break
@@ -223,14 +220,13 @@ class Learner:
         """Everything that the next iteration needs, of all ranks; a collective."""
         critic, gather = dict(self.critic.state_dict()), self.own.gather
         critic |= {name: gather(critic[name]) for name in HEAD}
-        moments = optimiser_state(self.head_optimiser)
+        replicated, of_head = self.moments()
         return {
             "policy": dict(self.policies.state_dict()),
             "agents": self.agents,
             "assignment": self.members.state_dict(),
             "critic": critic,
-            "optimiser": optimiser_state(self.optimiser),
-            "head_optimiser": {name: gather(value) for name, value in moments.items()},
+            "optimiser": replicated | {name: gather(value) for name, value in of_head.items()},
             "welfare": self.welfare.state_dict(gather),
             "environments": self.actors.get_state(self.comm),
         }
@@ -240,9 +236,8 @@ class Learner:
         self.policies.load_state_dict(state["policy"])
         critic, cut = dict(state["critic"]), self.own.cut
         self.critic.load_state_dict(critic | {name: cut(critic[name]) for name in HEAD})
-        load_optimiser_state(self.optimiser, state["optimiser"])
-        moments = {name: cut(value) for name, value in state["head_optimiser"].items()}
-        load_optimiser_state(self.head_optimiser, moments)
+        moments = {name: cut(value) if of_head(name) else value for name, value in state["optimiser"].items()}
+        load_optimiser_state(self.optimiser, moments)
         self.members.load_state_dict(state["assignment"])
         self.welfare.load_state_dict(state["welfare"], cut)
         self.actors.set_state(state["environments"])
@@ -250,7 +245,18 @@ class Learner:
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit; the rows of agents are each rank's own."""
         trunk = {name: value for name, value in self.critic.state_dict().items() if name not in HEAD}
-        return dict(self.policies.state_dict()) | trunk | optimiser_state(self.optimiser)
+        return dict(self.policies.state_dict()) | trunk | self.moments()[0]
+
+    def moments(self) -> tuple[dict, dict]:
+        """The optimiser's state: what all ranks share, and the rows of this rank's agents."""
+        state = optimiser_state(self.optimiser)
+        own = {name: state.pop(name) for name in list(state) if of_head(name)}
+        return state, own
+
+
+def of_head(name: str) -> bool:
+    """Whether a moment has a row for each agent; the optimiser's first parameter is the replicated one."""
+    return not name.startswith("0.")
 
 
 def of_steps(values, columns):
