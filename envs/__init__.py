@@ -14,6 +14,9 @@ for _id, _module, _class in (
     ("BernoulliBandit-v0", "bandit", "BernoulliBandit"),
     ("TabularMDP-v0", "tabular_mdp", "TabularMDP"),
     ("Particle-v0", "particle", "Particle"),
+    ("HeterogeneousMountainCar-v0", "mountain_car", "MountainCar"),
+    ("HeterogeneousCartPole-v0", "cart_pole", "CartPole"),
+    ("HeterogeneousHalfCheetah-v0", "half_cheetah", "HalfCheetah"),
 ):
     gymnasium.register(
         id=_id,

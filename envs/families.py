@@ -4,14 +4,18 @@ import inspect
 from functools import partial
 
 from envs.bandit import BernoulliBandit
+from envs.cart_pole import CartPole
 from envs.checks import EnvError
 from envs.gym_family import GymFamily
+from envs.half_cheetah import HalfCheetah
+from envs.mountain_car import MountainCar
 from envs.particle import Particle
 from envs.resource_gathering import ResourceGathering
 from envs.speed import ROBOTS, SpeedTask
 from envs.tabular_mdp import TabularMDP
 
 FAMILIES = {"bandit": BernoulliBandit, "tabular_mdp": TabularMDP, "particle": Particle}
+FAMILIES |= {family.name: family for family in (MountainCar, CartPole, HalfCheetah)}
 # Agents share the dynamics and differ in rewards only: one step pays all of them.
 SHARED_FAMILIES = {robot: partial(SpeedTask, robot) for robot in ROBOTS}
 SHARED_FAMILIES["resource_gathering"] = ResourceGathering

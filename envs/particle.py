@@ -4,11 +4,10 @@ import itertools
 import numbers
 
 import numpy as np
-from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
 
-from envs.checks import EnvError, check_actions, check_parameters, check_shapes, check_sizes
-from envs.task_env import SingleTaskEnv, TaskVectorEnv
+from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
+from envs.task_env import SeparateTaskVectorEnv, SingleTaskEnv
 
 DIRECTIONS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)  # left, right, down, up
 RELEASED_MAPS = np.array([[2, 0, 3, 1], [0, 1, 2, 3], [0, 2, 3, 1], [3, 0, 1, 2], [2, 1, 3, 0], [2, 0, 3, 1]])
@@ -135,12 +134,8 @@ class Particle:
         return ParticleVectorEnv(parameters=parameters, rng=rng, **sizes, **kind)
 
 
-class ParticleVectorEnv(TaskVectorEnv):
-    """N particles moved at once; see `Particle`.
-
-    Unlike the base's, episodes may differ in length. `infos["final_obs"]` stays a plain array [N, ...] of
-    what the step itself led to, in every row; `_final_obs` tells in which rows an episode ended.
-    """
+class ParticleVectorEnv(SeparateTaskVectorEnv):
+    """N particles moved at once; see `Particle`."""
 
     def __init__(self, num_envs: int | None = None, *, parameters=None, rng=None, **sizes):
         family = Particle(**sizes)
@@ -149,31 +144,16 @@ class ParticleVectorEnv(TaskVectorEnv):
     def load(self, parameters):
         self.moves = np.ascontiguousarray(parameters["moves"]).reshape(-1, 2)
         self.first_row = np.arange(self.num_envs) * self.family.num_actions
-
-    def start(self):
-        self.elapsed = np.zeros(self.num_envs, np.int64)  # one clock a task instead of the base's single one
         self.position, self.velocity = np.zeros((2, self.num_envs, 2), np.float32)
+
+    def begin(self, tasks):
+        self.position[tasks], self.velocity[tasks] = 0, 0
         return self._observe()
 
     def _observe(self):
         if self.family.observe_velocity:
             return np.concatenate([self.position, self.velocity], axis=1)
         return self.position.copy()
-
-    def step(self, actions):
-        if self.elapsed is None:
-            raise ResetNeeded("step before reset: call reset() first")
-        actions = check_actions(actions, self.single_action_space, self.action_space.shape)
-        self.elapsed += 1
-        observations, rewards, terminated = self.advance(actions, self._draws())
-        truncated = (self.elapsed == self.max_episode_len) & ~terminated
-        ended, infos = terminated | truncated, {}
-        if ended.any():
-            infos = {"final_obs": observations, "_final_obs": ended}
-            infos |= {"final_info": {}, "_final_info": ended.copy()}
-            self.position[ended], self.velocity[ended], self.elapsed[ended] = 0, 0, 0
-            observations = self._observe()
-        return observations, rewards, terminated, truncated, infos
 
     def advance(self, actions, rng):
         """Observations, rewards and where the task ends the episode; draws nothing."""

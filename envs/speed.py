@@ -14,6 +14,7 @@ from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
 from envs.shared_env import SharedVectorEnv
 
 WIDE = (-np.inf, np.inf)
+BAD_NUMBERS = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{kind}")) for kind in ("QPOS", "QVEL", "QACC")]
 
 
 class Robot(NamedTuple):
@@ -120,8 +121,6 @@ class SpeedVectorEnv(SharedVectorEnv):
         rows = slice(0, self.num_envs)
         self.position, self.velocity = self.batch.bind("qpos")[rows], self.batch.bind("qvel")[rows]
         self.warm_start, self.control = self.batch.bind("qacc_warmstart")[rows], self.batch.bind("ctrl")[rows]
-        kinds = [getattr(mujoco.mjtWarning, f"mjWARN_BAD{kind}") for kind in ("QPOS", "QVEL", "QACC")]
-        self.diverged_kinds = [int(kind) for kind in kinds]
 
     def start(self, envs, generators):
         noise, (nq, nv) = self.robot.noise, (self.position.shape[1], self.velocity.shape[1])
@@ -142,17 +141,11 @@ class SpeedVectorEnv(SharedVectorEnv):
         self.batch.step(nstep=self.frame_skip)
         # Of the joint; Gymnasium's Ant uses the torso's `xpos`, which lags one substep behind it.
         speed = (self.position[:, 0] - before) / self.dt
-        diverged = self.diverged()
-        if diverged.any():
-            speed[diverged] = 0
-            self.position[diverged], self.velocity[diverged] = self.first_position, self.first_velocity
-        return speed[:, None].astype(np.float32), diverged | ~self.healthy()
-
-    def diverged(self):
-        """[N] bool: MuJoCo has met bad numbers and reset itself, or the last substep made them."""
-        counts = self.batch.warning[: self.num_envs, self.diverged_kinds, 1]
-        finite = np.isfinite(self.position).all(axis=1) & np.isfinite(self.velocity).all(axis=1)
-        return counts.any(axis=1) | ~finite
+        lost = diverged(self.batch)[: self.num_envs]
+        if lost.any():
+            speed[lost] = 0
+            self.position[lost], self.velocity[lost] = self.first_position, self.first_velocity
+        return speed[:, None].astype(np.float32), lost | ~self.healthy()
 
     def healthy(self):
         """[N] bool."""
@@ -172,6 +165,12 @@ class SpeedVectorEnv(SharedVectorEnv):
         self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         for name, array in own.items():
             array[:] = state[name]
+
+
+def diverged(batch: Batch) -> np.ndarray:
+    """[n] bool: MuJoCo has met bad numbers and reset itself, or the last substep made them."""
+    finite = np.isfinite(batch.qpos).all(axis=1) & np.isfinite(batch.qvel).all(axis=1)
+    return batch.warning[:, BAD_NUMBERS, 1].any(axis=1) | ~finite
 
 
 def inside(values, ends):

@@ -72,6 +72,36 @@ class TaskVectorEnv(VectorEnv):
         return observations, rewards, terminated, truncated, infos
 
 
+class SeparateTaskVectorEnv(TaskVectorEnv):
+    """Base of natively vectorised environments whose N tasks end their episodes each at its own time.
+
+    Here `advance` returns (observations, rewards, terminated), and a subclass defines `begin(tasks) ->
+    observations`, which starts an episode in the tasks [N] bool and draws nothing. `elapsed` [N] are clocks.
+
+    `infos["final_obs"]` stays a plain array [N, ...] of what the step itself led to, in every row;
+    `_final_obs` tells in which rows an episode ended.
+    """
+
+    def start(self):
+        self.elapsed = np.zeros(self.num_envs, np.int64)
+        return self.begin(np.ones(self.num_envs, bool))
+
+    def step(self, actions):
+        if self.elapsed is None:
+            raise ResetNeeded("step before reset: call reset() first")
+        actions = check_actions(actions, self.single_action_space, self.action_space.shape)
+        self.elapsed += 1
+        observations, rewards, terminated = self.advance(actions, self._draws())
+        truncated = (self.elapsed == self.max_episode_len) & ~terminated
+        ended, infos = terminated | truncated, {}
+        if ended.any():
+            infos = {"final_obs": observations, "_final_obs": ended}
+            infos |= {"final_info": {}, "_final_info": ended.copy()}
+            self.elapsed[ended] = 0
+            observations = self.begin(ended)
+        return observations, rewards, terminated, truncated, infos
+
+
 class SingleTaskEnv(gymnasium.Env):
     """One task as a `gymnasium.Env`: a `TaskVectorEnv` with N = 1, without its autoreset."""
 
