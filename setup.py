@@ -2,12 +2,14 @@
 
 from setuptools import setup
 
+TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mo-gymnasium"]
+
 setup(
     name="personalised-meta-rl",
     version="0.1.0",
     description="Distributed (MPI) training for personalised and meta reinforcement learning",
     python_requires=">=3.11,<3.14",
-    packages=["rl2", "rmdp", "caml", "common", "envs", "mpi_utils", "benchmarks"],
+    packages=["rl2", "rmdp", "caml", "persim", "common", "envs", "mpi_utils", "benchmarks"],
     py_modules=["train", "evaluate"],
     install_requires=[
         "mpi4py>=4.1",
@@ -30,7 +32,8 @@ setup(
     extras_require={
         "mpi": ["mpich"],
         "openmpi": ["openmpi"],  # never together with [mpi]: one MPI per environment
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mo-gymnasium"],
-        "all": ["mpich", "pytest", "pytest-timeout", "hypothesis", "ruff", "mo-gymnasium"],
+        "data": ["pyarrow>=17", "h5py>=3.8"],  # logs in Parquet, datasets of Minari
+        "dev": [*TESTS, "pyarrow>=17", "minari[hdf5]"],
+        "all": ["mpich", *TESTS, "pyarrow>=17", "minari[hdf5]"],
     },
 )
