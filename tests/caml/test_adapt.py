@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from caml.adapt import advantages, loss, make_optimiser, update
+from caml.adapt import advantages, gradients, loss, make_optimiser, update
 from caml.config import Config
 from caml.policy import Policies, num_weights
 from caml.rollout import Actors, Episodes
@@ -112,6 +112,19 @@ def test_the_gradient_of_all_is_that_of_each_alone(activation):
     for j in range(4):
         for name, expected in alone(policies, episodes, j).items():
             torch.testing.assert_close(policies.tensors[name].grad[j], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("baseline", ["step", "batch"])
+@pytest.mark.parametrize("entropy_coef", [0.0, ENTROPY])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_gradients_by_hand_are_those_of_the_loss(activation, entropy_coef, baseline):
+    policies, episodes = fresh(activation=activation), random_episodes()
+    loss(policies, episodes, GAMMA, entropy_coef, baseline).backward()
+    found = gradients(policies, episodes, GAMMA, entropy_coef, baseline)
+    assert found.keys() == policies.tensors.keys()
+    for name, value in policies.tensors.items():
+        assert value.grad.abs().max() > 1e-3
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_updates_of_all_at_once_are_those_of_one_after_another():
