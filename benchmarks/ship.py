@@ -16,7 +16,9 @@ from mpi_utils.comm import InputError, guard
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
 KEPT = ("policy", "agents", "assignment")  # of a population's run
 KEPT += ("trajectories", "length", "type", "pool", "types", "support", "query", "env_steps")  # of CAML's
+KEPT += ("simulator", "sizes", "data")  # of PerSim's
 PARTS_OF_TIME = ("collect", "update", "adapt", "cluster")
+CURVES = {"persim": "train/loss"}
 CURVE_ROWS = 200
 
 
@@ -37,10 +39,11 @@ def ship(run: Path, target: Path) -> int:
     config = checkpoint.read_config(run)
     here = {"model_name": target.name, "checkpoint_dir": "checkpoints/examples"}
     checkpoint.write_config(target, config | here)
+    column = CURVES.get(config["system"], "train/return")
     with open(target / "curve.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["iteration", "env_steps", "minutes", "return"])
-        writer.writerows(thin(list(learning_curve(run / "metrics.csv")), CURVE_ROWS))
+        writer.writerow(["iteration", "env_steps", "minutes", column.split("/")[1]])
+        writer.writerows(thin(list(learning_curve(run / "metrics.csv", column)), CURVE_ROWS))
     return step
 
 
@@ -52,8 +55,8 @@ def learning_curve(path: Path, column: str = "train/return"):
             if column not in row:
                 raise InputError(f"{path}: has no column {column!r}; choose one of {', '.join(row)}")
             seconds += sum(float(row.get(f"time/{part}_s") or 0) for part in PARTS_OF_TIME)
-            steps = int(float(row["train/env_steps"]))
-            yield int(row["iteration"]), steps, round(seconds / 60, 3), round(float(row[column]), 3)
+            steps = int(float(row.get("train/env_steps") or 0))
+            yield int(row["iteration"]), steps, round(seconds / 60, 3), float(f"{float(row[column]):.6g}")
 
 
 def thin(rows: list, most: int) -> list:
