@@ -9,7 +9,7 @@ setup(
     version="0.1.0",
     description="Distributed (MPI) training for personalised and meta reinforcement learning",
     python_requires=">=3.11,<3.14",
-    packages=["rl2", "rmdp", "caml", "persim", "common", "envs", "mpi_utils", "benchmarks"],
+    packages=["rl2", "rmdp", "persim", "caml", "common", "envs", "mpi_utils", "benchmarks"],
     py_modules=["train", "evaluate"],
     install_requires=[
         "mpi4py>=4.1",
@@ -33,6 +33,7 @@ setup(
         "mpi": ["mpich"],
         "openmpi": ["openmpi"],  # never together with [mpi]: one MPI per environment
         "data": ["pyarrow>=17", "h5py>=3.8"],  # logs in Parquet, datasets of Minari
+        "behaviour": ["stable-baselines3>=2.9"],  # trains what benchmarks.behaviour ships
         "dev": [*TESTS, "pyarrow>=17", "minari[hdf5]"],
         "all": ["mpich", *TESTS, "pyarrow>=17", "minari[hdf5]"],
     },

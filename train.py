@@ -13,7 +13,7 @@ from common.allocator import keep_freed_memory
 from mpi_utils import checkpoint, loop
 from mpi_utils.comm import InputError, guard, set_threads
 
-SYSTEMS = ("rl2", "rmdp", "caml")
+SYSTEMS = ("rl2", "rmdp", "persim", "caml")
 # A run folder may be moved; the rest shapes no result.
 MAY_CHANGE = ("max_pol_iters", "max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
 

@@ -1,8 +1,8 @@
 """Speed of a training iteration, one JSON line:  mpirun -np 2 python -m benchmarks.throughput SYSTEM [flags]
 
-SYSTEM is rl2, rmdp or caml (one rank); all flags of `python -m train SYSTEM` are accepted. `rl2 --preset
-reference` first takes the sizes and architecture of the reference re-implementation (lucaslingle/pytorch_rl2)
-in float32; flags given beside it still win.
+SYSTEM is rl2, rmdp, caml (one rank) or persim; all flags of `python -m train SYSTEM` are accepted. `rl2
+--preset reference` first takes the sizes and architecture of the reference re-implementation
+(lucaslingle/pytorch_rl2) in float32; flags given beside it still win.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from common.allocator import keep_freed_memory
 from common.config import UsageError, parse_flags
 from mpi_utils.comm import guard, set_threads
 
-SYSTEMS = ("rl2", "rmdp", "caml")
+SYSTEMS = ("rl2", "rmdp", "caml", "persim")
 
 
 def main(comm) -> None:
@@ -34,7 +34,9 @@ def config_from(arguments: list[str], comm):
             print(__doc__)
         raise SystemExit(0)
     if not arguments or arguments[0] not in SYSTEMS:
-        raise UsageError("give the system first: python -m benchmarks.throughput rl2|rmdp|caml [flags]")
+        raise UsageError(
+            f"give the system first: python -m benchmarks.throughput {'|'.join(SYSTEMS)} [flags]"
+        )
     system, flags = arguments[0], arguments[1:]
     if "--preset" in flags:
         at = flags.index("--preset")

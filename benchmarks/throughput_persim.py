@@ -1,0 +1,167 @@
+"""Speed of PerSim's training and planning; see benchmarks.throughput."""
+
+import dataclasses
+import time
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from torch import nn
+from torch.utils.data import DataLoader
+
+from common.config import UsageError
+from persim.control import play
+from persim.data import family_of
+from persim.learner import Learner
+from persim.lookup import tabulate
+from persim.planner import make_planner
+
+WARM_UP, ITERATIONS = 40, 5  # of training; planning has the simulators that come of it
+EPISODES, STEPS = 4, 10  # of each test agent, in which each step is planned
+ROWS, BATCHES = 20_000, 40  # of the authors' loader: fewer rows than a run has keep it in memory
+PLANS = 3  # by the authors' planner
+
+
+def measure(config, comm) -> dict:
+    """Member-samples of training and planned actions per second, each beside the authors' manner.
+
+    The authors' is rebuilt plainly here and measured in the same run, on every rank alike: a loader that
+    collates single samples with one-hot agents, for one member after another; plans for one episode by one
+    member after another, with dense one-hot agents. Seconds are the processor's, of the slowest rank.
+    """
+    with comm.agree():
+        family = family_of(config)
+        if family is None or not isinstance(family.action_space, Discrete) or config.state_layers > 1:
+            raise UsageError("throughput persim needs mountain_car or cart_pole, and --state_layers 1")
+    learner = Learner(dataclasses.replace(config, max_iters=WARM_UP + ITERATIONS), comm)
+    simulator = learner.simulator
+    train(learner, range(WARM_UP), comm)
+    ours, theirs = [], []
+    for i in range(ITERATIONS):
+        ours.append(train(learner, range(WARM_UP + i, WARM_UP + i + 1), comm))
+        theirs.append(train_as_authors(config, learner.data, simulator, comm))
+    learner.measure_noise()
+
+    agents = np.arange(len(next(iter(family.test_agents.values()))))
+    began = time.process_time()
+    tables = tabulate(simulator, family, agents)
+    table_seconds = time.process_time() - began
+    planned = {"looked_up": plan(family, tables, comm)} if tables is not simulator else {}
+    planned["by_networks"] = plan(family, simulator, comm)
+    plan_theirs = plan_as_authors(family, simulator, comm)
+    best = max(planned.values())
+    names = ("environment", "dataset", "recipe", "num_agents", "num_models", "num_factors", "batch_size")
+    return {
+        "training_samples_per_s": round(float(np.median(ours))),
+        "authors_training_samples_per_s": round(float(np.median(theirs))),
+        "training_times_faster": round(float(np.median(ours) / np.median(theirs)), 2),
+        "planned_actions_per_s": round(best, 1),
+        **{f"planned_{way}_per_s": round(rate, 1) for way, rate in planned.items()},
+        "authors_planned_per_s": round(plan_theirs, 2),
+        "planning_times_faster": round(best / plan_theirs, 1),
+        "tables_s": round(table_seconds, 2),
+        "ranks": comm.size,
+        "settings": {name: getattr(config, name) for name in names},
+    }
+
+
+def slowest(seconds: float, comm) -> float:
+    """The largest number of seconds of any rank."""
+    return float(comm.allreduce_(np.array([seconds]), op="max")[0])
+
+
+def train(learner, iterations, comm) -> float:
+    """Member-samples per second of all ranks together."""
+    began = time.process_time()
+    for i in iterations:
+        learner.train_iteration(i)
+    batches = learner.batches
+    samples = len(iterations) * batches.steps * batches.size * learner.simulator.num_models
+    return samples / slowest(time.process_time() - began, comm)
+
+
+def plan(family, model, comm) -> float:
+    """Planned actions per second of all ranks together, from starts on."""
+    short = type(family)(max_episode_len=STEPS)
+    began = time.process_time()
+    returns = play(short, family.test_agents, model, EPISODES, 0, comm, tables=False)
+    return returns.size * STEPS / slowest(time.process_time() - began, comm)
+
+
+class Dense(nn.Module):
+    """One member as the authors write it: three linear encoders of one-hot agents and actions, and states."""
+
+    def __init__(self, simulator, member: int):
+        super().__init__()
+        sizes = simulator.sizes
+        n, A, r = sizes["num_agents"], sizes["num_actions"], sizes["num_factors"]
+        d, hidden = sizes["state_size"], sizes["state_layers"][0]
+        self.sizes, self.scale = (n, A, d, r), simulator.target_scale
+        self.agent, self.action = nn.Linear(n, r), nn.Linear(A, r)
+        self.state = nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, d * r))
+        tables = (simulator.agent, simulator.agent_bias), (simulator.action, simulator.action_bias)
+        weights = [(table[member].T, bias[member, 0]) for table, bias in tables]
+        weights += [(layer[member, :, :-1], layer[member, :, -1]) for layer in simulator.state_net]
+        layers = (self.agent, self.action, self.state[0], self.state[2])
+        with torch.no_grad():
+            for layer, (weight, bias) in zip(layers, weights, strict=True):
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
+
+    def forward(self, agent, action, state):
+        """Changes [B, d] of states [B, d] by one-hot agents [B, n] and actions [B, A]."""
+        factors = self.agent(agent) * self.action(action)
+        return (self.state(state).view(len(state), *self.sizes[2:]) * factors[:, None]).sum(2)
+
+    def step(self, agent: int, state, action):
+        """Next states [C, d] of one agent in states [C, d] under actions [C]."""
+        agents, actions = torch.zeros(len(state), self.sizes[0]), torch.zeros(len(state), self.sizes[1])
+        agents[:, agent] = 1
+        actions[torch.arange(len(state)), action] = 1
+        return state + self(agents, actions, state) * self.scale
+
+
+def train_as_authors(config, data, simulator, comm) -> float:
+    """Member-samples per second of a rank that trains alone, once its loader's first batch is there."""
+    network, rows = Dense(simulator, 0), slice(0, ROWS)
+    agents = torch.eye(simulator.sizes["num_agents"])[data.agent[rows]]
+    actions = torch.eye(simulator.num_actions)[data.action[rows]]
+    state, target = torch.from_numpy(data.state[rows]), torch.from_numpy((data.next_state - data.state)[rows])
+    samples = list(zip(agents, actions, state, target, strict=True))
+    shuffling = torch.Generator().manual_seed(0)
+    loader = DataLoader(samples, config.batch_size, shuffle=True, generator=shuffling)
+    optimiser, loss_of = torch.optim.Adam(network.parameters(), lr=1e-3), nn.MSELoss()
+    seen, batches = 0, iter(loader)
+    next(batches)
+    began = time.process_time()
+    for _, (agent, action, state, target) in zip(range(BATCHES), batches, strict=False):
+        optimiser.zero_grad()
+        loss_of(network(agent, action, state), target).backward()
+        optimiser.step()
+        seen += len(agent)
+    return seen / slowest(time.process_time() - began, comm)
+
+
+@torch.no_grad()
+def plan_as_authors(family, simulator, comm) -> float:
+    """Planned actions per second of a rank that plans alone."""
+    members = [Dense(simulator, m) for m in range(simulator.num_models)]
+    settings = make_planner(family, 1, 0).settings
+    rng, seconds = np.random.default_rng(0), []
+    for agent in range(PLANS):
+        state = torch.from_numpy(family.start(rng, 1)[0].astype(np.float32))
+        shape = (settings.horizon, settings.num_candidates)
+        began = time.process_time()
+        actions = torch.from_numpy(rng.integers(0, family.action_space.n, shape))
+        total = 0
+        for network in members:
+            now, alive, highest = state.expand(shape[1], -1), True, state[0]
+            for action in actions:
+                before, now = now, network.step(agent, now, action)
+                alive = alive & ~family.terminated(now) if settings.mask else alive
+                total = total + family.reward(before, action, now) * alive
+                highest = torch.maximum(highest, now[:, 0])
+            total = total + settings.shaping * highest
+        (total / len(members)).argmax()
+        seconds.append(slowest(time.process_time() - began, comm))
+    return 1 / float(np.median(seconds))

@@ -1,0 +1,156 @@
+"""The protocol: predictions 50 steps ahead, planning in the true environment, factors, agents never seen."""
+
+import dataclasses
+
+import numpy as np
+
+from common.config import UsageError, check, parse_flags
+from mpi_utils.seeding import stream
+from persim import behaviour, control, figures, planner, prediction, report, unseen
+from persim.config import Config, check_config
+from persim.data import family_of
+from persim.simulator import Simulator
+from persim.true_model import TrueModel
+
+plot, show = figures.plot, report.show
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Evaluate a PerSim run: how well its simulators predict agents, and what planning on them earns."""
+
+    agents: str = ""
+    """Names of the agents to test, with commas between; default: the first five (our test agents)."""
+    trajectories: int = 200
+    """Trajectories of each agent, under a policy not seen in training, whose next 50 states are predicted."""
+    episodes: int = 20
+    """Episodes of each agent in which a planner acts on its simulator; 0: none."""
+    bound: bool = True
+    """Also plan on the true dynamics: what a perfect simulator would earn."""
+    unseen: int = 20
+    """Agents that are in no data, predicted from their covariates and from a few observed steps; 0: none."""
+    observed: int = 20
+    """Those steps."""
+    horizon: int = 0
+    """Steps that the planner looks ahead; 0: as the authors."""
+    candidates: int = 0
+    """Sequences of actions that it tries; 0: as the authors."""
+    seed: int = 0
+    """Draws starts, noise and unseen agents."""
+    json: str = ""
+    """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
+    plot: str = ""
+    """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
+
+
+def parse_settings(flags: list[str], show: bool) -> Settings:
+    """Settings from `evaluate`'s flags, checked."""
+    settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
+    at_least_zero = ("episodes", "unseen", "horizon", "candidates", "seed")
+    check(
+        settings,
+        positive=("trajectories", "observed"),
+        at_least_zero=at_least_zero,
+        may_be_empty=("agents", "json", "plot"),
+    )
+    return settings
+
+
+def stored_config(stored: dict) -> Config:
+    """The run's configuration from its config.json; its data need not be there any more."""
+    fields = {field.name for field in dataclasses.fields(Config)}
+    try:
+        config = Config(**{name: value for name, value in stored.items() if name in fields})
+        return check_config(dataclasses.replace(config, dataset="random"))
+    except TypeError as error:
+        raise UsageError(f"config.json: {error}") from None
+
+
+def title(name: str, settings: Settings) -> str:
+    """What the figure of the run `name` shows."""
+    return f"{name}: {settings.trajectories} trajectories and {settings.episodes} episodes of each agent"
+
+
+def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
+    """Rows `method, metric, mean, se, n, dataset` and, where they are about one, `agent`; a collective.
+
+    `median_r2` and `rmse` of predictions, `return` of planning, `factor_correlation` of each `covariate`,
+    `unseen_median_r2`. Episodes of planning are shared over ranks.
+    """
+    with comm.agree():
+        config = stored_config(stored)
+        family = family_of(config)
+        data = state["data"]
+        covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
+        chosen = chosen_agents(settings, list(data["names"]), stored["dataset"])
+        if family is None or not covariates:
+            raise UsageError(
+                f"{stored['dataset']}: tests need an environment, and its covariates in the log: neither the "
+                "predictions nor the plans of this run have anything true to be held against"
+            )
+        simulator = Simulator(**state["sizes"])
+        simulator.load_state_dict(state["simulator"])
+        policies = behaviour.load(family)
+    row = report.Rows(stored["dataset"], "pooled" if config.pooled else "persim")
+    tested = {name: values[chosen] for name, values in covariates.items()}
+    labels = report.labels(tested)
+    seed = int(stream(settings.seed, "evaluation").integers(2**62))
+
+    own = np.zeros_like(chosen) if config.pooled else chosen
+    test = prediction.draw_test(family, tested, policies.test, settings.trajectories, stream(seed, "acting"))
+    predicted = prediction.predict(simulator.at(own), test)
+    rows = row.predictions(labels, test, predicted, prediction.ceiling(family, test, predicted))
+
+    if settings.episodes:
+        planning = planner_settings(family, settings)
+        models = {"": (simulator, own)}
+        if settings.bound:
+            models["true_model"] = (TrueModel(family, tested), None)
+        for method, (model, numbers) in models.items():
+            played = control.play(family, tested, model, settings.episodes, seed, comm, planning, numbers)
+            rows += row.returns(method, labels, played)
+    if not config.pooled:
+        rows += row.factors(simulator, covariates)
+        if settings.unseen:
+            rows += unseen_agents(row, simulator, family, covariates, policies, settings, seed)
+    return rows
+
+
+def chosen_agents(settings: Settings, names: list[str], dataset: str) -> np.ndarray:
+    """Numbers of the agents to test."""
+    if not settings.agents:
+        return np.arange(min(5, len(names)))
+    wanted = [name.strip() for name in settings.agents.split(",")]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise UsageError(
+            f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it"
+        )
+    return np.array([names.index(name) for name in wanted])
+
+
+def planner_settings(family, settings: Settings) -> planner.Settings:
+    """The authors', but for what is given."""
+    given = {"horizon": settings.horizon, "num_candidates": settings.candidates}
+    changed = {name: value for name, value in given.items() if value}
+    if "num_candidates" in changed:
+        changed["num_elites"] = max(1, changed["num_candidates"] // 4)
+    return dataclasses.replace(planner.AUTHORS[family.name], **changed)
+
+
+def unseen_agents(row, simulator, family, covariates, policies, settings: Settings, seed: int) -> list[dict]:
+    """Rows on agents drawn anew, from their covariates and from random actions in their environment."""
+    rng = stream(seed, "tasks")
+    agents = family.sample(rng, settings.unseen)
+    seen = unseen.observe(family, agents, settings.observed, rng)
+    test = prediction.draw_test(
+        family, agents, policies.test, settings.trajectories, stream(seed, "acting", 1)
+    )
+    factors = {
+        "from_covariates": unseen.from_covariates(simulator, covariates, agents),
+        "from_steps": unseen.from_steps(simulator, *seen),
+    }
+    return [
+        row.unseen(method, test, prediction.predict(simulator.at(factor=factor), test))
+        for method, factor in factors.items()
+    ]

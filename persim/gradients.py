@@ -1,0 +1,117 @@
+"""Gradients of PerSim's loss, written out in NumPy, or by autograd where networks are deep.
+
+With one hidden layer a gradient step is so short that automatic differentiation would take half of the time.
+The tests hold the written gradients against PyTorch's.
+"""
+
+import numpy as np
+import torch
+
+threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
+
+def make_gradient(simulator, device: str):
+    """What computes the gradients of this simulator fastest."""
+    written = simulator.num_actions and len(simulator.state_net) == 2 and torch.device(device).type == "cpu"
+    return WrittenGradient(simulator) if written else AutogradGradient(simulator)
+
+
+class AutogradGradient:
+    """Writes gradients into the parameters' `grad`, by autograd."""
+
+    def __init__(self, simulator):
+        self.simulator = simulator
+
+    def __call__(self, state, target, agent, action, scale: float) -> np.ndarray:
+        """Gradients of `scale * sum(error**2)`; returns the squared errors summed over the batch, [M, d].
+
+        `state` [M, B, d] as it enters the simulator and `target` [M, B, d] are in its own units.
+        """
+        simulator = self.simulator
+        state = state * simulator.state_scale + simulator.state_mean
+        squares = (simulator(agent, state, action) - target).square().sum(1)
+        (scale * squares.sum()).backward()
+        return squares.detach().cpu().numpy()
+
+
+class WrittenGradient:
+    """The same for discrete actions and one hidden layer; arrays share the memory of the parameters.
+
+    Batches are the last axis: the few factors of a transition would make slow inner loops.
+    """
+
+    def __init__(self, simulator):
+        self.d, self.r = simulator.state_size, simulator.num_factors
+        first, last = simulator.state_net
+        (self.first, self.first_grad), (self.last, self.last_grad) = shared(first), shared(last)
+        self.tables = [
+            Table(simulator.agent, simulator.agent_bias),
+            Table(simulator.action, simulator.action_bias),
+        ]
+        self.limit = None
+        self.hidden = np.empty((0, 0, 0), np.float32)
+
+    def __call__(self, state, target, agent, action, scale: float) -> np.ndarray:
+        """Gradients of `scale * sum(error**2)`; see `AutogradGradient`. The present gradients are lost."""
+        M, B, d = state.shape
+        x = self.allocate(M, B)
+        x[:, :, :d] = state.numpy()
+        u, w = (table.forward(index) for table, index in zip(self.tables, (agent, action), strict=True))
+
+        np.matmul(self.first, x.transpose(0, 2, 1), out=self.hidden[:, :-1])
+        units = torch.from_numpy(self.hidden)[:, :-1].relu_()
+        v = np.matmul(self.last, self.hidden).reshape(M, d, self.r, B)
+        factor = u * w
+        error = (v * factor[:, None]).sum(2)
+        error -= target.numpy().transpose(0, 2, 1)
+        squares = np.einsum("mdb,mdb->md", error, error)
+        if self.limit is not None:
+            np.clip(error, -self.limit, self.limit, out=error)
+        error *= np.float32(2 * scale)
+
+        by_factor = (v * error[:, :, None]).sum(1)
+        by_v = np.multiply(error[:, :, None], factor[:, None], out=v).reshape(M, d * self.r, B)
+        np.matmul(by_v, self.hidden.transpose(0, 2, 1), out=self.last_grad)
+        np.matmul(self.last[:, :, :-1].transpose(0, 2, 1), by_v, out=self.back)
+        back = torch.from_numpy(self.back)
+        threshold_backward(back, units, 0, grad_input=back)
+        np.matmul(self.back, x, out=self.first_grad)
+        self.tables[0].backward(by_factor * w)
+        self.tables[1].backward(by_factor * u)
+        return squares
+
+    def allocate(self, M: int, B: int) -> np.ndarray:
+        """Arrays for a batch; a last unit that is always 1 brings the biases. Gives inputs [M, B, d + 1]."""
+        if self.hidden.shape[2] != B:
+            H = self.first.shape[1]
+            self.x, self.hidden = np.ones((M, B, self.d + 1), np.float32), np.ones((M, H + 1, B), np.float32)
+            self.back = np.empty((M, H, B), np.float32)
+        return self.x
+
+
+class Table:
+    """Factors looked up in rows and one bias; gradients are added up by row, never through one-hot rows."""
+
+    def __init__(self, table, bias):
+        (self.table, self.grad), (self.bias, self.bias_grad) = shared(table), shared(bias)
+        self.first_row = torch.arange(len(table))[:, None] * table.shape[1]
+
+    def forward(self, index) -> np.ndarray:
+        """Factors [M, r, B] of `index` [M, B]."""
+        M, n, r = self.table.shape
+        self.row = (index + self.first_row).view(-1)
+        factors = self.table.reshape(M * n, r).take(self.row.numpy(), axis=0).reshape(M, -1, r)
+        return np.add(factors, self.bias).transpose(0, 2, 1).copy()
+
+    def backward(self, error: np.ndarray) -> None:
+        """Gradients from those of the factors, `error` [M, r, B]."""
+        r = error.shape[1]
+        self.grad[:] = 0
+        by_row = torch.from_numpy(np.ascontiguousarray(error.transpose(0, 2, 1))).view(-1, r)
+        torch.from_numpy(self.grad).view(-1, r).index_add_(0, self.row, by_row)
+        np.sum(error.transpose(0, 2, 1), 1, keepdims=True, out=self.bias_grad)
+
+
+def shared(parameter) -> tuple[np.ndarray, np.ndarray]:
+    """Values and gradient of a parameter as NumPy arrays that share its memory."""
+    return parameter.detach().numpy(), parameter.grad.numpy()
