@@ -23,6 +23,7 @@ REQUIRED = {
     "mdp_n10_warm": 157.3,
     "caml_particle": -62.0,
     "rmdp_half_cheetah": 26.0,
+    "rmdp_hopper": 13.5,
     "rmdp_resource_k1": 72.9,
     "rmdp_resource_k2": 84.7,
     "rmdp_resource_k3": 87.9,
