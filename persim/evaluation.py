@@ -123,9 +123,7 @@ def chosen_agents(settings: Settings, names: list[str], dataset: str) -> np.ndar
     wanted = [name.strip() for name in settings.agents.split(",")]
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise UsageError(
-            f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it"
-        )
+        raise UsageError(f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it")
     return np.array([names.index(name) for name in wanted])
 
 

@@ -10,28 +10,30 @@ import torch
 threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-def make_gradient(simulator, device: str):
-    """What computes the gradients of this simulator fastest."""
-    written = simulator.num_actions and len(simulator.state_net) == 2 and torch.device(device).type == "cpu"
-    return WrittenGradient(simulator) if written else AutogradGradient(simulator)
+def make_gradient(simulator, limit=None):
+    """What computes the gradients of this simulator fastest, with errors beyond `limit` [d] clipped."""
+    written = simulator.num_actions and len(simulator.state_net) == 2 and simulator.noise.device.type == "cpu"
+    return (WrittenGradient if written else AutogradGradient)(simulator, limit)
 
 
 class AutogradGradient:
     """Writes gradients into the parameters' `grad`, by autograd."""
 
-    def __init__(self, simulator):
-        self.simulator = simulator
+    def __init__(self, simulator, limit=None):
+        self.simulator, self.limit = simulator, limit
 
     def __call__(self, state, target, agent, action, scale: float) -> np.ndarray:
         """Gradients of `scale * sum(error**2)`; returns the squared errors summed over the batch, [M, d].
 
-        `state` [M, B, d] as it enters the simulator and `target` [M, B, d] are in its own units.
+        `state` [M, B, d] as it enters the simulator and `target` [M, B, d] are in its own units. What an
+        error exceeds `limit` [d] by counts linearly, as if its square had become its tangent (Huber).
         """
         simulator = self.simulator
         state = state * simulator.state_scale + simulator.state_mean
-        squares = (simulator(agent, state, action) - target).square().sum(1)
-        (scale * squares.sum()).backward()
-        return squares.detach().cpu().numpy()
+        error = simulator(agent, state, action) - target
+        within = error if self.limit is None else error.detach().clamp(-self.limit, self.limit)
+        (scale * (within * (2 * error - within)).sum()).backward()
+        return error.detach().square().sum(1).cpu().numpy()
 
 
 class WrittenGradient:
@@ -40,7 +42,8 @@ class WrittenGradient:
     Batches are the last axis: the few factors of a transition would make slow inner loops.
     """
 
-    def __init__(self, simulator):
+    def __init__(self, simulator, limit=None):
+        self.limit = None if limit is None else limit.numpy()[:, None]
         self.d, self.r = simulator.state_size, simulator.num_factors
         first, last = simulator.state_net
         (self.first, self.first_grad), (self.last, self.last_grad) = shared(first), shared(last)
@@ -48,7 +51,6 @@ class WrittenGradient:
             Table(simulator.agent, simulator.agent_bias),
             Table(simulator.action, simulator.action_bias),
         ]
-        self.limit = None
         self.hidden = np.empty((0, 0, 0), np.float32)
 
     def __call__(self, state, target, agent, action, scale: float) -> np.ndarray:

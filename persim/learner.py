@@ -22,6 +22,7 @@ from mpi_utils.sync import FlatGradients
 from persim.batches import Batches
 from persim.data import family_of, load
 from persim.gradients import make_gradient
+from persim.posterior import Steps, settle
 from persim.simulator import Simulator
 
 LAST_LEARNING_RATE = 1e-3  # of the cosine, as a part of the first
@@ -53,7 +54,7 @@ class Learner:
         self.gradients = FlatGradients(comm, [flat])
         share_gradient(flat, parameters)
         self.optimiser = make_adamw([flat], config.learning_rate, eps=1e-8)
-        self.gradient = make_gradient(self.simulator, config.device)
+        self.gradient = make_gradient(self.simulator, error_limit(config, self.simulator, data))
 
     def train_iteration(self, i: int) -> dict[str, float]:
         """The iteration's gradient steps; returns the metrics of all ranks together."""
@@ -66,6 +67,8 @@ class Learner:
                 squares += self.gradient(*batch, 1 / (batches.size * simulator.state_size))
             self.gradients.sum()
             self.optimiser.step()
+        if self.config.settle and i + 1 == self.config.max_iters:
+            self.settle()
         squares = self.comm.allreduce_(squares).mean(0) / (batches.steps * batches.size)
 
         error = np.sqrt(squares) * simulator.target_scale.cpu().numpy()
@@ -87,6 +90,18 @@ class Learner:
             return config.learning_rate * 0.5 ** (int(done >= 0.5) + int(done >= 1))
         falling = 0.5 * (1 + math.cos(math.pi * done))
         return config.learning_rate * (LAST_LEARNING_RATE + (1 - LAST_LEARNING_RATE) * falling)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Fit the factors of all agents anew; rank 0 does it for all."""
+        self.measure_noise()
+        table = self.simulator.agent
+        if self.comm.is_root:
+            data, agent = self.data, self.batches.agent
+            steps = Steps(agent, table.shape[1], data.state, data.action, data.next_state)
+            table.copy_(torch.from_numpy(settle(self.simulator, steps)) - self.simulator.agent_bias.cpu())
+        message = self.comm.bcast_(table.detach().cpu().contiguous())
+        table.copy_(message)
 
     @torch.no_grad()
     def measure_noise(self) -> None:
@@ -146,15 +161,20 @@ def make_simulator(config, data, family) -> Simulator:
         () if data.discrete else (config.action_features,) * config.action_layers,
     )
     simulator.draw([stream(config.seed, "weights", member) for member in range(config.num_models)])
-    spread = (data.next_state.astype(np.float64) - data.state).std(0)
-    if config.normalise == "full":
+    if config.normalise:
+        spread = (data.next_state.astype(np.float64) - data.state).std(0)
         simulator.state_mean.copy_(torch.from_numpy(data.state.mean(0, np.float64)))
         simulator.state_scale.copy_(torch.from_numpy(positive(data.state.std(0, np.float64))))
         simulator.target_scale.copy_(torch.from_numpy(positive(spread)))
-    if config.normalise == "root":
-        spread = positive(spread)
-        simulator.target_scale.copy_(torch.from_numpy(np.sqrt(spread / spread.max())))
     return simulator
+
+
+def error_limit(config, simulator, data) -> torch.Tensor | None:
+    """From where on errors [d] count linearly, in the simulator's units; None for never."""
+    if not config.error_clip:
+        return None
+    spread = positive((data.next_state.astype(np.float64) - data.state).std(0))
+    return torch.from_numpy(config.error_clip * spread).float().to(config.device) / simulator.target_scale
 
 
 def positive(spread: np.ndarray) -> np.ndarray:

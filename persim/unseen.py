@@ -4,9 +4,11 @@ import numpy as np
 import torch
 
 from persim.behaviour import random_policy
+from persim.posterior import Steps, evidence, posterior, prior_of
 from persim.trajectories import trajectories
 
 LARGEST_DEGREE = 8
+ROUNDS = 5  # of weighing steps by their errors
 
 
 def observe(family, agents, num_steps: int, rng) -> tuple[np.ndarray, ...]:
@@ -20,36 +22,18 @@ def observe(family, agents, num_steps: int, rng) -> tuple[np.ndarray, ...]:
 def from_steps(simulator, state, action, next_state, counts=None) -> torch.Tensor:
     """Factors [M, K, r] of K agents from T steps of each: states [K, T, d], actions [K, T] or [K, T, a].
 
-    The model is linear in the factor, so this is the mean of its posterior, exactly: the prior is normal with
-    the mean and covariance of the learned factors, errors are normal with the simulator's `noise`. Steps
-    where `counts` [K, T] is False are left out. With no step it is the mean agent.
+    The model is linear in the factor, so this is the mean of a posterior whose prior is normal with the mean
+    and covariance of the learned factors. Steps where `counts` [K, T] is False are left out. Without any it
+    is the mean agent.
     """
-    (K, T, d), (M, r) = state.shape, (simulator.num_models, simulator.num_factors)
-    flat = torch.as_tensor(state, dtype=torch.float32).reshape(1, K * T, d).expand(M, -1, -1)
-    taken = torch.as_tensor(action).reshape(1, K * T, *action.shape[2:]).expand(M, *[-1] * (action.ndim - 1))
-    device = simulator.noise.device
-    v, w = simulator.state_factors(flat.to(device)), simulator.action_factors(taken.to(device))
-    noise, scale = (buffer.double().cpu().numpy() for buffer in (simulator.noise, simulator.target_scale))
-    design = (v * w[:, :, None]).double().cpu().numpy().reshape(M, K, T, d, r) / noise[:, None]
-    change = (np.asarray(next_state, np.float64) - state) / scale / noise
-    if counts is not None:
-        design, change = design * counts[:, :, None, None], change * counts[:, :, None]
-    design, change = design.reshape(M, K, T * d, r), change.reshape(K, T * d)
-
-    learned = simulator.factors().double().cpu().numpy()  # [M, n, r]
-    mean = learned.mean(1, keepdims=True)
-    # root @ root.T is the covariance: rows of the design and of the identity are then one least squares
-    # problem, whose solution by QR keeps the digits that normal equations would lose.
-    value, direction = np.linalg.eigh(
-        np.einsum("mni,mnj->mij", learned - mean, learned - mean) / learned.shape[1]
-    )
-    root = direction * np.sqrt(value.clip(0))[:, None]
-    rest = change - (design @ mean[..., None])[..., 0]
-    whitened = np.concatenate([design @ root[:, None], np.broadcast_to(np.eye(r), (M, K, r, r))], axis=2)
-    wanted = np.concatenate([rest, np.zeros((M, K, r))], axis=2)
-    q, triangle = np.linalg.qr(whitened)
-    solution = np.linalg.solve(triangle, q.swapaxes(2, 3) @ wanted[..., None])
-    return torch.from_numpy((mean[..., None] + root[:, None] @ solution)[..., 0].astype(np.float32))
+    if counts is None:
+        counts = np.ones(state.shape[:2], bool)
+    agent, _ = counts.nonzero()
+    steps = Steps(agent, len(state), *(np.asarray(array)[counts] for array in (state, action, next_state)))
+    factor, mean, covariance = None, *prior_of(simulator)
+    for _ in range(ROUNDS):
+        factor, _ = posterior(*evidence(simulator, steps, factor), mean, covariance)
+    return torch.from_numpy(factor.astype(np.float32))
 
 
 @torch.no_grad()

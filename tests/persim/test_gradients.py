@@ -17,17 +17,33 @@ def with_gradients(num_actions=3, **sizes):
     return simulator
 
 
+def test_errors_count_by_their_square_up_to_the_limit_and_by_their_size_beyond():
+    simulator = with_gradients(state_layers=(16,))
+    batch = torch.zeros(3, 1, 2), torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 1, dtype=torch.long)
+    predicted = simulator(batch[1], simulator.state_mean.expand(3, 1, 2), batch[2]).detach()
+    bias, limit = simulator.state_net[1], torch.tensor([0.5, 2.0])
+    slopes = {}
+    for error in (0.1, 0.5, 3.0):
+        bias.grad.zero_()
+        AutogradGradient(simulator, limit)(batch[0], predicted - error, *batch[1:], 1.0)
+        slopes[error] = bias.grad[:, :, -1].reshape(3, 2, 4).clone()
+    torch.testing.assert_close(slopes[0.5], 5 * slopes[0.1], rtol=1e-4, atol=1e-6)
+    expected = torch.stack([slopes[0.5][:, 0], slopes[0.5][:, 1] * 4], dim=1)
+    torch.testing.assert_close(slopes[3.0], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("B", [1, 40])
-def test_written_gradients_equal_autograd(B):
+@pytest.mark.parametrize("limit", [None, torch.tensor([0.3, 1.0])], ids=["squares", "clipped"])
+def test_written_gradients_equal_autograd(B, limit):
     simulator = with_gradients(state_layers=(16,))
     g = torch.Generator().manual_seed(1)
     state, target = torch.randn(3, B, 2, generator=g), torch.randn(3, B, 2, generator=g)
     agent = torch.randint(4, (3, B), generator=g)  # agent 4 is in no batch; others come many times
     action = torch.randint(3, (3, B), generator=g)
-    squares = AutogradGradient(simulator)(state, target, agent, action, 0.3)
+    squares = AutogradGradient(simulator, limit)(state, target, agent, action, 0.3)
     expected = [p.grad.clone() for p in simulator.parameters()]
 
-    gradient = make_gradient(simulator, "cpu")
+    gradient = make_gradient(simulator, limit)
     assert isinstance(gradient, WrittenGradient)
     for _ in range(2):  # must overwrite, not add to
         written = gradient(state, target, agent, action, 0.3)
@@ -39,6 +55,6 @@ def test_written_gradients_equal_autograd(B):
 
 
 def test_other_networks_take_autograd():
-    assert isinstance(make_gradient(with_gradients(state_layers=(8, 8)), "cpu"), AutogradGradient)
+    assert isinstance(make_gradient(with_gradients(state_layers=(8, 8))), AutogradGradient)
     continuous = with_gradients(0, action_size=2, action_layers=(4,))
-    assert isinstance(make_gradient(continuous, "cpu"), AutogradGradient)
+    assert isinstance(make_gradient(continuous), AutogradGradient)

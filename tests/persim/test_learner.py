@@ -18,7 +18,7 @@ from tests.launch import mpirun
 TINY = check_config(
     Config(num_agents=6, num_models=2, state_features=8, max_iters=6, num_minibatches=5, batch_size=37)
 )
-POLES = dataclasses.replace(TINY, environment="cart_pole", num_minibatches=0, normalise="root")
+POLES = dataclasses.replace(TINY, environment="cart_pole", num_minibatches=0, normalise=False)
 
 
 def trained(config, iterations, comm=None):
@@ -134,7 +134,8 @@ def test_schedules():
 
 def test_recipes_and_networks_of_the_environments():
     paper = check_config(Config(environment="cart_pole", recipe="paper"))
-    assert (paper.batch_size, paper.max_iters, paper.num_factors, paper.normalise) == (64, 300, 5, "none")
+    assert (paper.batch_size, paper.max_iters, paper.num_factors, paper.error_clip) == (64, 300, 5, 0)
+    assert not (paper.normalise or paper.settle)
     assert paper.num_minibatches == 0 and paper.learning_rate == 1e-3 and paper.schedule == "steps"
     cheetah = check_config(Config(environment="half_cheetah", num_factors=7))
     assert (cheetah.num_factors, cheetah.state_layers, cheetah.action_layers) == (7, 4, 2)
@@ -180,7 +181,8 @@ from tests.persim.test_learner import POLES, TINY, Learner, flat, same, trained
 three = world()
 two = Comm(three.mpi.Split(three.rank // 2))  # and one rank alone
 fewer_rows = dataclasses.replace(TINY, batch_size=2)
-for config in (TINY, POLES, fewer_rows):
+settled = dataclasses.replace(TINY, max_iters=4)
+for config in (TINY, POLES, fewer_rows, settled):
     alone = dict(flat(trained(config, 4).state_dict()))
     for comm in (two, three):
         together, other = trained(config, 3, comm), Learner(config, comm)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from persim.posterior import Steps, settle
 from persim.unseen import from_covariates, from_steps
 from tests.persim.test_simulator import drawn
 
@@ -66,3 +67,29 @@ def test_factors_follow_from_covariates():
     few = {name: values[:4] for name, values in known.items()}
     simulator = drawn(num_agents=4)
     assert from_covariates(simulator, few, new).isfinite().all()
+
+
+def test_settling_follows_the_other_agents_where_own_steps_leave_a_factor_open():
+    """Factors lie on a line; agent 0 took one action only, which tells but one direction of its factor."""
+    simulator, g = drawn(num_models=1, num_agents=40), torch.Generator().manual_seed(5)
+    where = torch.randn(40, generator=g)
+    where[0] = 1.5
+    factor = torch.tensor([1.0, 0.5, -1.0]) + where[:, None] * torch.tensor([0.7, -1.0, 0.4])
+    state, action, following = steps_of(simulator, factor, 30)
+    with torch.no_grad():
+        simulator.action[:, 1] = torch.tensor([1.0, 0.0, 0.0]) - simulator.action_bias[:, 0]
+    state[0], action[0] = state[1], 1
+    one = simulator.at(factor=factor[None, :1])
+    following[0] = one.step(torch.from_numpy(state[0])[None, None], torch.ones(1, 30, dtype=torch.long))[0, 0]
+    state[1:], action[1:], following[1:] = steps_of(simulator, factor[1:], 30)
+    simulator.noise[:] = 1e-5
+    with torch.no_grad():
+        simulator.agent.copy_(factor - simulator.agent_bias)
+        simulator.agent[0, 0, 1:] += torch.tensor([3.0, -3.0])  # what its own steps cannot tell
+    rows = np.repeat(np.arange(40), 30)
+    steps = Steps(rows, 40, *(array.reshape(1200, *array.shape[2:]) for array in (state, action, following)))
+    found = settle(simulator, steps)
+    assert (simulator.factors()[0, 0] - factor[0]).abs().max() > 2
+    np.testing.assert_allclose(found[0], factor, atol=0.02)
+    steps.next_state[5::30] += 50.0  # each agent once runs against a wall
+    np.testing.assert_allclose(settle(simulator, steps)[0], factor, atol=0.1)
