@@ -17,43 +17,47 @@ class Steps:
         self.agent, self.num_agents, self.action = np.asarray(agent), num_agents, np.asarray(action)
         self.state, self.next_state = np.asarray(state, np.float32), np.asarray(next_state, np.float32)
 
+    def designs(self, simulator):
+        """Rows in pieces: agents [B], what times a factor is a change [M, B, d, r], and the changes [B, d].
+
+        Changes are in deviations, of SHARED_ERRORS times the simulator's `noise`.
+        """
+        noise, scale = (buffer.double().cpu() for buffer in (simulator.noise, simulator.target_scale))
+        unit, M, device = SHARED_ERRORS * noise, simulator.num_models, simulator.noise.device
+        for first in range(0, len(self.agent), ROWS):
+            arrays = (self.agent, self.state, self.action, self.next_state)
+            agent, state, action, following = (torch.from_numpy(a[first : first + ROWS]) for a in arrays)
+            v = simulator.state_factors(state.to(device).expand(M, *state.shape)).double().cpu()
+            w = simulator.action_factors(action.to(device).expand(M, *action.shape)).double().cpu()
+            yield agent, v * w[:, :, None] / unit[:, None], (following.double() - state) / scale / unit
+
 
 @torch.no_grad()
-def evidence(simulator, steps: Steps, factor=None) -> tuple[np.ndarray, np.ndarray]:
-    """What the steps say about the factors: precision [M, K, r, r] and precision times mean [M, K, r].
+def evidence(simulator, steps: Steps, factor=None, deviation=1.0):
+    """What the steps say about the factors: precision [M, K, r, r], and that times the mean [M, K, r].
 
-    Errors are normal, of SHARED_ERRORS times the simulator's `noise`; those that are beyond three deviations
-    at `factor` [M, K, r], if given, weigh less (Huber's weights).
+    Errors at `factor` [M, K, r], if given, beyond three times `deviation` [M, K] weigh less (Huber's
+    weights). The third result [M, K] is what the deviation should have been, at least 1: it is larger where
+    an agent is in states that the simulator does not know.
     """
     M, K, r = simulator.num_models, steps.num_agents, simulator.num_factors
-    precision, moment = (
-        torch.zeros(M * K, r * r, dtype=torch.float64),
-        torch.zeros(M * K, r, dtype=torch.float64),
-    )
-    noise, scale = (buffer.double().cpu() for buffer in (simulator.noise, simulator.target_scale))
-    noise = SHARED_ERRORS * noise
-    device = simulator.noise.device
-    for first in range(0, len(steps.agent), ROWS):
-        own = slice(first, first + ROWS)
-        agent, state, action, following = (
-            torch.from_numpy(array[own])
-            for array in (steps.agent, steps.state, steps.action, steps.next_state)
-        )
-        v, w = (
-            encoder(value.to(device).expand(M, *value.shape)).double().cpu()
-            for encoder, value in ((simulator.state_factors, state), (simulator.action_factors, action))
-        )
-        design = v * w[:, :, None] / noise[:, None]  # [M, B, d, r]
-        change = ((following.double() - state) / scale / noise).expand(M, -1, -1)
+    precision, moment = torch.zeros(M * K, r * r).double(), torch.zeros(M * K, r).double()
+    squares, count = torch.zeros(M * K).double(), np.bincount(steps.agent, minlength=K).clip(1)
+    deviation = torch.as_tensor(np.broadcast_to(deviation, (M, K)).copy())
+    for agent, design, change in steps.designs(simulator):
+        design = design / deviation[:, agent, None, None]
+        change = change / deviation[:, agent, None]
+        row = (torch.arange(M)[:, None] * K + agent).view(-1)
         if factor is not None:
-            error = (design @ torch.as_tensor(factor)[:, agent, :, None].double())[..., 0] - change
+            error = (design @ torch.from_numpy(factor)[:, agent, :, None])[..., 0] - change
+            squares.index_add_(0, row, error.clamp(-OUTLIER, OUTLIER).square().mean(2).view(-1))
             weight = (OUTLIER / error.abs().clamp_min(OUTLIER)).sqrt()
             design, change = design * weight[..., None], change * weight
-        row = (torch.arange(M)[:, None] * K + agent).view(-1)
         transposed = design.transpose(2, 3)
         precision.index_add_(0, row, (transposed @ design).flatten(0, 1).flatten(1))
         moment.index_add_(0, row, (transposed @ change[..., None])[..., 0].flatten(0, 1))
-    return precision.view(M, K, r, r).numpy(), moment.view(M, K, r).numpy()
+    wider = deviation.numpy() * np.sqrt(squares.view(M, K).numpy() / count)
+    return precision.view(M, K, r, r).numpy(), moment.view(M, K, r).numpy(), wider.clip(1)
 
 
 def posterior(precision, moment, mean, covariance) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +80,7 @@ def prior_of(simulator) -> tuple[np.ndarray, np.ndarray]:
     return learned.mean(1), apart.swapaxes(1, 2) @ apart / learned.shape[1]
 
 
-def settle(simulator, steps: Steps, rounds: int = 3, repeats: int = 30) -> np.ndarray:
+def settle(simulator, steps: Steps, rounds: int = 4, repeats: int = 30) -> np.ndarray:
     """Factors [M, n, r] of all agents, each from its own steps and from what agents are like.
 
     A trajectory may leave a direction of its agent's factor open, as when a policy took one action only, and
@@ -84,9 +88,9 @@ def settle(simulator, steps: Steps, rounds: int = 3, repeats: int = 30) -> np.nd
     factors are fitted together with them, by expectation maximisation.
     """
     mean, covariance = prior_of(simulator)
-    factor = simulator.factors().detach().double().cpu().numpy()
+    factor, deviation = simulator.factors().detach().double().cpu().numpy(), 1.0
     for _ in range(rounds):
-        precision, moment = evidence(simulator, steps, factor)
+        precision, moment, deviation = evidence(simulator, steps, factor, deviation)
         for _ in range(repeats):
             factor, spread = posterior(precision, moment, mean, covariance)
             mean = factor.mean(1)

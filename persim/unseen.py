@@ -8,7 +8,7 @@ from persim.posterior import Steps, evidence, posterior, prior_of
 from persim.trajectories import trajectories
 
 LARGEST_DEGREE = 8
-ROUNDS = 5  # of weighing steps by their errors
+ROUNDS = 10  # of weighing steps by their errors
 
 
 def observe(family, agents, num_steps: int, rng) -> tuple[np.ndarray, ...]:
@@ -30,9 +30,10 @@ def from_steps(simulator, state, action, next_state, counts=None) -> torch.Tenso
         counts = np.ones(state.shape[:2], bool)
     agent, _ = counts.nonzero()
     steps = Steps(agent, len(state), *(np.asarray(array)[counts] for array in (state, action, next_state)))
-    factor, mean, covariance = None, *prior_of(simulator)
+    (mean, covariance), factor, deviation = prior_of(simulator), None, 1.0
     for _ in range(ROUNDS):
-        factor, _ = posterior(*evidence(simulator, steps, factor), mean, covariance)
+        precision, moment, deviation = evidence(simulator, steps, factor, deviation)
+        factor, _ = posterior(precision, moment, mean, covariance)
     return torch.from_numpy(factor.astype(np.float32))
 
 

@@ -13,8 +13,9 @@ FLAGS = {
     "rl2": "--instances 1000 --opponents none --seed 11",
     "rmdp": "--episodes 5 --seed 11",
     "caml": "--opponents none --study False --seed 11",
+    "persim": "--episodes 0 --unseen 0 --seed 11",
 }
-METRIC = {"rl2": "return", "rmdp": "social_welfare", "caml": "return"}
+METRIC = {"rl2": "return", "rmdp": "social_welfare", "caml": "return", "persim": "median_r2"}
 # What each was trained to reach; three standard errors are allowed for the draw.
 REQUIRED = {
     "bandit_n10_k5": 6.6,
@@ -22,6 +23,8 @@ REQUIRED = {
     "mdp_n10": 157.3,
     "mdp_n10_warm": 157.3,
     "caml_particle": -62.0,
+    "persim_mountain_car_random": 0.99,
+    "persim_cart_pole_pure": 0.97,
     "rmdp_half_cheetah": 26.0,
     "rmdp_hopper": 13.5,
     "rmdp_resource_k1": 72.9,
