@@ -69,7 +69,7 @@ def test_two_ranks_agree_with_one(tmp_path):
         "def main(comm):\n"
         "    few = Settings(horizon=8, num_candidates=20)\n"
         "    returns = true_play('cart_pole', 3, [0, 4], settings=few, comm=comm, max_episode_len=30)\n"
-        "    print(comm.rank, returns.ravel().tolist())\n"
+        "    print(returns.ravel().tolist())\n"
         "guard(main)\n"
     )
     result = mpirun(2, program)
@@ -77,5 +77,4 @@ def test_two_ranks_agree_with_one(tmp_path):
         "cart_pole", 3, [0, 4], settings=Settings(horizon=8, num_candidates=20), max_episode_len=30
     )
     assert result.code == 0, result.output
-    for rank in range(2):
-        assert f"{rank} {whole.ravel().tolist()}" in result.output
+    assert result.output.count(str(whole.ravel().tolist())) == 2  # lines of two ranks may be mixed
