@@ -39,17 +39,22 @@ def one_hot(policy_of: np.ndarray, num_policies: int) -> np.ndarray:
     return (np.arange(num_policies)[:, None] == policy_of).astype(np.float32)
 
 
-def expectation_step(utility: np.ndarray, policy_of: np.ndarray, comm, first: int = 0) -> np.ndarray:
+def expectation_step(
+    utility: np.ndarray, policy_of: np.ndarray, comm, first: int = 0, may_empty: bool = False
+) -> np.ndarray:
     """The E-step: each agent moves to the policy that serves it best, and no policy is left empty.
 
     `utility [k, n]` are returns of this rank's agents under each policy, `policy_of [n]` their present
     policies, `first` the number of the rank's first agent. A policy that would lose all its agents keeps the
-    one that gains least by leaving. Nobody ever moves to a policy that is worse for it. A collective.
+    one that gains least by leaving, unless it `may_empty`. Nobody ever moves to a policy that is worse for
+    it. A collective.
     """
     num_policies, num_agents = utility.shape
     columns = np.arange(num_agents)
     best = utility.argmax(axis=0)
     best = np.where(utility[best, columns] > utility[policy_of, columns], best, policy_of)
+    if may_empty:
+        return best
     gain = utility[best, columns] - utility[policy_of, columns]
 
     # The member of each policy that gains least by leaving, of all ranks: (gain, agent, where it would go).

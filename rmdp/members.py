@@ -66,7 +66,8 @@ class Members:
         if config.algorithm == "em" and i + 1 >= config.warm_start_iters:
             self.logits = None
             better = utility if soft is None else soft.detach().numpy()
-            self.policy_of = expectation_step(better, before, self.comm, self.own.slice.start)
+            last = i + 1 == config.max_iters  # an empty policy cannot learn, but that is over now
+            self.policy_of = expectation_step(better, before, self.comm, self.own.slice.start, last)
         if config.algorithm == "cluster" and i + 1 == config.max_iters // 2:
             self.policy_of = self.cluster(outcome)
         if before is None or soft is not None:

@@ -44,6 +44,7 @@ def test_the_member_that_gains_least_by_leaving_stays_so_that_no_policy_is_empty
     # All want policy 0. Of policy 1's members agent 2 gains least (1), of policy 2's the only one, agent 3.
     utility = np.array([[9.0, 9, 9, 9], [0, 0, 8, 0], [0, 0, 0, 1]])
     assert expectation_step(utility, np.array([0, 1, 1, 2]), Comm()).tolist() == [0, 0, 1, 2]
+    assert expectation_step(utility, np.array([0, 1, 1, 2]), Comm(), may_empty=True).tolist() == [0] * 4
 
 
 def test_keeping_a_member_may_empty_another_policy_which_then_keeps_its_own():
