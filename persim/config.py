@@ -106,8 +106,11 @@ class Config:
         return self.max_iters
 
 
-def check_config(config: Config) -> Config:
-    """Refuse settings that cannot work, each with one line; return them with every None filled in."""
+def check_config(config: Config, with_data: bool = True) -> Config:
+    """Refuse settings that cannot work, each with one line; return them with every None filled in.
+
+    `with_data` is False for a stored run, whose data need not be there any more.
+    """
     defaults = NETWORKS[config.environment] | RECIPES[config.recipe][config.environment]
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     config = dataclasses.replace(config, **missing)
@@ -120,6 +123,13 @@ def check_config(config: Config) -> Config:
         at_least_zero=("action_layers", "num_minibatches", "error_clip", "seed"),
     )
     check_run_name(config)
+    if with_data:
+        check_dataset(config)
+    return config
+
+
+def check_dataset(config: Config) -> None:
+    """Refuse data that cannot be had, or that are too few."""
     if config.dataset not in DATASETS:
         if not Path(config.dataset).exists():
             raise UsageError(
@@ -132,4 +142,3 @@ def check_config(config: Config) -> Config:
             f"--num_factors {config.num_factors}: more factors than the {config.num_agents} agents "
             "(--num_agents); choose fewer"
         )
-    return config

@@ -6,7 +6,7 @@ import numpy as np
 
 from common.config import UsageError, check, parse_flags
 from mpi_utils.seeding import stream
-from persim import behaviour, control, figures, planner, prediction, report, unseen
+from persim import behaviour, control, figures, held_out, planner, prediction, report, unseen
 from persim.config import Config, check_config
 from persim.data import family_of
 from persim.simulator import Simulator
@@ -35,6 +35,9 @@ class Settings:
     """Steps that the planner looks ahead; 0: as the authors."""
     candidates: int = 0
     """Sequences of actions that it tries; 0: as the authors."""
+    log: str = ""
+    """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the
+    next 51 states from each window's first on) and of others (factors from their first steps)."""
     seed: int = 0
     """Draws starts, noise and unseen agents."""
     json: str = ""
@@ -51,17 +54,17 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
         settings,
         positive=("trajectories", "observed"),
         at_least_zero=at_least_zero,
-        may_be_empty=("agents", "json", "plot"),
+        may_be_empty=("agents", "log", "json", "plot"),
     )
     return settings
 
 
 def stored_config(stored: dict) -> Config:
-    """The run's configuration from its config.json; its data need not be there any more."""
+    """The run's configuration from its config.json."""
     fields = {field.name for field in dataclasses.fields(Config)}
     try:
         config = Config(**{name: value for name, value in stored.items() if name in fields})
-        return check_config(dataclasses.replace(config, dataset="random"))
+        return check_config(config, with_data=False)
     except TypeError as error:
         raise UsageError(f"config.json: {error}") from None
 
@@ -79,17 +82,20 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
     """
     with comm.agree():
         config = stored_config(stored)
+        simulator = Simulator(**state["sizes"])
+        simulator.load_state_dict(state["simulator"])
+        if settings.log:
+            return held_out.evaluate(settings.log, state["data"], simulator, config.pooled, settings)
         family = family_of(config)
         data = state["data"]
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
         chosen = chosen_agents(settings, list(data["names"]), stored["dataset"])
         if family is None or not covariates:
             raise UsageError(
-                f"{stored['dataset']}: tests need an environment, and its covariates in the log: neither the "
-                "predictions nor the plans of this run have anything true to be held against"
+                f"{stored['dataset']}: tests need an environment, and its covariates in the log: neither "
+                "the predictions nor the plans of this run have anything true to be held against; give --log "
+                "with steps that it was not trained on"
             )
-        simulator = Simulator(**state["sizes"])
-        simulator.load_state_dict(state["simulator"])
         policies = behaviour.load(family)
     row = report.Rows(stored["dataset"], "pooled" if config.pooled else "persim")
     tested = {name: values[chosen] for name, values in covariates.items()}

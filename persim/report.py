@@ -5,7 +5,8 @@ from scipy.stats import spearmanr
 
 from persim import prediction
 
-PATHS = 3  # drawn for each agent
+PATHS, PANELS = 3, 5  # drawn for each agent, and agents drawn
+SHOWN = 25  # agents in the printed table
 
 
 def labels(parameters) -> list[str]:
@@ -29,10 +30,12 @@ class Rows:
         se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
         return head | {"mean": mean, "se": se, "n": n, "dataset": self.dataset} | columns
 
-    def predictions(self, labels, test, predicted, ceiling) -> list[dict]:
-        """Rows on the simulators, on the ceiling that their first step leaves, and on a constant."""
+    def predictions(self, labels, test, predicted, ceiling=None) -> list[dict]:
+        """Rows on the simulators, on the ceiling that their first step leaves if given, and on a constant."""
         rows, medians = [], []
-        found = {"": prediction.score(test, predicted), "ceiling": prediction.score(test, ceiling)}
+        found = {"": prediction.score(test, predicted)}
+        if ceiling is not None:
+            found["ceiling"] = prediction.score(test, ceiling)
         found["mean"] = prediction.score(test, prediction.constant(test))
         for method, (rmse, r2) in found.items():
             for a, label in enumerate(labels):
@@ -41,7 +44,7 @@ class Rows:
                 rows.append(self.row("median_r2", median, method, agent=label, trajectories=len(fit)))
                 rows.append(self.row("rmse", error, method, agent=label))
                 medians += [] if method else [median]
-        for a, label in enumerate(labels):
+        for a, label in enumerate(labels[:PANELS]):
             lengths = test.counts[a, :PATHS].sum(1)
             true, own = (
                 [path[:n].tolist() for path, n in zip(paths[a], lengths, strict=False)]
@@ -84,21 +87,25 @@ def linear_readout(factors, values):
 
 
 def show(rows: list[dict]) -> None:
-    """Print a table of the agents and one of what is about all of them."""
-    columns = [("median_r2", m) for m in ("", "ceiling")] + [
-        ("rmse", ""),
-        ("return", ""),
-        ("return", "true_model"),
-    ]
-    own = rows[0]["method"]
-    found = {(r["metric"], r["method"] if r["method"] != own else "", r.get("agent")): r for r in rows}
-    heads = ["median R2", "ceiling", "RMSE", "return", "true model"]
-    print(f"{rows[0]['dataset']}, {own}")
-    print(f"{'agent':16s}" + "".join(f"{head:>13s}" for head in heads))
-    for agent in dict.fromkeys(r["agent"] for r in rows if "agent" in r):
-        cells = [found.get((*column, agent), {}).get("mean") for column in columns]
-        print(f"{agent:16s}" + "".join(f"{'-':>13s}" if c is None else f"{c:13.4g}" for c in cells))
+    """Print a table of the agents for each kind of simulators, and what is about all of them."""
+    for method in [r["method"] for r in rows if r["metric"] == "median_r2" and "agent" not in r]:
+        show_agents(rows, method)
     for r in rows:
         if r["metric"] in ("factor_correlation", "unseen_median_r2"):
             what = r.get("covariate") or f"{r['method'].replace('_', ' ')}, worst agent {r['lowest']:.3f}"
             print(f"{r['metric'].replace('_', ' ')} ({what}): {r['mean']:.3f}")
+
+
+def show_agents(rows: list[dict], own: str) -> None:
+    """Print a line for each agent that the method `own` was tested on."""
+    columns = {"median R2": ("median_r2", own), "ceiling": ("median_r2", "ceiling"), "RMSE": ("rmse", own)}
+    columns |= {"return": ("return", own), "true model": ("return", "true_model")}
+    found = {(r["metric"], r["method"], r.get("agent")): r["mean"] for r in rows}
+    agents = [r["agent"] for r in rows if (r["metric"], r["method"]) == ("median_r2", own) and "agent" in r]
+    print(f"{rows[0]['dataset']}, {own}")
+    print(f"{'agent':16s}" + "".join(f"{head:>13s}" for head in columns))
+    for agent in agents[:SHOWN]:
+        cells = [found.get((*column, agent)) for column in columns.values()]
+        print(f"{agent:16s}" + "".join(f"{'-':>13s}" if c is None else f"{c:13.4g}" for c in cells))
+    if len(agents) > SHOWN:
+        print(f"and {len(agents) - SHOWN} more, in the rows")
