@@ -32,7 +32,7 @@ REQUIRED = {
     "rmdp_resource_k3": 87.9,
     "rmdp_resource_k5": 89.7,
     "rmdp_resource_k10": 90.9,
-    "rmdp_resource_k25": 91.5,
+    "rmdp_resource_k25": 92.2,
 }
 
 
