@@ -9,6 +9,7 @@ from caml.adapt import make_optimiser, update
 from caml.arms import mean_returns, successive_halving, take_turns
 from caml.opponents import Start
 from caml.rollout import Actors
+from common.optim import SGD
 
 
 class FewShot:
@@ -42,7 +43,7 @@ class FewShot:
             index = start.index[self.own]
         policies = start.policies.take(torch.from_numpy(index))
         if start.rate:
-            optimiser = torch.optim.SGD(policies.parameters(), start.rate)
+            optimiser = SGD(policies.parameters(), start.rate)
         else:
             optimiser = make_optimiser(policies, self.config.learning_rate)
         if start.index is not None:

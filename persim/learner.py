@@ -13,7 +13,6 @@ from common.optim import (
     load_optimiser_state,
     make_adamw,
     optimiser_state,
-    set_learning_rate,
     share_gradient,
 )
 from mpi_utils.leaving import InputError
@@ -33,14 +32,15 @@ class Learner:
     """Trains M simulators; the same numbers at any number of ranks up to the order of summing.
 
     All ranks hold all transitions and all members; of every minibatch a rank takes its part of the rows.
+    The transitions are `data`, the same on all ranks, or else those of the configured dataset.
     """
 
-    def __init__(self, config, comm):
+    def __init__(self, config, comm, data=None):
         self.config, self.comm = config, comm
         with comm.agree():
             check_device(config.device)
             family = family_of(config)
-        self.data = data = load(config, family, comm)
+        self.data = data = load(config, family, comm) if data is None else data
         self.digest = data.digest()
         with comm.agree():
             self.simulator = make_simulator(config, data, family)
@@ -61,7 +61,7 @@ class Learner:
         began, batches, simulator = time.perf_counter(), self.batches, self.simulator
         squares = np.zeros((simulator.num_models, simulator.state_size))
         for step, batch in enumerate(batches(i)):
-            set_learning_rate(self.optimiser, self.learning_rate(i + step / batches.steps))
+            self.optimiser.lr = self.learning_rate(i + step / batches.steps)
             self.gradients.zero()
             if batch[0].shape[1]:
                 squares += self.gradient(*batch, 1 / (batches.size * simulator.state_size))
@@ -77,7 +77,7 @@ class Learner:
             {"train/loss": float(squares.mean())}
             | {f"train/rmse_{s}": float(e) for s, e in zip(self.data.state_names, error, strict=True)}
             | {
-                "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+                "train/learning_rate": self.optimiser.lr,
                 "train/epochs": (i + 1) * batches.steps * batches.size / len(self.data),
                 "time/samples_per_second": samples / (time.perf_counter() - began),
             }

@@ -8,7 +8,7 @@ import torch
 
 from common.device import check_device
 from common.gae import gae
-from common.optim import load_optimiser_state, make_adamw, optimiser_state, set_learning_rate
+from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.ppo import ppo_loss
 from mpi_utils.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients, broadcast_parameters
@@ -67,7 +67,7 @@ class Learner:
         steps = self.num_total * config.meta_episode_len
         metrics |= self.returns(batch)
         metrics |= {
-            "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+            "train/learning_rate": self.optimiser.lr,
             "train/env_steps": float((i + 1) * steps),
             "time/collect_s": collected - began,
             "time/update_s": updated - collected,
@@ -127,7 +127,7 @@ class Learner:
             done = min(1.0, (i - warm) / max(1, config.max_pol_iters - warm - 1))
             rate = config.adam_lr + done * (config.adam_lr_final - config.adam_lr)
             self.entropy_coef = config.ppo_ent_coef + done * (config.ppo_ent_coef_final - config.ppo_ent_coef)
-        set_learning_rate(self.optimiser, rate)
+        self.optimiser.lr = rate
 
     def update(self, i: int, batch, advantage, value_target) -> dict[str, float]:
         """Epochs over minibatches of whole meta-episodes; one all-reduce for each gradient step."""

@@ -11,7 +11,6 @@ from common.optim import (
     load_optimiser_state,
     make_adamw,
     optimiser_state,
-    set_learning_rate,
     share_gradient,
 )
 from mpi_utils.seeding import SharedStream, stream
@@ -88,7 +87,7 @@ class Learner:
             | self.welfare.report(self.members.weights())
             | {
                 "train/flips": float(flips),
-                "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+                "train/learning_rate": self.optimiser.lr,
                 "train/env_steps": float((i + 1) * num_steps),
                 "time/collect_s": collected - began,
                 "time/update_s": updated - collected,
@@ -150,7 +149,7 @@ class Learner:
         """Learning rates and entropy bonus fall exponentially and stay at their last value (section 3)."""
         config, done = self.config, 1.1 * i / self.config.max_iters
         start, end = config.learning_rate, min(config.learning_rate, config.learning_rate_final)
-        set_learning_rate(self.optimiser, max(end, start * (end / start) ** done))
+        self.optimiser.lr = max(end, start * (end / start) ** done)
         start, end = config.entropy_coef, config.entropy_coef_final
         self.entropy_coef = max(end, start * (end / start) ** done) if start > end > 0 else start
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from common.optim import load_optimiser_state, optimiser_state
+from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from mpi_utils.seeding import stream
 from rmdp.assignment import by_rewards, contiguous, even_random, expectation_step, one_hot
 
@@ -29,7 +29,7 @@ class Members:
         if config.algorithm == "end_to_end" or (config.algorithm == "em" and config.warm_start_iters):
             start = rng.standard_normal((self.k, own.total), np.float32)[:, own.slice]
             self.logits = torch.from_numpy(start.copy()).requires_grad_()
-            self.optimiser = torch.optim.Adam([self.logits], lr=config.assignment_lr)
+            self.optimiser = make_adamw([self.logits], config.assignment_lr, eps=1e-8)
 
     @property
     def soft(self) -> bool:

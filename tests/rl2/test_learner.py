@@ -55,7 +55,7 @@ def test_schedules_written_out():
     seen = []
     for i in range(5):
         learner.anneal(i)
-        seen.append((learner.optimiser.param_groups[0]["lr"], learner.entropy_coef))
+        seen.append((learner.optimiser.lr, learner.entropy_coef))
     assert np.allclose(seen, [(1.0, 0.4), (0.8, 0.3), (0.6, 0.2), (0.4, 0.1), (0.2, 0.0)])
 
 
@@ -65,7 +65,7 @@ def test_warm_start_has_its_own_rate_and_then_ppos():
     rates = []
     for i in range(5):
         learner.anneal(i)
-        rates.append(learner.optimiser.param_groups[0]["lr"])
+        rates.append(learner.optimiser.lr)
     assert np.allclose(rates, [3.0, 2.0, 1.0, 0.5, 0.0])
 
 
