@@ -57,6 +57,8 @@ class Config:
     """Rank r of the factorisation."""
     num_models: int = 5
     """Members of the ensemble, trained at once."""
+    learn_reward: bool = False
+    """Rewards are learnt too, as one more state: what was earned so far; else planning has their formula."""
     pooled: bool = False
     """All agents share one factor: what can be learnt without personal simulators, for comparison."""
     state_features: int | None = None

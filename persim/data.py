@@ -6,6 +6,7 @@ from envs import make_family
 from mpi_utils.seeding import stream
 from persim import behaviour
 from persim.config import DATASETS
+from persim.earned import with_earned
 from persim.logs import read
 from persim.rollout import play
 from persim.transitions import Transitions
@@ -22,15 +23,20 @@ def family_of(config):
 def load(config, family, comm) -> Transitions:
     """The transitions of the configured dataset, the same on all ranks; a mistake ends all of them alike."""
     with comm.agree():
-        if config.dataset not in DATASETS:
-            return read(config.dataset, family)
-        rng = stream(config.seed, "environment")
-        agents = draw_agents(family, config.num_agents, rng)
-        if config.dataset == "random":
-            policy = behaviour.random_policy(family)
-        else:
-            policy = behaviour.load(family).behaviour(agents, EPSILON[config.dataset])
-        return play(family, agents, policy, rng)
+        known = config.dataset in DATASETS
+        data = generate(config, family) if known else read(config.dataset, family)
+        return with_earned(data) if config.learn_reward else data
+
+
+def generate(config, family) -> Transitions:
+    """One trajectory of each agent under the configured behaviour."""
+    rng = stream(config.seed, "environment")
+    agents = draw_agents(family, config.num_agents, rng)
+    if config.dataset == "random":
+        policy = behaviour.random_policy(family)
+    else:
+        policy = behaviour.load(family).behaviour(agents, EPSILON[config.dataset])
+    return play(family, agents, policy, rng)
 
 
 def draw_agents(family, num_agents: int, rng) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from mpi_utils.seeding import stream
 from persim import behaviour, control, figures, held_out, planner, prediction, report, unseen
 from persim.config import Config, check_config
 from persim.data import family_of
+from persim.earned import Earning, hide
 from persim.simulator import Simulator
 from persim.true_model import TrueModel
 
@@ -85,7 +86,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
         if settings.log:
-            return held_out.evaluate(settings.log, state["data"], simulator, config.pooled, settings)
+            return held_out.evaluate(settings.log, state["data"], simulator, config, settings)
         family = family_of(config)
         data = state["data"]
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
@@ -96,16 +97,22 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
                 "the predictions nor the plans of this run have anything true to be held against; give --log "
                 "with steps that it was not trained on"
             )
-        policies = behaviour.load(family)
+        test_policy = behaviour.load(family).test
+        if config.learn_reward:
+            family = Earning(family)
+            test_policy = family.blind(test_policy)
     row = report.Rows(stored["dataset"], "pooled" if config.pooled else "persim")
     tested = {name: values[chosen] for name, values in covariates.items()}
     labels = report.labels(tested)
     seed = int(stream(settings.seed, "evaluation").integers(2**62))
 
     own = np.zeros_like(chosen) if config.pooled else chosen
-    test = prediction.draw_test(family, tested, policies.test, settings.trajectories, stream(seed, "acting"))
+    test = prediction.draw_test(family, tested, test_policy, settings.trajectories, stream(seed, "acting"))
     predicted = prediction.predict(simulator.at(own), test)
-    rows = row.predictions(labels, test, predicted, prediction.ceiling(family, test, predicted))
+    bound = prediction.ceiling(family, test, predicted)
+    if config.learn_reward:
+        test, predicted, bound = hide(test, predicted, bound)
+    rows = row.predictions(labels, test, predicted, bound)
 
     if settings.episodes:
         planning = planner_settings(family, settings)
@@ -118,7 +125,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
     if not config.pooled:
         rows += row.factors(simulator, covariates)
         if settings.unseen:
-            rows += unseen_agents(row, simulator, family, covariates, policies, settings, seed)
+            rows += unseen_agents(row, simulator, family, covariates, test_policy, settings, seed)
     return rows
 
 
@@ -142,19 +149,18 @@ def planner_settings(family, settings: Settings) -> planner.Settings:
     return dataclasses.replace(planner.AUTHORS[family.name], **changed)
 
 
-def unseen_agents(row, simulator, family, covariates, policies, settings: Settings, seed: int) -> list[dict]:
+def unseen_agents(row, simulator, family, covariates, test_policy, settings: Settings, seed) -> list[dict]:
     """Rows on agents drawn anew, from their covariates and from random actions in their environment."""
     rng = stream(seed, "tasks")
     agents = family.sample(rng, settings.unseen)
     seen = unseen.observe(family, agents, settings.observed, rng)
-    test = prediction.draw_test(
-        family, agents, policies.test, settings.trajectories, stream(seed, "acting", 1)
-    )
+    test = prediction.draw_test(family, agents, test_policy, settings.trajectories, stream(seed, "acting", 1))
     factors = {
         "from_covariates": unseen.from_covariates(simulator, covariates, agents),
         "from_steps": unseen.from_steps(simulator, *seen),
     }
-    return [
-        row.unseen(method, test, prediction.predict(simulator.at(factor=factor), test))
-        for method, factor in factors.items()
-    ]
+    rows = []
+    for method, factor in factors.items():
+        shown = test, prediction.predict(simulator.at(factor=factor), test)
+        rows.append(row.unseen(method, *(hide(*shown) if isinstance(family, Earning) else shown)))
+    return rows

@@ -4,21 +4,23 @@ import numpy as np
 
 from common.config import UsageError
 from persim import prediction, report, unseen
+from persim.earned import hide, with_earned
 from persim.logs import read
 from persim.transitions import Transitions
 
 SHORTEST = 2  # steps of a window; one has no spread that a fit could explain
 
 
-def evaluate(path: str, data: dict, simulator, pooled: bool, settings) -> list[dict]:
+def evaluate(path: str, data: dict, simulator, config, settings) -> list[dict]:
     """Rows on each agent of the log at `path`: the next states, from every window's first state on.
 
     `data` is what the run's save says of what it learnt from. Agents that the run knows, by name, have their
     simulators (method `persim`, or `pooled`); the others have factors from their first `settings.observed`
     steps (`from_steps`), and are tested on what follows.
     """
-    log = read(path)
-    check_same(path, log, data, simulator)
+    log, pooled = read(path), config.pooled
+    whole = with_earned(log) if config.learn_reward else log
+    check_same(path, whole, data, simulator)
     number = {name: i for i, name in enumerate(data["names"])}
     known = np.array([name in number for name in log.names])
     groups = {"pooled" if pooled else "persim": (known, 0)}
@@ -31,13 +33,15 @@ def evaluate(path: str, data: dict, simulator, pooled: bool, settings) -> list[d
             continue
         agents = list(found)
         if method == "from_steps":
-            factor = unseen.from_steps(simulator, *first_steps(log, agents, skip))
+            factor = unseen.from_steps(simulator, *first_steps(whole, agents, skip))
             personal = simulator.at(factor=factor)
         else:
             personal = simulator.at([0 if pooled else number[log.names[i]] for i in agents])
-        test = windows(log, [own[: settings.trajectories] for own in found.values()])
+        test = windows(whole, [own[: settings.trajectories] for own in found.values()])
         labels = [log.names[i] for i in agents]
         predicted = prediction.predict(personal, test)
+        if config.learn_reward:
+            test, predicted = hide(test, predicted)
         rows += report.Rows(path, method).predictions(labels, test, predicted)
     if not rows:
         raise UsageError(

@@ -161,6 +161,8 @@ def make_simulator(config, data, family) -> Simulator:
         () if data.discrete else (config.action_features,) * config.action_layers,
     )
     simulator.draw([stream(config.seed, "weights", member) for member in range(config.num_models)])
+    if config.learn_reward:  # the last state is what was earned, which acts on nothing
+        simulator.state_net[0].data[:, :, data.state.shape[1] - 1] = 0
     if config.normalise:
         spread = (data.next_state.astype(np.float64) - data.state).std(0)
         simulator.state_mean.copy_(torch.from_numpy(data.state.mean(0, np.float64)))
