@@ -47,17 +47,18 @@ class Settings:
 class Snapshots:
     """Of a network in training, the snapshot whose mean return is in a range, or nearest to it."""
 
-    def __init__(self, low: float, high: float, evaluate):
-        self.low, self.high, self.evaluate = low, high, evaluate
+    def __init__(self, low: float, high: float, evaluate, stop_above: bool = False):
+        self.low, self.high, self.evaluate, self.stop_above = low, high, evaluate, stop_above
         self.gap, self.layers, self.steps = np.inf, None, 0
 
     def take(self, layers, steps: int) -> bool:
-        """Evaluate a network after `steps`, and keep it if it is nearer; whether it is in the range."""
-        returns = self.evaluate(layers)
-        gap = max(self.low - returns.mean(), returns.mean() - self.high, 0.0)
+        """Evaluate a network after `steps`, and keep it if it is nearer; whether to stop."""
+        mean = self.evaluate(layers).mean()
+        print(f"{steps} steps: {mean:.1f}", file=sys.stderr, flush=True)
+        gap = max(self.low - mean, mean - self.high, 0.0)
         if gap < self.gap:
             self.gap, self.layers, self.steps = gap, layers, steps
-        return gap == 0
+        return gap == 0 or (self.stop_above and mean > self.high)
 
 
 def layers_of(model) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -105,7 +106,7 @@ def train(family, recipe: Recipe, settings: Settings, j: int) -> Trained:
 
     seed = int(stream(settings.seed, "weights", index=j).integers(2**31))
     model = make_model(recipe, DynamicsEnv(type(family), parameters=agent), seed)
-    snapshots = Snapshots(*wanted, evaluate)
+    snapshots = Snapshots(*wanted, evaluate, recipe.stop_above)
 
     def go_on(*_) -> bool:
         steps = model.num_timesteps

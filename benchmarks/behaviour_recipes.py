@@ -15,6 +15,9 @@ class Recipe:
     interval: int  # steps between snapshots
     features: tuple[int, ...]  # units of the hidden layers
     settings: dict  # of the algorithm
+    stop_above: bool = (
+        False  # whether training ends once the return is beyond the range: it seldom comes back
+    )
 
 
 RECIPES = {
@@ -49,7 +52,8 @@ RECIPES = {
         behaviour=(2900.0, 3300.0),
         test=(3900.0, 4300.0),
         max_steps=1_000_000,
-        interval=10_000,
+        interval=5_000,
+        stop_above=True,
         features=(256, 256),
         # The authors' TD3: standard, with exploration noise 0.1 and batches of 256.
         settings={

@@ -12,9 +12,9 @@ from persim import behaviour
 from persim.behaviour import Policy
 
 
-def snapshots_of(returns, low, high):
+def snapshots_of(returns, low, high, **options):
     """Take snapshots of networks, each of which is just the mean return that it reaches."""
-    snapshots = Snapshots(low, high, lambda layers: np.array([layers - 1.0, layers + 1.0]))
+    snapshots = Snapshots(low, high, lambda layers: np.array([layers - 1.0, layers + 1.0]), **options)
     for steps, layers in enumerate(returns):
         if snapshots.take(layers, steps):
             break
@@ -30,6 +30,12 @@ def test_without_one_in_the_range_the_nearest_is_kept():
     assert snapshots_of([20.0, 100.0, 138.0, 200.0], 115.0, 125.0).layers == 138.0
     assert snapshots_of([20.0, 101.0, 138.0, 10.0], 115.0, 125.0).layers == 138.0
     assert snapshots_of([20.0, 103.0, 138.0, 10.0], 115.0, 125.0).layers == 103.0
+
+
+def test_it_may_stop_beyond_the_range_with_the_nearest_one():
+    assert snapshots_of([20.0, 100.0, 138.0, 120.0], 115.0, 125.0).layers == 120.0
+    assert snapshots_of([20.0, 100.0, 138.0, 120.0], 115.0, 125.0, stop_above=True).layers == 138.0
+    assert snapshots_of([20.0, 110.0, 138.0, 120.0], 115.0, 125.0, stop_above=True).layers == 110.0
 
 
 @pytest.mark.parametrize("name", RECIPES)
