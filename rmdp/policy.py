@@ -87,7 +87,8 @@ class Critic(nn.Module):
         self.first = BatchedLinear(1, observation_space.shape[0], config.num_features, math.sqrt(2))
         self.acting = nn.Parameter(torch.zeros(config.num_policies, 1, config.num_features))
         self.second = BatchedLinear(1, config.num_features, config.num_features, math.sqrt(2))
-        self.head = nn.utils.skip_init(nn.Linear, config.num_features, num_agents)
+        with torch.random.fork_rng(devices=[]):  # drawn in vain, in other numbers on each rank
+            self.head = nn.Linear(config.num_features, num_agents)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

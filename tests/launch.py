@@ -1,14 +1,21 @@
 """Starts real `mpirun -np N python ...` programs for tests, with a hard time limit and no process left."""
 
+import contextlib
+import importlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from mpi_utils.comm import Comm
+from mpi_utils.leaving import InputError, SaveError, exit_code
 
 ROOT = Path(__file__).parent.parent
 OPEN_MPI = {  # lets Open MPI start as root and beyond the core count; MPICH ignores all of it
@@ -104,3 +111,23 @@ class Job:
 def mpirun(num_ranks: int, *arguments, limit: float = 60.0, env: dict[str, str] | None = None) -> Result:
     """Run `mpirun -np num_ranks python arguments...` to its end; AssertionError if it hangs."""
     return Job(num_ranks, *arguments, env=env).wait(limit)
+
+
+def command(num_ranks: int, module: str, *arguments, **options) -> Result:
+    """Run `mpirun -np num_ranks python -m module ...`; one rank within this process, which starts sooner."""
+    if num_ranks > 1:
+        return mpirun(num_ranks, "-m", module, *arguments, **options)
+    said, code, began, before = io.StringIO(), 0, time.monotonic(), sys.argv
+    sys.argv = [module, *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            importlib.import_module(module).main(Comm())
+    except (InputError, SaveError) as error:
+        code = exit_code(error)
+        said.write(f"{error}\n")
+    except (SystemExit, Exception) as error:
+        code = exit_code(error)
+        said.write("" if isinstance(error, SystemExit) else traceback.format_exc())
+    finally:
+        sys.argv = before
+    return Result(code, said.getvalue(), time.monotonic() - began)

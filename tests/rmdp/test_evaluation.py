@@ -17,7 +17,7 @@ from rmdp.config import Config, check_config
 from rmdp.learner import Learner
 from rmdp.optimum import WALKS
 from rmdp.scoring import Episodes, play, score
-from tests.launch import mpirun
+from tests.launch import command
 
 MOVES = "UDLR"
 
@@ -202,7 +202,7 @@ def test_the_command_gives_the_same_numbers_at_any_number_of_ranks(run, tmp_path
     for num_ranks in (1, 2):
         flags = ["--episodes", 3, "--json", tmp_path / "rows.json", "--plot", tmp_path / "served.png"]
         flags += ["--export", tmp_path / "policies"] if num_ranks == 2 else []
-        result = mpirun(num_ranks, "-m", "evaluate", run, *flags)
+        result = command(num_ranks, "evaluate", run, *flags)
         assert result.code == 0 and result.output.count("social_welfare") == 1, result.output
         assert "Warning" not in result.output
         reports.append(json.loads((tmp_path / "rows.json").read_text()))

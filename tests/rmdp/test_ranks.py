@@ -1,13 +1,14 @@
 """The real command under mpirun: ranks share environments and agents and learn the same."""
 
 import csv
+import json
 import re
 
 import numpy as np
 import pytest
 
 from mpi_utils import checkpoint
-from tests.launch import mpirun
+from tests.launch import command, mpirun
 
 TINY = (
     "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
@@ -17,7 +18,7 @@ TINY = (
 
 def train(tmp_path, name, ranks, *flags):
     where = ["--checkpoint_dir", str(tmp_path), "--model_name", name]
-    done = mpirun(ranks, "-m", "train", "rmdp", *TINY, *where, *flags)
+    done = command(ranks, "train", "rmdp", *TINY, *where, *flags)
     assert done.code == 0, done.output
     path, _ = checkpoint.newest_valid(tmp_path / name)
     return checkpoint.load(path)
@@ -67,15 +68,34 @@ def test_a_run_continues_at_another_number_of_ranks_and_bit_for_bit_at_the_same(
         assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
 
 
-@pytest.mark.parametrize(
-    "sizes", [(1, 1), (7, 7), (7, 1), (3, 2)], ids=["one agent", "k = n", "k = 1", "fewer agents than ranks"]
-)
-def test_extreme_sizes(tmp_path, sizes):
-    agents, policies = map(str, sizes)
-    flags = ["--environment", "resource_gathering", "--num_agents", agents, "--num_policies", policies]
-    step, state = train(tmp_path, "run", 3 if sizes != (3, 2) else 4, *flags, "--max_iters", "2")
-    assert step == 2
-    assert set(state["assignment"]["policy_of"].tolist()) == set(range(int(policies)))
+SEVERAL = """
+import json, sys, train
+from mpi_utils.comm import guard
+def main(comm):
+    for words in json.loads(commands):
+        sys.argv = ["train", *words]
+        train.main(comm)
+commands = sys.argv[1]
+guard(main)
+"""
+
+
+def test_extreme_sizes(tmp_path):
+    """One agent, k = n, k = 1, fewer agents than ranks, in one launch."""
+    sizes, where = ((1, 1), (7, 7), (7, 1), (2, 2)), ["--checkpoint_dir", str(tmp_path)]
+    every = ["rmdp", *TINY, *where, "--environment", "resource_gathering", "--max_iters", "3"]
+    names = [["--model_name", f"{n}_{k}"] for n, k in sizes]
+    own = [["--num_agents", str(n), "--num_policies", str(k)] for n, k in sizes]
+    words = json.dumps([[*every, *name, *flags] for name, flags in zip(names, own, strict=True)])
+    done = mpirun(3, "-c", SEVERAL, words)
+    assert done.code == 0, done.output
+    for n, k in sizes:
+        step, state = checkpoint.load(checkpoint.newest_valid(tmp_path / f"{n}_{k}")[0])
+        policy_of = state["assignment"]["policy_of"].tolist()
+        assert step == 3 and len(policy_of) == n and set(policy_of) <= set(range(k))
+        with open(tmp_path / f"{n}_{k}" / "metrics.csv", newline="") as file:
+            smallest = [float(row["train/smallest_group"]) for row in csv.DictReader(file)]
+        assert smallest[1] >= 1  # until the end nobody's policy is empty
 
 
 @pytest.mark.parametrize(
@@ -90,7 +110,8 @@ def test_extreme_sizes(tmp_path, sizes):
     ],
 )
 def test_mistakes_end_all_ranks_with_one_line(tmp_path, flags, said):
-    done = mpirun(2, "-m", "train", "rmdp", *TINY, "--checkpoint_dir", str(tmp_path), *flags.split())
+    ranks = 2 if "policies" in flags else 1
+    done = command(ranks, "train", "rmdp", *TINY, "--checkpoint_dir", str(tmp_path), *flags.split())
     assert done.code == 2, done.output
     lines = [line for line in done.output.splitlines() if line.strip()]
     assert len(lines) == 1 and said in re.sub(r"\s+", " ", lines[0]), done.output
