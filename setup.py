@@ -9,7 +9,17 @@ setup(
     version="0.1.0",
     description="Distributed (MPI) training for personalised and meta reinforcement learning",
     python_requires=">=3.11,<3.14",
-    packages=["rl2", "rmdp", "persim", "caml", "common", "envs", "mpi_utils", "benchmarks"],
+    packages=[
+        "rl2",
+        "rmdp",
+        "persim",
+        "persim.baselines",
+        "caml",
+        "common",
+        "envs",
+        "mpi_utils",
+        "benchmarks",
+    ],
     py_modules=["train", "evaluate"],
     install_requires=[
         "mpi4py>=4.1",
@@ -34,6 +44,8 @@ setup(
         "openmpi": ["openmpi"],  # never together with [mpi]: one MPI per environment
         "data": ["pyarrow>=17", "h5py>=3.8"],  # logs in Parquet, datasets of Minari
         "behaviour": ["stable-baselines3>=2.9"],  # trains what benchmarks.behaviour ships
+        # BCQ and CQL (d3rlpy 2.8.1 asks for Gymnasium 1.0.0 and nothing else), and PPO for MOReL.
+        "baselines": ["d3rlpy==2.8.0", "stable-baselines3>=2.9"],
         "dev": [*TESTS, "pyarrow>=17", "minari[hdf5]"],
         "all": ["mpich", *TESTS, "pyarrow>=17", "minari[hdf5]"],
     },

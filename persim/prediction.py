@@ -19,6 +19,8 @@ class Test:
     states: np.ndarray  # [A, C, NUM_STEPS + 1, d]
     actions: np.ndarray  # [A, C, NUM_STEPS] or [A, C, NUM_STEPS, a]
     counts: np.ndarray  # [A, C, NUM_STEPS] bool: the step was made before the episode's end
+    past: tuple[np.ndarray, np.ndarray] | None = None
+    """States [A, C, KNOWN + 1, d] up to the last that is given, and actions [A, C, KNOWN, ...] between."""
 
 
 def draw_test(family, parameters, make_policy, num_trajectories: int, rng) -> Test:
@@ -26,9 +28,11 @@ def draw_test(family, parameters, make_policy, num_trajectories: int, rng) -> Te
     A, C, total = len(next(iter(parameters.values()))), num_trajectories, KNOWN + NUM_STEPS
     each = {name: np.repeat(values, C) for name, values in parameters.items()}
     played = trajectories(family, each, make_policy(A * C), rng, total)
-    arrays = (array[:, KNOWN:] for array in (played.states, played.actions, played.alive))
+    arrays = [array[:, KNOWN:] for array in (played.states, played.actions, played.alive)]
+    arrays += [played.states[:, : KNOWN + 1], played.actions[:, :KNOWN]]
+    *future, states, actions = (array.reshape(A, C, *array.shape[1:]) for array in arrays)
     columns = {name: values[:, None] for name, values in parameters.items()}
-    return Test(columns, *(array.reshape(A, C, *array.shape[1:]) for array in arrays))
+    return Test(columns, *future, (states, actions))
 
 
 def predict(personal, test: Test) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What PerSim is compared with: other ways to learn from the same logs."""
