@@ -67,6 +67,7 @@ class Learner:
                 squares += self.gradient(*batch, 1 / (batches.size * simulator.state_size))
             self.gradients.sum()
             self.optimiser.step()
+            self.decay()
         if self.config.settle and i + 1 == self.config.max_iters:
             self.settle()
         squares = self.comm.allreduce_(squares).mean(0) / (batches.steps * batches.size)
@@ -82,6 +83,12 @@ class Learner:
                 "time/samples_per_second": samples / (time.perf_counter() - began),
             }
         )
+
+    @torch.no_grad()
+    def decay(self) -> None:
+        """Draw the weights of states, but not the biases, towards zero, decoupled from their gradients."""
+        if rate := self.config.input_decay * self.optimiser.lr:
+            self.simulator.state_net[0][:, :, :-1] *= 1 - rate
 
     def learning_rate(self, now: float) -> float:
         """The learning rate after `now` iterations."""

@@ -123,6 +123,18 @@ def test_an_epoch_takes_each_transition_once_for_each_member():
     assert not np.array_equal(rows[0], rows[1])
 
 
+def test_decay_takes_weights_of_states_towards_zero_by_the_learning_rate_and_leaves_biases():
+    learners = [
+        Learner(check_config(Config("cart_pole", num_agents=9, input_decay=d)), Comm()) for d in (0.0, 0.5)
+    ]
+    for learner in learners:
+        learner.optimiser.lr = 0.1
+        learner.decay()
+    plain, decayed = (learner.simulator.state_net[0] for learner in learners)
+    torch.testing.assert_close(decayed[:, :, :-1], 0.95 * plain[:, :, :-1])
+    assert torch.equal(decayed[:, :, -1], plain[:, :, -1])
+
+
 def test_schedules():
     paper = dataclasses.replace(TINY, schedule="steps", max_iters=300, learning_rate=1e-3)
     learner = Learner(paper, Comm())

@@ -1,0 +1,205 @@
+"""BCQ and CQL, PerSim's offline opponents, by d3rlpy: the only file that knows this library."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+
+from common.config import UsageError
+from mpi_utils.seeding import stream
+
+ALGORITHMS = ("bcq", "cql")
+LEAST_SCALE = 1e-6  # a coordinate that never moves is not blown up
+
+
+@dataclass(frozen=True)
+class DiscreteSettings:
+    """For discrete actions, mostly those of PerSim's discrete BCQ (the authors' code, March 2021).
+
+    It learns at 1e-5 for up to 1e6 steps, with targets that follow at a rate of 0.005. Thousands of steps
+    need more: the learning rate is the one of CQL's values (Kumar et al. 2020), which after 3,000 steps gave
+    higher returns than the 1e-3 of PerSim's DQN, and targets are copied more often.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)  # units of each network's layers
+    batch_size: int = 128
+    discount: float = 0.99
+    learning_rate: float = 3e-4
+    target_interval: int = 50  # steps between two copies to the target network
+    threshold: float = 0.3  # BCQ: an action counts if it is that likely, relative to the likeliest
+    logit_penalty: float = 1e-2  # BCQ: of the imitator (code of Fujimoto et al. 2019, arXiv 1910.01708)
+    conservatism: float = 1.0  # CQL: weight of its penalty (d3rlpy; Kumar et al. 2020: 1 to 4)
+
+
+@dataclass(frozen=True)
+class ContinuousSettings:
+    """For actions in -1..1.
+
+    BCQ's are those of Fujimoto et al. 2019 (arXiv 1812.02900), CQL's those of Kumar et al. 2020 (arXiv
+    2006.04779), without its Lagrangian version and with BCQ's smaller minibatches.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)  # units of each network's layers (d3rlpy)
+    batch_size: int = 100
+    discount: float = 0.99
+    target_rate: float = 0.005  # how fast targets follow
+    candidates: int = 10  # BCQ: actions of which it takes the best; CQL: those of its penalty
+    bcq_learning_rate: float = 1e-3  # of all its networks
+    perturbation: float = 0.05  # BCQ: the most that an imitated action is moved
+    pessimism: float = 0.75  # BCQ: weight of the lower of two values
+    divergence_weight: float = 0.5  # BCQ: how much the imitator's latents are held to a normal
+    actor_learning_rate: float = 1e-4  # CQL: of policy and temperature
+    critic_learning_rate: float = 3e-4  # CQL
+    conservatism: float = 5.0  # CQL: weight of its penalty
+
+
+def train(algorithm: str, data, family, num_steps: int, seed: int, settings=None):
+    """The greedy `policy(state [E, d], rng) -> action [E] or [E, a]` after `num_steps` gradient steps.
+
+    `data` are `Transitions`, or several in a list, of which the agents do not matter. Values stop at states
+    where the family ends an episode and go on behind all others, such as those at a time limit. States are
+    standardised by the data. BCQ's continuous policy draws its candidates from `rng`. Global random
+    generators stay as they are. Raises `UsageError` for an unknown algorithm, no transitions, and without
+    d3rlpy (extra [baselines]).
+    """
+    if algorithm not in ALGORITHMS:
+        raise UsageError(f"algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
+    parts = data if isinstance(data, list | tuple) else [data]
+    state, action, reward, next_state = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("state", "action", "reward", "next_state")
+    )
+    if not len(state):
+        raise UsageError(f"{algorithm}: there are no transitions to learn from; give some")
+    discrete = isinstance(family.action_space, Discrete)
+    settings = settings or (DiscreteSettings() if discrete else ContinuousSettings())
+    mean, scale = state.mean(0, dtype=np.float64), state.std(0, dtype=np.float64)
+    scale = np.where(scale > LEAST_SCALE, scale, 1.0)
+
+    def standardise(state):
+        return ((state - mean) / scale).astype(np.float32)
+
+    columns = {
+        "observations": standardise(state),
+        "actions": action.reshape(len(state), -1).astype(np.float32),
+        "rewards": reward[:, None].astype(np.float32),
+        "next_observations": standardise(next_state),
+        "terminals": np.asarray(family.terminated(next_state))[:, None].astype(np.float32),
+    }
+    act = _learn(algorithm, columns, family.action_space, num_steps, seed, settings)
+    return lambda state, rng: act(standardise(state), rng)
+
+
+def _learn(algorithm, columns, space, num_steps, seed, settings):
+    """What acts on standardised states, after minibatches of `columns` {name: [N, ...]}."""
+    d3rlpy, batch = _library()
+    discrete = isinstance(space, Discrete)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(stream(seed, "weights").integers(2**62)))
+        kind = "Discrete" if discrete else ""
+        config = getattr(d3rlpy.algos, f"{kind}{algorithm.upper()}Config")
+        chosen = (_discrete if discrete else _continuous)(d3rlpy, algorithm, settings)
+        learner = config(batch_size=settings.batch_size, gamma=settings.discount, **chosen).create("cpu:0")
+        learner.create_impl(columns["observations"].shape[1:], int(space.n if discrete else space.shape[0]))
+        rng, N = stream(seed, "minibatches"), len(columns["rewards"])
+        ones = np.ones((settings.batch_size, 1), np.float32)
+        for _ in range(num_steps):
+            rows = rng.integers(N, size=settings.batch_size)
+            drawn = {name: column[rows] for name, column in columns.items()}
+            # Next actions serve other algorithms of the library.
+            learner.update(batch(**drawn, next_actions=drawn["actions"], intervals=ones, transitions=()))
+    networks = learner.impl.modules
+    if discrete:
+        return _best(layers(learner.impl.q_function[0]), getattr(networks, "imitator", None), settings)
+    if algorithm == "cql":
+        actor = layers(networks.policy)[:-1]  # the last are the deviations
+        return lambda x, rng: np.tanh(forward(actor, x))
+    parts = (networks.vae_decoder, networks.policy, networks.q_funcs[0])
+    return _best_candidate(*map(layers, parts), settings)
+
+
+def _discrete(d3rlpy, algorithm, settings) -> dict:
+    """The library's names of settings for discrete actions."""
+    chosen = {
+        "encoder_factory": d3rlpy.models.VectorEncoderFactory(list(settings.hidden)),
+        "learning_rate": settings.learning_rate,
+        "target_update_interval": settings.target_interval,
+    }
+    if algorithm == "cql":
+        return chosen | {"alpha": settings.conservatism}
+    chosen |= {"action_flexibility": settings.threshold, "beta": settings.logit_penalty}
+    return chosen | {"share_encoder": False}
+
+
+def _continuous(d3rlpy, algorithm, settings) -> dict:
+    """The library's names of settings for continuous actions."""
+    encoder = d3rlpy.models.VectorEncoderFactory(list(settings.hidden))
+    chosen = {"actor_encoder_factory": encoder, "critic_encoder_factory": encoder}
+    chosen |= {"tau": settings.target_rate, "n_action_samples": settings.candidates}
+    if algorithm == "cql":
+        chosen |= {f"{role}_learning_rate": settings.actor_learning_rate for role in ("actor", "temp")}
+        chosen |= {"critic_learning_rate": settings.critic_learning_rate, "alpha_learning_rate": 0.0}
+        return chosen | {"conservative_weight": settings.conservatism}
+    roles = ("actor", "critic", "imitator")
+    chosen |= {f"{role}_learning_rate": settings.bcq_learning_rate for role in roles}
+    chosen |= {"imitator_encoder_factory": encoder, "beta": settings.divergence_weight}
+    return chosen | {"action_flexibility": settings.perturbation, "lam": settings.pessimism}
+
+
+def _best(value, imitator, settings):
+    """The action of the highest value, for BCQ among those that the data's agents may have taken."""
+    imitator = imitator and layers(imitator)
+
+    def act(x, rng):
+        values = forward(value, x)
+        if imitator:
+            likely = forward(imitator, x)
+            values[likely < likely.max(1, keepdims=True) + np.log(settings.threshold)] = -np.inf
+        return values.argmax(1)
+
+    return act
+
+
+def _best_candidate(decoder, perturb, value, settings):
+    """BCQ's continuous action: of imitated ones, each moved a little, the one of the highest value."""
+
+    def act(x, rng):
+        (E, _), k, a = x.shape, settings.candidates, decoder[-1][1].shape[-1]
+        noise = rng.standard_normal((E * k, 2 * a), dtype=np.float32).clip(-0.5, 0.5)
+        x = np.repeat(x, k, axis=0)
+        action = forward(decoder, np.concatenate([x, noise], 1))
+        moved = np.tanh(forward(perturb, np.concatenate([x, action], 1)))
+        action = (action + np.float32(settings.perturbation) * moved).clip(-1, 1)
+        best = forward(value, np.concatenate([x, action], 1)).reshape(E, k).argmax(1)
+        return action.reshape(E, k, a)[np.arange(E), best]
+
+    return act
+
+
+def layers(network) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights [in, out] and biases [out] of a network's linear layers, in order."""
+    linear = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+    return [(layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()) for layer in linear]
+
+
+def forward(layers, x) -> np.ndarray:
+    """Outputs [E, out] of layers with ReLU between them, for inputs [E, in]."""
+    for weight, bias in layers[:-1]:
+        x = np.maximum(x @ weight + bias, 0)
+    weight, bias = layers[-1]
+    return x @ weight + bias
+
+
+def _library():
+    """d3rlpy and its type of minibatches; raises `UsageError` where it is not installed."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # Gym, which it imports, tells that it is old
+            import d3rlpy
+            from d3rlpy.dataset import TransitionMiniBatch
+    except ImportError:
+        text = "BCQ and CQL need d3rlpy; pip install 'personalised-meta-rl[baselines]'"
+        raise UsageError(text) from None
+    return d3rlpy, TransitionMiniBatch
