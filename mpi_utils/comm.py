@@ -28,6 +28,8 @@ class Comm:
         self.rank = 0 if mpi is None else mpi.Get_rank()
         self.size = 1 if mpi is None else mpi.Get_size()
         self.is_root = self.rank == 0
+        self.calls, self.inside = 0, ()  # collectives begun, and what the running one is; () at work
+        self.waited = 0.0  # seconds in collectives; the rest of the time is this rank's own work
 
     def share(self, n: int) -> slice:
         """Return this rank's contiguous part of `n` items; the remainder goes to the first ranks."""
@@ -48,14 +50,15 @@ class Comm:
         if self.size > 1:
             from mpi4py import MPI
 
-            self.mpi.Allreduce(MPI.IN_PLACE, buffer, getattr(MPI, op.upper()))
+            what = (f"allreduce {op}", buffer.size, buffer.dtype)
+            self._call(what, self.mpi.Allreduce, MPI.IN_PLACE, buffer, getattr(MPI, op.upper()))
         return array
 
     def bcast_(self, array, root: int = 0):
         """Overwrite a contiguous NumPy array or CPU tensor of any number type with rank `root`'s."""
         buffer = _memory(array, as_bytes=True)
         if self.size > 1:
-            self.mpi.Bcast(buffer, root)
+            self._call((f"broadcast from rank {root}", buffer.size, "bytes"), self.mpi.Bcast, buffer, root)
         return array
 
     def bcast_bytes(self, data: bytes | None = None, root: int = 0) -> bytes:
@@ -80,7 +83,15 @@ class Comm:
     def barrier(self) -> None:
         """Wait until all ranks are here."""
         if self.size > 1:
-            self.mpi.Barrier()
+            self._call(("barrier",), self.mpi.Barrier)
+
+    def _call(self, what: tuple, collective, *arguments) -> None:
+        began = time.perf_counter()
+        self.calls += 1
+        self.inside = what
+        collective(*arguments)
+        self.inside = ()
+        self.waited += time.perf_counter() - began
 
     @contextmanager
     def agree(self):

@@ -12,7 +12,9 @@ import numpy as np
 from mpi_utils import checkpoint
 from mpi_utils.leaving import InputError
 from mpi_utils.logger import Logger
+from mpi_utils.pace import Pace
 from mpi_utils.sync import check_in_sync
+from mpi_utils.watchdog import Watchdog
 
 
 def run(
@@ -33,33 +35,40 @@ def run(
     Saves every `checkpoint_interval` iterations and at the end, keeps the last `keep`, compares the ranks
     every `sync_interval` and before each save. Returns True when all iterations are done. SIGUSR1 to mpirun
     or to any rank saves after the running iteration and returns False; SIGTERM likewise, but it raises
-    SystemExit(143).
+    SystemExit(143). A rank that gets stuck is named and ends the job (`Watchdog`), a slow one is told of.
     """
     for name, value in (("checkpoint_interval", checkpoint_interval), ("sync_interval", sync_interval)):
         if value < 1:
             raise InputError(f"{name}: {value} is too small; choose 1 or more")
-    done = resume(learner, comm, run_dir)
-    with comm.agree():
-        logger = Logger(run_dir, comm, iterations, done) if log else None
-    check_in_sync(comm, learner.tensors_in_sync())
-    stop = 0
-    try:
-        with _signals() as received:
-            while done < iterations and not stop:
-                metrics = learner.train_iteration(done)
-                done += 1
-                if logger:
-                    with comm.agree():
-                        logger.log(done, metrics)
-                stop = int(comm.allreduce_(np.array([received()]), "max")[0])
-                save_now = done % checkpoint_interval == 0 or done == iterations or stop
-                if save_now or done % sync_interval == 0:
-                    check_in_sync(comm, learner.tensors_in_sync())
-                if save_now:
-                    _save(learner, comm, run_dir, done, keep, logger)
-    finally:
-        if logger:
-            logger.close()
+    with Watchdog(comm, run_dir) as watchdog:
+        with watchdog.at_the_disk():
+            done = resume(learner, comm, run_dir)
+        with comm.agree():
+            logger = Logger(run_dir, comm, iterations, done) if log else None
+        check_in_sync(comm, learner.tensors_in_sync())
+        stop, pace = 0, Pace(comm)
+        try:
+            with _signals() as received:
+                while done < iterations and not stop:
+                    began, waited = time.perf_counter(), comm.waited
+                    metrics = learner.train_iteration(done)
+                    seconds = time.perf_counter() - began
+                    done += 1
+                    watchdog.finished(done, seconds)
+                    if logger:
+                        with comm.agree():
+                            logger.log(done, metrics)
+                    stop, worked = _exchange(comm, received(), seconds - (comm.waited - waited))
+                    pace.tell(worked)
+                    save_now = done % checkpoint_interval == 0 or done == iterations or stop
+                    if save_now or done % sync_interval == 0:
+                        check_in_sync(comm, learner.tensors_in_sync())
+                    if save_now:
+                        with watchdog.at_the_disk():
+                            _save(learner, comm, run_dir, done, keep, logger)
+        finally:
+            if logger:
+                logger.close()
     if stop and comm.is_root:
         print(
             f"stopped by {('SIGUSR1', 'SIGTERM')[stop - 1]} and saved after iteration {done}; "
@@ -97,6 +106,14 @@ def resume(learner, comm, run_dir) -> int:
     step, state = checkpoint.unpack(contents)
     learner.load_state_dict(state)
     return step
+
+
+def _exchange(comm, signal_number: int, seconds: float) -> tuple[int, list[float]]:
+    """Return the highest signal of all ranks, and the seconds that each of them worked."""
+    message = np.zeros(1 + comm.size)
+    message[0], message[1 + comm.rank] = signal_number, seconds
+    highest, *worked = comm.allreduce_(message, "max").tolist()
+    return int(highest), worked
 
 
 def _save(learner, comm, run_dir, step: int, keep: int, logger: Logger | None) -> None:

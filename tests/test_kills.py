@@ -1,0 +1,171 @@
+"""Runs of all systems that are killed over and over, and end as if they had never been."""
+
+import csv
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mpi_utils import checkpoint
+from tests import phases
+from tests.launch import Job, find_mpirun
+
+pytestmark = pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip install mpich")
+ITERATIONS = 30
+TINY = {
+    "rl2": "--num_states 3 --num_actions 2 --max_episode_len 5 --meta_episode_len 10 --num_features 8 "
+    "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --ppo_opt_epochs 2 "
+    f"--precision float32 --max_pol_iters {ITERATIONS}",
+    "rmdp": "--environment resource_gathering --num_agents 7 --num_policies 3 --num_features 8 "
+    "--steps_per_policy 64 --envs_per_policy 4 --num_epochs 2 --num_minibatches 4 --warm_start_iters 5 "
+    f"--max_iters {ITERATIONS}",
+    "persim": "--num_agents 6 --num_models 2 --state_features 8 --action_features 8 --num_minibatches 5 "
+    f"--batch_size 37 --max_iters {ITERATIONS}",
+    "caml": "--num_groups 3 --num_variants 2 --num_support 3 --max_episode_len 12 --num_features 8 "
+    "--tasks_per_iteration 3 --pool_size 6 --num_medoids 2 --num_rollouts 4 --num_states 20 "
+    f"--max_iters {ITERATIONS}",
+}
+GONE_IN = 5.0  # seconds
+
+
+def start(system, num_ranks, run_dir, telling=None) -> Job:
+    """Start the real command; with `telling`, a folder, its ranks tell there what they do."""
+    program = ["-m", "tests.phases", telling] if telling else ["-m", "train"]
+    where = ["--checkpoint_dir", run_dir.parent, "--model_name", run_dir.name, "--checkpoint_interval", 3]
+    return Job(num_ranks, *program, system, *TINY[system].split(), *where)
+
+
+def outcome(run_dir):
+    """All that a finished run left but times: digests of the last save's files, and the table."""
+    path, skipped = checkpoint.newest_valid(run_dir)
+    assert not skipped and path.name == f"step_{ITERATIONS:08d}"
+    debris = [p.name for p in run_dir.iterdir() if p.name.startswith(".") and p.name != ".lock"]
+    assert not debris and len(list(run_dir.glob("step_*"))) == 5
+    with open(run_dir / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == [str(i + 1) for i in range(ITERATIONS)]
+    rows = [{name: cell for name, cell in row.items() if not name.startswith("time/")} for row in rows]
+    return (path / "manifest.json").read_bytes(), rows
+
+
+def undisturbed(system, num_ranks, run_dir):
+    """The outcome of a run that nobody kills, and for how many seconds it trained."""
+    job = start(system, num_ranks, run_dir)
+    while not (run_dir / ".lock").exists() and job.process.poll() is None:
+        time.sleep(0.01)
+    began = time.monotonic()
+    result = job.wait(120)
+    assert result.code == 0, result.output
+    return outcome(run_dir), time.monotonic() - began
+
+
+def ranks_of(job) -> dict[int, int]:
+    """The process of each rank that has started."""
+    found = {}
+    for pid in job._processes():
+        try:
+            pairs = (text.partition(b"=") for text in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        except OSError:
+            continue
+        known = {name: value for name, _, value in pairs}
+        rank = known.get(b"PMI_RANK", known.get(b"OMPI_COMM_WORLD_RANK"))
+        if rank is not None:
+            found[int(rank)] = pid
+    return found
+
+
+def strike(job, victim: int, run_dir) -> float | None:
+    """Kill a rank; returns the seconds until all processes were gone, None if the run was done before."""
+    pid = ranks_of(job).get(victim)
+    began = time.monotonic()
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    result = job.wait(30)
+    if result.code == 0:
+        assert (run_dir / f"step_{ITERATIONS:08d}").exists(), "killed, yet exit code 0"
+        return None
+    assert pid is not None and "Traceback" not in result.output, result.output
+    return time.monotonic() - began
+
+
+def wait_for(happened, job, limit=60.0):
+    end = time.monotonic() + limit
+    while not happened() and job.process.poll() is None:
+        assert time.monotonic() < end, "the run does not get on"
+        time.sleep(0.0002)
+
+
+def finish(system, num_ranks, run_dir, expected):
+    """Let a run come to its end."""
+    result = start(system, num_ranks, run_dir).wait(120)
+    assert result.code == 0, result.output
+    assert outcome(run_dir) == expected, "not what an undisturbed run gives"
+
+
+@pytest.mark.parametrize(
+    ("system", "num_ranks", "victims"),
+    [("rl2", 2, (0, 1)), ("rmdp", 2, (1,)), ("persim", 3, (2,)), ("caml", 2, (0, 1))],
+)
+def test_killed_runs_end_as_if_undisturbed(tmp_path, system, num_ranks, victims, promise):
+    rng, worst = random.Random(f"{system} {num_ranks}"), 0.0
+    expected, seconds = undisturbed(system, num_ranks, tmp_path / "whole")
+    run_dir, killed = tmp_path / "killed", 0
+    for victim in victims:
+        job = start(system, num_ranks, run_dir)
+        wait_for((run_dir / "metrics.csv").exists, job)
+        time.sleep(rng.uniform(0.0, 0.6) * seconds)
+        gone = strike(job, victim, run_dir)
+        worst, killed = max(worst, gone or 0.0), killed + (gone is not None)
+        for path in run_dir.glob("step_*"):
+            checkpoint.load(path)  # whole, each of them
+    finish(system, num_ranks, run_dir, expected)
+    promise(f"A1 killed ({system})", killed, int(worst > GONE_IN), worst)
+    assert worst <= GONE_IN
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("system", TINY)
+def test_fifty_kills_in_all_phases(tmp_path, system, num_ranks, promise):
+    """25 kills at each number of ranks; the next aims at the phase that was hit least so far."""
+    kills = int(os.environ.get("KILLS", 25))
+    rng = random.Random(f"{system} {num_ranks}")
+    expected, seconds = undisturbed(system, num_ranks, tmp_path / "whole")
+    hits, roots, worst, run = dict.fromkeys(phases.PHASES, 0), 0, 0.0, 0
+    for _ in range(4 * kills):
+        if sum(hits.values()) >= kills:
+            break
+        run_dir, telling = tmp_path / f"run_{run}", tmp_path / "phases"
+        telling.mkdir(exist_ok=True)
+        for rank in range(num_ranks):
+            (telling / str(rank)).unlink(missing_ok=True)
+        victim = 0 if 2 * roots <= sum(hits.values()) else rng.randrange(1, num_ranks)
+        aim = min(phases.PHASES, key=hits.get)
+        job = start(system, num_ranks, run_dir, telling)
+        wait_for(lambda: phases.read(telling, victim), job)  # noqa: B023
+        if aim != "load":
+            wait_for(lambda: phases.read(telling, victim) not in ("", "start", "load"), job)  # noqa: B023
+            time.sleep(rng.uniform(0.0, 0.5) * seconds)
+        wait_for(lambda: phases.read(telling, victim) == aim, job)  # noqa: B023
+        time.sleep(rng.uniform(0.0, 0.01) if aim in ("load", "save") else 0.0)
+        gone = strike(job, victim, run_dir)
+        if gone is None:  # it was done before
+            assert outcome(run_dir) == expected
+            run += 1
+            continue
+        worst, roots = max(worst, gone), roots + (victim == 0)
+        phase = phases.read(telling, victim)
+        hits[phase] = hits.get(phase, 0) + 1
+    finish(system, num_ranks, run_dir, expected)
+    count = sum(hits.values())
+    promise(f"A1 killed ({system})", count, int(worst > GONE_IN), worst)
+    for phase in phases.PHASES:
+        promise(f"A1 killed in {phase}", hits[phase], 0)
+    assert count >= kills and worst <= GONE_IN
+    assert all(hits[phase] >= kills // 8 for phase in phases.PHASES), hits
