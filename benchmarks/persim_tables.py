@@ -49,6 +49,8 @@ def read(runs: Path) -> list[dict]:
         report = json.loads(path.read_text())
         config = report["config"]
         for row in report["rows"]:
+            if config["pooled"] and row["method"] != "pooled":
+                continue  # its ceiling is that of its own first step
             about = row.get("agent") or row.get("covariate") or ("all" if "lowest" in row else None)
             if about and row["metric"] in TITLES and row["mean"] is not None:
                 run = {name: config[name] for name in ("environment", "num_agents", "seed")}
