@@ -14,6 +14,7 @@ from pathlib import Path
 from common.allocator import keep_freed_memory
 from mpi_utils import checkpoint
 from mpi_utils.comm import InputError, guard, set_threads
+from persim.baselines import tables as opponents
 from train import SYSTEMS
 
 
@@ -21,6 +22,8 @@ def main(comm) -> None:
     """For each run: load it, follow its paper's protocol, print a table, write rows and plots."""
     with comm.agree():
         paths, flags = split_arguments(sys.argv[1:], comm)
+        if (paths[0] / opponents.FILE).is_file():
+            return show_opponents(paths, flags, comm)
         runs = [open_run(path) for path in paths]
         systems = {stored.get("system") for stored, _ in runs}
         if len(systems) > 1:
@@ -50,6 +53,18 @@ def main(comm) -> None:
     with comm.agree():
         if comm.is_root and settings.json:
             write(Path(settings.json), reports[0] if len(reports) == 1 else reports)
+
+
+def show_opponents(paths: list[Path], flags: list[str], comm) -> None:
+    """Print and draw the table of PerSim's opponents that `benchmarks.opponents` made."""
+    evaluation = importlib.import_module("persim.evaluation")
+    settings = evaluation.parse_settings(flags, show=comm.is_root)
+    for path in paths if comm.is_root else []:
+        report = opponents.read(path)
+        print(opponents.as_markdown(report))
+        plot = settings.plot or path / "opponents.png"
+        opponents.draw(report, plot)
+        print(f"figure: {plot}")
 
 
 def write(path: Path, content) -> None:

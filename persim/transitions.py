@@ -62,6 +62,23 @@ class Transitions:
         """Whether actions are whole numbers [N] rather than vectors [N, a]."""
         return self.action.ndim == 1
 
+    def of(self, agents) -> "Transitions":
+        """What the agents with the numbers `agents` [m] did, who become agents 0..m - 1, in that order."""
+        agents = np.asarray(agents)
+        rows = np.concatenate([np.flatnonzero(self.agent == agent) for agent in agents])
+        arrays = {
+            name: getattr(self, name)[rows] for name in ("time", "state", "action", "reward", "next_state")
+        }
+        counts = [(self.agent == agent).sum() for agent in agents]
+        covariates = {name: values[agents] for name, values in (self.covariates or {}).items()}
+        return dataclasses.replace(
+            self,
+            names=[self.names[agent] for agent in agents],
+            agent=np.repeat(np.arange(len(agents)), counts),
+            covariates=covariates or None,
+            **arrays,
+        )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All fields as named arrays, as they are stored."""
         fields = {"names": self.names, "state_names": self.state_names, "action_names": self.action_names}

@@ -1,0 +1,228 @@
+"""PerSim and its opponents in one table; start it again, or elsewhere too, and it goes on:
+
+    mpirun -np R python -m benchmarks.opponents --runs RUNS --out OUT [flags]
+    python -m evaluate OUT
+
+A cell is a method on one dataset, repeated with seeds 0, 1, ...; its result is a file in OUT. Several of
+these commands share the work: each rank takes cells that nobody holds. PerSim's own runs are those of
+
+    python -m benchmarks.sweep persim --over environment=... dataset=... seed=... --runs RUNS ...
+
+and are trained first where they are missing. Writes opponents.json, opponents.csv, opponents.md.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import sweep
+from common.allocator import keep_freed_memory
+from common.config import UsageError, check, parse_flags
+from mpi_utils import checkpoint, run_folder
+from mpi_utils.comm import guard, set_threads
+from mpi_utils.files import write_atomic
+from mpi_utils.seeding import stream
+from persim.baselines import tables
+from persim.baselines.cells import AUGMENTED, METHODS, Budgets, Case, run
+from persim.config import DATASETS, Config, check_config
+from persim.data import family_of, generate
+from persim.simulator import Simulator
+
+TESTED = 5  # the test agents are the first
+RESULT = "result.json"
+NEEDS = {"d3rlpy": ("bcq", "cql"), "stable_baselines3": ("morel",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Budgets):
+    """PerSim and its opponents: environments x datasets x methods x repeats, and what each may cost."""
+
+    environment: tuple[str, ...] = ("mountain_car", "cart_pole")
+    """Environments."""
+    dataset: tuple[str, ...] = DATASETS
+    """Who acted."""
+    method: tuple[str, ...] = METHODS
+    """Methods."""
+    repeats: int = 3
+    """Seeds 0, 1, ... of data and training."""
+    num_agents: int = 500
+    """Agents with one trajectory each; the first five are tested."""
+    runs: str = ""
+    """Folder of PerSim's run folders."""
+    out: str = ""
+    """Folder of the results and tables."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A method on a dataset with a seed."""
+
+    environment: str
+    dataset: str
+    method: str
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        return "__".join(map(str, dataclasses.astuple(self)))
+
+
+def main(comm) -> None:
+    """Train PerSim where it is missing, work on the free cells, write the tables."""
+    with comm.agree():
+        settings = parse_settings(sys.argv[1:], comm)
+        if comm.is_root:
+            claim(settings)
+    set_threads(comm)
+    keep_freed_memory()
+    if any(method == "persim" or method in AUGMENTED for method in settings.method):
+        sweep.sweep(persim_words(settings), comm)
+    out = Path(settings.out)
+    for cell in grid(settings):
+        if cell.method != "persim" and not result(out, cell):
+            with suppress(checkpoint.InUse), checkpoint.lock(out / "cells" / cell.name):
+                work(cell, settings, comm)
+    comm.barrier()
+    with comm.agree():
+        if comm.is_root:
+            write(out, settings)
+
+
+def parse_settings(flags: list[str], comm) -> Settings:
+    """The flags, checked."""
+    settings = parse_flags(Settings, flags, "python -m benchmarks.opponents", show=comm.is_root)
+    numbers = [field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")]
+    check(settings, positive=numbers)
+    known = {"environment": ("mountain_car", "cart_pole", "half_cheetah"), "dataset": DATASETS}
+    for name, choices in (known | {"method": METHODS}).items():
+        for value in getattr(settings, name):
+            if value not in choices:
+                raise UsageError(f"--{name} {value}: choose among {', '.join(choices)}")
+    for library, methods in NEEDS.items():
+        wanted = [m for m in settings.method if any(algorithm in m for algorithm in methods)]
+        if wanted and find_spec(library) is None:
+            text = f"--method {wanted[0]}: needs {library}; pip install 'personalised-meta-rl[baselines]'"
+            raise UsageError(text)
+    return settings
+
+
+def claim(settings: Settings) -> None:
+    """Note the budgets in OUT; refuse a folder whose results have others."""
+    out, budgets = Path(settings.out), budgets_of(settings)
+    if (out / "config.json").exists():
+        stored = run_folder.read_config(out)
+        if changed := run_folder.config_differences(stored, budgets):
+            raise UsageError(f"{out}: has other budgets ({'; '.join(changed)}); give another --out")
+    else:
+        run_folder.write_config(out, budgets)
+
+
+def budgets_of(settings: Settings) -> dict:
+    """What all results of a table have in common."""
+    names = [field.name for field in dataclasses.fields(Budgets)]
+    return {name: getattr(settings, name) for name in ("num_agents", *names)}
+
+
+def grid(settings: Settings) -> list[Cell]:
+    """All cells; the first repeats of all methods come first. True dynamics have no data."""
+    cells = [
+        Cell(environment, dataset if method != "true_model" else "none", method, repeat)
+        for repeat in range(settings.repeats)
+        for environment in settings.environment
+        for dataset in settings.dataset
+        for method in settings.method
+        if method != "true_model" or not repeat
+    ]
+    return list(dict.fromkeys(cells))
+
+
+def persim_words(settings: Settings) -> list[str]:
+    """The sweep of PerSim's runs."""
+    seeds = ",".join(map(str, range(settings.repeats)))
+    over = [f"environment={','.join(settings.environment)}", f"dataset={','.join(settings.dataset)}"]
+    protocol = f"--bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
+    if settings.candidates != Budgets.candidates:
+        protocol += f" --candidates {settings.candidates}"
+    where = ["--runs", settings.runs, "--table", str(Path(settings.out) / "persim"), "--curve", "train/loss"]
+    flags = ["--num_agents", str(settings.num_agents), "--checkpoint_interval", "1000"]
+    return ["persim", "--over", *over, f"seed={seeds}", *where, "--evaluate", protocol, "--", *flags]
+
+
+def persim_folder(cell: Cell, settings: Settings) -> Path:
+    """The folder that the sweep gives a run."""
+    name = f"environment-{cell.environment}__dataset-{cell.dataset}__seed-{cell.repeat}"
+    return Path(settings.runs) / name
+
+
+def work(cell: Cell, settings: Settings, comm) -> None:
+    """Do a cell unless another process just did, and write its result."""
+    began = time.monotonic()
+    case = None if result(Path(settings.out), cell) else make_case(cell, settings)
+    if case is None:
+        return
+    rows = [dataclasses.asdict(cell) | row for row in run(cell.method, case)]
+    report = {"rows": rows, "seconds": round(time.monotonic() - began, 1)}
+    path = Path(settings.out) / "cells" / cell.name / RESULT
+    write_atomic(path, json.dumps(report, indent=1).encode() + b"\n")
+    print(f"rank {comm.rank}: {cell.name} in {report['seconds']} s", flush=True)
+
+
+def make_case(cell: Cell, settings: Settings) -> Case | None:
+    """The cell's data and tests; None while another process trains the simulators that it needs."""
+    dataset = cell.dataset if cell.method != "true_model" else "random"
+    own = {"environment": cell.environment, "dataset": dataset, "seed": cell.repeat}
+    config = check_config(Config(num_agents=settings.num_agents, **own))
+    family = family_of(config)
+    data = generate(config, family)
+    simulator = None
+    if cell.method in AUGMENTED:
+        path, _ = checkpoint.newest_valid(persim_folder(cell, settings))
+        if path is None or json.loads((path / checkpoint.MANIFEST).read_bytes())["step"] < config.iterations:
+            return None
+        _, state = checkpoint.load(path)
+        simulator = Simulator(**state["sizes"])
+        simulator.load_state_dict(state["simulator"])
+    tested = {name: values[:TESTED] for name, values in data.covariates.items()}
+    budgets = Budgets(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Budgets)})
+    test_seed = int(stream(0, "evaluation").integers(2**62))  # that of PerSim's evaluation
+    return Case(family, data, tested, budgets, cell.repeat, test_seed, simulator)
+
+
+def write(out: Path, settings: Settings) -> None:
+    """Collect all results of OUT, whoever made them, and write the tables; tell what is missing."""
+    rows, missing = [], []
+    for cell in grid(settings):
+        found = persim_rows(cell, settings) if cell.method == "persim" else result(out, cell)
+        rows += found
+        missing += [] if found else [cell.name]
+    report = {"budgets": budgets_of(settings), "rows": rows}
+    write_atomic(out / tables.FILE, json.dumps(report, indent=1).encode() + b"\n")
+    write_atomic(out / "opponents.csv", tables.as_csv(rows).encode())
+    write_atomic(out / "opponents.md", tables.as_markdown(report).encode())
+    print(f"{out / 'opponents.md'}: {len(grid(settings)) - len(missing)} of {len(grid(settings))} cells")
+    if missing:
+        print(f"held elsewhere, the same command later adds them: {', '.join(missing)}")
+
+
+def result(out: Path, cell: Cell) -> list[dict]:
+    path = out / "cells" / cell.name / RESULT
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def persim_rows(cell: Cell, settings: Settings) -> list[dict]:
+    """The rows of a run's evaluation that are about its simulators and one agent."""
+    path = persim_folder(cell, settings) / "evaluation.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [
+        dataclasses.asdict(cell) | {"agent": row["agent"], "metric": row["metric"], "value": row["mean"]}
+        for row in rows
+        if row["method"] == "persim" and "agent" in row and row["metric"] in tables.METRICS
+    ]
+
+
+if __name__ == "__main__":
+    guard(main)

@@ -1,0 +1,44 @@
+"""Trajectories made inside personal simulators, for offline learners (PerSim-BCQ-5 and PerSim-CQL-5)."""
+
+import numpy as np
+import torch
+
+from persim.lookup import tabulate
+from persim.planner import make_planner
+from persim.rollout import play
+from persim.transitions import Transitions
+
+
+class Imagined:
+    """The family of agents {"agent": numbers [E]} that live in a simulator, in the mean of its members.
+
+    Starts, rewards, ends and spaces are those of the true `family`.
+    """
+
+    def __init__(self, family, model):
+        self.family, self.model = family, model
+        self.start, self.reward, self.terminated = family.start, family.reward, family.terminated
+        self.state_names, self.max_episode_len = family.state_names, family.max_episode_len
+
+    def advance(self, state, action, parameters):
+        """Next states [E, d] of `state` [E, d] under `action` [E] or [E, a]."""
+        here = torch.from_numpy(state.astype(np.float32))[None, :, None]
+        following = self.model.at(parameters["agent"]).step(here, torch.from_numpy(action)[:, None])
+        return following.mean(0)[:, 0].double().numpy()
+
+
+def imagine(family, simulator, agents, num_episodes: int, settings, rng, seed: int) -> list[Transitions]:
+    """`num_episodes` episodes of each of the agents [n] in their own simulators, where a planner acts.
+
+    Section 6 says no more than that they are PerSim's; the planner (`settings`, as in `make_planner`) is what
+    PerSim acts by. Returns the transitions of each agent.
+    """
+    number = np.repeat(agents, num_episodes)
+    planner = make_planner(family, len(number), seed, settings)
+    model, everyone = tabulate(simulator, family, agents), np.arange(len(number))
+
+    def policy(state, rng):
+        return planner.plan(model, number, state, everyone)
+
+    played = play(Imagined(family, simulator), {"agent": number}, policy, rng)
+    return [played.of(np.flatnonzero(number == agent)) for agent in agents]

@@ -1,0 +1,120 @@
+"""Tables and the figure of PerSim and its opponents, from the rows of `benchmarks.opponents`."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from common.config import UsageError
+
+FILE = "opponents.json"
+COLUMNS = ["environment", "dataset", "method", "repeat", "agent", "metric", "value"]
+METRICS = {"return": "Return", "rmse": "RMSE of 50 steps ahead", "median_r2": "Median R² of 50 steps ahead"}
+BEST = {"return": max, "rmse": min, "median_r2": max}
+BOUND = "true_model"  # no method, but what a perfect simulator would give
+
+
+def read(folder: Path) -> dict:
+    """What `benchmarks.opponents` wrote in `folder`: `budgets` and `rows`."""
+    try:
+        report = json.loads((folder / FILE).read_text())
+        if not all(set(COLUMNS) <= set(row) for row in report["rows"]) or not report["rows"]:
+            raise ValueError("rows lack columns, or there are none")
+        return {"budgets": dict(report["budgets"]), "rows": report["rows"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder / FILE}: not a table of opponents ({error}); make it anew") from None
+
+
+def as_csv(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([row | {"value": f"{row['value']:.6g}"} for row in rows])
+    return text.getvalue()
+
+
+def grouped(rows: list[dict], metric: str, environment: str) -> dict[tuple, dict[str, list[float]]]:
+    """Values over repeats of each (dataset, method) and agent."""
+    found = {}
+    for row in rows:
+        if (row["metric"], row["environment"]) == (metric, environment):
+            own = found.setdefault((row["dataset"], row["method"]), {})
+            own.setdefault(row["agent"], []).append(row["value"])
+    return found
+
+
+def as_markdown(report: dict) -> str:
+    """A table for each metric and environment: datasets and methods down, agents across."""
+    rows, lines = report["rows"], []
+    for metric, title in METRICS.items():
+        for environment in dict.fromkeys(row["environment"] for row in rows):
+            found = grouped(rows, metric, environment)
+            if not found:
+                continue
+            agents = list(dict.fromkeys(agent for values in found.values() for agent in values))
+            lines += [f"### {title}: {environment}", "", f"| data | method | {' | '.join(agents)} | mean |"]
+            lines.append("|---|---|" + "---|" * (len(agents) + 1))
+            for dataset in dict.fromkeys(dataset for dataset, _ in found):
+                lines += of_dataset(found, dataset, agents, BEST[metric])
+            lines.append("")
+    lines += ["Mean ± standard deviation over repeats; bold: the best of its dataset.", ""]
+    budgets = ", ".join(f"{name} {value}" for name, value in report["budgets"].items())
+    return "\n".join([*lines, f"Budgets: {budgets}.", ""])
+
+
+def of_dataset(found: dict, dataset: str, agents: list[str], better) -> list[str]:
+    """The lines of one dataset, with the best of each column in bold."""
+    own = {method: values for (of, method), values in found.items() if of == dataset}
+    means = {
+        method: [np.mean(values[a]) if a in values else np.nan for a in agents]
+        for method, values in own.items()
+    }
+    means = {method: [*values, np.mean(values)] for method, values in means.items()}
+    best = [better(column) for column in zip(*means.values(), strict=True)]
+    lines = []
+    for method, values in own.items():
+        cells = [values.get(agent, []) for agent in agents]
+        spreads = [f" ± {np.std(cell, ddof=1):.2g}" if len(cell) > 1 else "" for cell in cells] + [""]
+        texts = [f"{mean:.4g}{spread}" for mean, spread in zip(means[method], spreads, strict=True)]
+        if dataset != "none":
+            pairs = zip(texts, means[method], best, strict=True)
+            texts = [f"**{text}**" if mean == top else text for text, mean, top in pairs]
+        lines.append(f"| {dataset} | {method} | {' | '.join(texts)} |")
+    return lines
+
+
+def draw(report: dict, path) -> None:
+    """The returns as PNG: a panel for each environment and dataset, a group of bars for each agent."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = report["rows"]
+    environments = list(dict.fromkeys(row["environment"] for row in rows))
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows if row["method"] != BOUND))
+    methods = list(dict.fromkeys(row["method"] for row in rows if row["metric"] == "return"))
+    size = (4.6 * len(datasets), 3.2 * len(environments))
+    figure, axes = plt.subplots(
+        len(environments), len(datasets), figsize=size, squeeze=False, layout="constrained"
+    )
+    colours = dict(zip(methods, plt.get_cmap("tab20").colors, strict=False))
+    for line, environment in zip(axes, environments, strict=True):
+        found = grouped(rows, "return", environment)
+        for panel, dataset in zip(line, datasets, strict=True):
+            own = {m: found.get((dataset if m != BOUND else "none", m), {}) for m in methods}
+            agents = list(dict.fromkeys(agent for values in own.values() for agent in values))
+            for i, (method, values) in enumerate(own.items()):
+                place = np.arange(len(agents)) + (i - (len(own) - 1) / 2) * 0.8 / len(own)
+                heights = [np.mean(values[a]) if a in values else np.nan for a in agents]
+                spread = [np.std(values[a]) if a in values else 0 for a in agents]
+                panel.bar(place, heights, 0.8 / len(own), yerr=spread, color=colours[method], label=method)
+            panel.set_xticks(range(len(agents)), agents, fontsize=7)
+            panel.set_title(f"{environment}, {dataset}", fontsize=9)
+        line[0].set_ylabel("return")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,162 @@
+"""PerSim and its opponents in one table: cells, their sharing, and what the table says."""
+
+import json
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from benchmarks import opponents
+from common.config import UsageError
+from envs import make_family
+from mpi_utils.comm import Comm
+from persim.baselines import synthetic, tables
+from persim.baselines.cells import Budgets, Case, acted, run
+from persim.behaviour import random_policy
+from persim.planner import Settings as Planning
+from persim.rollout import play
+from persim.true_model import TrueModel
+from tests.launch import command
+
+SMALL = Budgets(
+    cadm_steps=5, pets_steps=5, candidates=20, cadm_candidates=5, pets_candidates=5, pets_particles=5,
+    planned_episodes=2, cadm_episodes=1, episodes=3, trajectories=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def case():
+    family = make_family("mountain_car", max_episode_len=30)
+    family.name = "mountain_car"
+    tested = {"gravity": np.array([0.0001, 0.0025])}
+    data = play(
+        family, {"gravity": np.linspace(1e-4, 3e-3, 6)}, random_policy(family), np.random.default_rng(0)
+    )
+    return Case(family, data, tested, SMALL, seed=1, test_seed=2)
+
+
+def test_agents_are_cut_out_of_transitions(case):
+    data = case.data.of([4, 1])
+    assert data.names == ["4", "1"] and (np.unique(data.agent) == [0, 1]).all()
+    for new, old in enumerate([4, 1]):
+        for name in ("state", "action", "reward", "next_state", "time"):
+            own, whole = getattr(data, name), getattr(case.data, name)
+            np.testing.assert_array_equal(own[data.agent == new], whole[case.data.agent == old])
+        assert data.covariates["gravity"][new] == case.data.covariates["gravity"][old]
+
+
+def test_imagined_trajectories_are_those_of_the_simulator_and_of_its_agent(case):
+    # In the place of simulators the true dynamics: imagined steps must then be true ones, of the right agent.
+    model = TrueModel(case.family, case.tested)
+    planning = Planning(horizon=5, num_candidates=10)
+    made = synthetic.imagine(case.family, model, np.arange(2), 3, planning, np.random.default_rng(0), 1)
+    assert [len(own.names) for own in made] == [3, 3]
+    for i, own in enumerate(made):
+        agents = {name: np.full(len(own), values[i]) for name, values in case.tested.items()}
+        expected = case.family.advance(own.state.astype(float), own.action, agents)
+        np.testing.assert_allclose(own.next_state, expected, atol=1e-6)
+        assert (own.time[own.agent == 0] == np.arange((own.agent == 0).sum())).all()
+
+
+def test_all_policies_start_alike_and_serve_their_own_agent(case):
+    seen = []
+
+    def still(name):
+        def policy(state, rng):
+            seen.append((name, state.copy()))
+            return np.ones(len(state), int)
+
+        return policy
+
+    rows = acted(case, [still("light"), still("heavy")])
+    first = {}
+    for name, state in seen:
+        first.setdefault(name, state)
+    np.testing.assert_array_equal(first["light"], first["heavy"])
+    assert [row["agent"] for row in rows] == ["0.0001", "0.0025"]
+    assert [row["value"] for row in rows] == [-30, -30]
+
+
+def test_true_dynamics_beat_a_context_that_has_learnt_nothing(case):
+    best, worse = (run(method, case) for method in ("true_model", "cadm"))
+    assert {row["metric"] for row in worse} == {"rmse", "median_r2", "return"}
+    assert {row["metric"] for row in best} == {"return"}
+    assert len(best) == 2 and len(worse) == 6
+    assert all(np.isfinite(row["value"]) for row in best + worse)
+
+
+def rows(**values):
+    """A row for each method and repeat: values {method: [one for each repeat]}."""
+    shared = {"environment": "cart_pole", "dataset": "pure", "agent": "a", "metric": "return"}
+    return [
+        shared | {"method": method, "repeat": i, "value": value}
+        for method, own in values.items()
+        for i, value in enumerate(own)
+    ]
+
+
+def test_the_best_is_bold_with_its_deviation_over_repeats():
+    report = {"budgets": {"episodes": 3}, "rows": rows(persim=[1.0, 3.0], bcq_p=[4.0, 4.0])}
+    text = tables.as_markdown(report)
+    assert "| pure | persim | 2 ± 1.4 | 2 |" in text
+    assert "| pure | bcq_p | **4 ± 0** | **4** |" in text
+    assert "episodes 3" in text
+
+
+def test_small_errors_are_the_best_ones():
+    report = {"budgets": {}, "rows": [row | {"metric": "rmse"} for row in rows(persim=[0.1], cadm=[0.2])]}
+    assert "| pure | persim | **0.1** | **0.1** |" in tables.as_markdown(report)
+
+
+def test_true_dynamics_are_no_rival():
+    bound = [row | {"dataset": "none"} for row in rows(true_model=[9.0])]
+    text = tables.as_markdown({"budgets": {}, "rows": [*bound, *rows(persim=[1.0])]})
+    assert "| none | true_model | 9 | 9 |" in text and "**1**" in text
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    for content in ("{", "[]", '{"budgets": {}, "rows": []}', '{"budgets": {}, "rows": [{"agent": 1}]}'):
+        (tmp_path / tables.FILE).write_text(content)
+        with pytest.raises(UsageError, match="not a table of opponents"):
+            tables.read(tmp_path)
+
+
+FLAGS = (
+    "--num_agents 6 --repeats 2 --environment cart_pole --dataset random --method true_model cadm "
+    "--cadm_steps 3 --candidates 5 --cadm_candidates 3 --planned_episodes 1 --cadm_episodes 1 "
+    "--trajectories 3"
+).split()
+
+
+def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path):
+    out = tmp_path / "out"
+    words = ["benchmarks.opponents", "--runs", tmp_path / "runs", "--out", out, *FLAGS]
+    assert command(1, *words, "--method", "dreams").code == 2
+    result = command(2, *words)
+    assert result.code == 0, result.output
+    assert "3 of 3 cells" in result.output
+    cells = sorted(path.parent.name for path in out.glob("cells/*/result.json"))
+    assert cells == ["cart_pole__none__true_model__0"] + [
+        f"cart_pole__random__cadm__{repeat}" for repeat in range(2)
+    ]
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    (out / "cells" / cells[1] / "result.json").unlink()
+    result = command(1, *words)
+    assert result.code == 0 and f"{cells[1]} in" in result.output, result.output
+    assert not any(f"{cell} in" in result.output for cell in (cells[0], cells[2])), "done twice"
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before, (
+        "a cell depends on more than its seed"
+    )
+    result = command(1, *words[:-2], "--trajectories", "4")
+    assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output
+    result = command(1, "evaluate", out, "--plot", tmp_path / "picture.png")
+    assert result.code == 0 and (tmp_path / "picture.png").stat().st_size > 10_000, result.output
+    assert json.loads((out / tables.FILE).read_text())["budgets"]["trajectories"] == 3
+
+
+@pytest.mark.skipif(find_spec("d3rlpy") is not None, reason="d3rlpy is there")
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["opponents"])
+    with pytest.raises(UsageError, match="d3rlpy"):
+        opponents.parse_settings(["--runs", "r", "--out", "o"], Comm())
