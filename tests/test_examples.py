@@ -28,6 +28,7 @@ REQUIRED = {
     "rmdp_half_cheetah": 26.0,
     "rmdp_hopper": 13.5,
     "rmdp_walker2d": 14.0,
+    "rmdp_ant": 24.0,
     "rmdp_resource_k1": 72.9,
     "rmdp_resource_k2": 84.7,
     "rmdp_resource_k3": 87.9,
