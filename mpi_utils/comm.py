@@ -12,6 +12,7 @@ import cloudpickle
 import numpy as np
 
 from mpi_utils.leaving import InputError, SaveError, exit_code, leave
+from mpi_utils.matching import same_call
 
 REDUCIBLE = {np.dtype(c) for c in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
 
@@ -29,6 +30,7 @@ class Comm:
         self.size = 1 if mpi is None else mpi.Get_size()
         self.is_root = self.rank == 0
         self.calls, self.inside = 0, ()  # collectives begun, and what the running one is; () at work
+        self.checks = os.environ.get("CHECK_COLLECTIVES") == "1"  # a debug mode, to be set on all ranks
         self.waited = 0.0  # seconds in collectives; the rest of the time is this rank's own work
 
     def share(self, n: int) -> slice:
@@ -89,6 +91,8 @@ class Comm:
         began = time.perf_counter()
         self.calls += 1
         self.inside = what
+        if self.checks:
+            same_call(self.mpi, what)
         collective(*arguments)
         self.inside = ()
         self.waited += time.perf_counter() - began

@@ -64,6 +64,21 @@ def decode(tree, tensors: dict[str, torch.Tensor]):
     raise ValueError(f"unknown kind of value {tag}")
 
 
+def first_not_finite(value, path: str = "state") -> str:
+    """Return the path of the first tensor or array in a state that holds NaN or an infinity, else ""."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    elif isinstance(value, torch.Tensor):
+        return "" if bool(torch.isfinite(value).all()) else path
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return "" if bool(np.isfinite(value).all()) else path
+    else:
+        return ""  # a number may be infinite: the best so far of a run that has none
+    return next((bad for k, v in inner if (bad := first_not_finite(v, f"{path}/{k}"))), "")
+
+
 def _store(tensor: torch.Tensor, tensors: dict[str, torch.Tensor], path: str) -> str:
     name = path
     while name in tensors:  # "a/b" as one key and as two

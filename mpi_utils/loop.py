@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mpi_utils import checkpoint
+from mpi_utils.encoding import first_not_finite
 from mpi_utils.leaving import InputError
 from mpi_utils.logger import Logger
 from mpi_utils.pace import Pace
@@ -33,14 +34,15 @@ def run(
     `learner` has `train_iteration(i) -> metrics`, i from 0, metrics equal on all ranks; `state_dict()`, asked
     on all ranks, of which rank 0's is saved; `load_state_dict(state)`; `tensors_in_sync() -> {name: tensor}`.
     Saves every `checkpoint_interval` iterations and at the end, keeps the last `keep`, compares the ranks
-    every `sync_interval` and before each save. Returns True when all iterations are done. SIGUSR1 to mpirun
-    or to any rank saves after the running iteration and returns False; SIGTERM likewise, but it raises
-    SystemExit(143). A rank that gets stuck is named and ends the job (`Watchdog`), a slow one is told of.
+    every `sync_interval` and before each save; a state that is not finite is not saved but raises
+    FloatingPointError. Returns True when all iterations are done. SIGUSR1 to mpirun or to any rank saves
+    after the running iteration and returns False; SIGTERM likewise, but it raises SystemExit(143). A rank
+    that gets stuck is named and ends the job (`Watchdog`), a slow one is told of.
     """
     for name, value in (("checkpoint_interval", checkpoint_interval), ("sync_interval", sync_interval)):
         if value < 1:
             raise InputError(f"{name}: {value} is too small; choose 1 or more")
-    with Watchdog(comm, run_dir) as watchdog:
+    with _signals() as received, Watchdog(comm, run_dir) as watchdog:
         with watchdog.at_the_disk():
             done = resume(learner, comm, run_dir)
         with comm.agree():
@@ -48,24 +50,23 @@ def run(
         check_in_sync(comm, learner.tensors_in_sync())
         stop, pace = 0, Pace(comm)
         try:
-            with _signals() as received:
-                while done < iterations and not stop:
-                    began, waited = time.perf_counter(), comm.waited
-                    metrics = learner.train_iteration(done)
-                    seconds = time.perf_counter() - began
-                    done += 1
-                    watchdog.finished(done, seconds)
-                    if logger:
-                        with comm.agree():
-                            logger.log(done, metrics)
-                    stop, worked = _exchange(comm, received(), seconds - (comm.waited - waited))
-                    pace.tell(worked)
-                    save_now = done % checkpoint_interval == 0 or done == iterations or stop
-                    if save_now or done % sync_interval == 0:
-                        check_in_sync(comm, learner.tensors_in_sync())
-                    if save_now:
-                        with watchdog.at_the_disk():
-                            _save(learner, comm, run_dir, done, keep, logger)
+            while done < iterations and not stop:
+                began, waited = time.perf_counter(), comm.waited
+                metrics = learner.train_iteration(done)
+                seconds = time.perf_counter() - began
+                done += 1
+                watchdog.finished(done, seconds)
+                if logger:
+                    with comm.agree():
+                        logger.log(done, metrics)
+                stop, worked = _exchange(comm, received(), seconds - (comm.waited - waited))
+                pace.tell(worked)
+                save_now = done % checkpoint_interval == 0 or done == iterations or stop
+                if save_now or done % sync_interval == 0:
+                    check_in_sync(comm, learner.tensors_in_sync())
+                if save_now:
+                    with watchdog.at_the_disk():
+                        _save(learner, comm, run_dir, done, keep, logger)
         finally:
             if logger:
                 logger.close()
@@ -120,6 +121,8 @@ def _save(learner, comm, run_dir, step: int, keep: int, logger: Logger | None) -
     state = learner.state_dict()  # on all ranks: it may gather what they hold
     with comm.agree():
         if comm.is_root:
+            if name := first_not_finite(state):
+                raise FloatingPointError(f"{name} is not finite after iteration {step}, which is not saved")
             if logger:
                 logger.sync()
             checkpoint.save(Path(run_dir), step, state)

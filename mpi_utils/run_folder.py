@@ -4,6 +4,7 @@ import atexit
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from mpi_utils import files
 from mpi_utils.leaving import InputError
+
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def write_config(run_dir, config: dict) -> None:
@@ -88,10 +91,13 @@ def lock(run_dir) -> Lock:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise InputError(f"{run_dir}: cannot be written ({error.strerror}); choose another folder") from error
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "shared_memory": _shared_memory()}
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        time.sleep(0.1)  # the winner of a race needs a moment to write its name
+        deadline = time.monotonic() + 1.0
+        while not os.fstat(descriptor).st_size and time.monotonic() < deadline:
+            time.sleep(0.02)  # the winner of a race needs a moment to write its name
         holder = _holder(descriptor)
         os.close(descriptor)
         raise InUse(f"{run_dir}: in use by {holder}; wait for it or choose another folder") from None
@@ -100,14 +106,36 @@ def lock(run_dir) -> Lock:
         raise InputError(f"{run_dir}: cannot be locked ({error.strerror}); choose another disk") from error
     if os.fstat(descriptor).st_size:
         print(f"{run_dir}: taken over from {_holder(descriptor)}, which was killed", file=sys.stderr)
+        _remove_shared_memory(descriptor)
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+    os.pwrite(descriptor, json.dumps(mine).encode(), 0)
     return Lock(descriptor)
+
+
+def _shared_memory() -> list[str]:
+    """The files in SHARED_MEMORY by which MPICH joins the ranks of a host, and which it leaves if killed."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return []
+    return sorted(set(re.findall(rf"{SHARED_MEMORY}/(mpich_shm_\w+)$", maps, re.M)))[:20]
+
+
+def _remove_shared_memory(descriptor: int) -> None:
+    """Remove what a killed holder of the lock left in this host's memory; it may be some MB each time."""
+    try:
+        holder = json.loads(os.pread(descriptor, 4000, 0))
+        names = holder["shared_memory"] if holder["host"] == socket.gethostname() else []
+        for name in names:
+            if re.fullmatch(r"mpich_shm_\w+", name):  # a file says so: no other name, in no other folder
+                (SHARED_MEMORY / name).unlink(missing_ok=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return
 
 
 def _holder(descriptor: int) -> str:
     try:
-        holder = json.loads(os.pread(descriptor, 1000, 0))
+        holder = json.loads(os.pread(descriptor, 4000, 0))
         return f"process {int(holder['pid'])} on host {str(holder['host'])[:100]}"
     except (ValueError, KeyError, TypeError):
         return "another process"

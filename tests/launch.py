@@ -45,11 +45,17 @@ class Result:
 class Job:
     """A running `mpirun -np N python arguments...` in a session of its own, started in the project's root."""
 
-    def __init__(self, num_ranks: int, *arguments, env: dict[str, str] | None = None):
+    def __init__(self, num_ranks: int, *arguments, env: dict[str, str] | None = None, launcher=None):
         self.mark = f"TEST_JOB={uuid.uuid4().hex}"
         name, value = self.mark.split("=")
         environment = os.environ | OPEN_MPI | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), name: value}
-        command = [find_mpirun(), "-np", str(num_ranks), sys.executable, *map(str, arguments)]
+        command = [
+            *(launcher or [find_mpirun()]),
+            "-np",
+            str(num_ranks),
+            sys.executable,
+            *map(str, arguments),
+        ]
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             command,

@@ -35,8 +35,13 @@ GONE_IN = 5.0  # seconds
 def start(system, num_ranks, run_dir, telling=None) -> Job:
     """Start the real command; with `telling`, a folder, its ranks tell there what they do."""
     program = ["-m", "tests.phases", telling] if telling else ["-m", "train"]
-    where = ["--checkpoint_dir", run_dir.parent, "--model_name", run_dir.name, "--checkpoint_interval", 3]
-    return Job(num_ranks, *program, system, *TINY[system].split(), *where)
+    return Job(num_ranks, *program, *flags(system, run_dir.parent, run_dir.name))
+
+
+def flags(system, folder, name) -> list[str]:
+    """What follows `python -m train`."""
+    where = ["--checkpoint_dir", str(folder), "--model_name", name, "--checkpoint_interval", "3"]
+    return [system, *TINY[system].split(), *where]
 
 
 def outcome(run_dir):
@@ -107,25 +112,29 @@ def finish(system, num_ranks, run_dir, expected):
     assert outcome(run_dir) == expected, "not what an undisturbed run gives"
 
 
-@pytest.mark.parametrize(
-    ("system", "num_ranks", "victims"),
-    [("rl2", 2, (0, 1)), ("rmdp", 2, (1,)), ("persim", 3, (2,)), ("caml", 2, (0, 1))],
-)
-def test_killed_runs_end_as_if_undisturbed(tmp_path, system, num_ranks, victims, promise):
-    rng, worst = random.Random(f"{system} {num_ranks}"), 0.0
-    expected, seconds = undisturbed(system, num_ranks, tmp_path / "whole")
-    run_dir, killed = tmp_path / "killed", 0
-    for victim in victims:
-        job = start(system, num_ranks, run_dir)
+def test_killed_runs_end_as_if_undisturbed(tmp_path, promise):
+    """The systems one after the other in one start, which is killed once in each of them."""
+    result = Job(2, "-m", "tests.chain", tmp_path / "whole").wait(120)
+    assert result.code == 0, result.output
+    rng, killed, late = random.Random(0), 0, 0
+    for number, system in enumerate(TINY):
+        run_dir, whole = tmp_path / "killed" / system, tmp_path / "whole" / system
+        files = "config.json", f"step_{ITERATIONS:08d}/manifest.json"
+        began, ended = ((whole / file).stat().st_mtime for file in files)
+        job = Job(2, "-m", "tests.chain", tmp_path / "killed")
         wait_for((run_dir / "metrics.csv").exists, job)
-        time.sleep(rng.uniform(0.0, 0.6) * seconds)
-        gone = strike(job, victim, run_dir)
-        worst, killed = max(worst, gone or 0.0), killed + (gone is not None)
+        time.sleep(rng.uniform(0.0, 0.6) * (ended - began))
+        gone = strike(job, number % 2, tmp_path / "killed" / "caml")
+        if gone is not None:
+            killed, late = killed + 1, late + (gone > GONE_IN)
+            promise("A1 killed (all systems in turn)", 1, int(gone > GONE_IN), gone)
         for path in run_dir.glob("step_*"):
             checkpoint.load(path)  # whole, each of them
-    finish(system, num_ranks, run_dir, expected)
-    promise(f"A1 killed ({system})", killed, int(worst > GONE_IN), worst)
-    assert worst <= GONE_IN
+    result = Job(2, "-m", "tests.chain", tmp_path / "killed").wait(120)
+    assert result.code == 0, result.output
+    for system in TINY:
+        assert outcome(tmp_path / "killed" / system) == outcome(tmp_path / "whole" / system), system
+    assert killed >= len(TINY) - 1 and not late
 
 
 @pytest.mark.nightly

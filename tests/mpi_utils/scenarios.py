@@ -13,7 +13,7 @@ from mpi_utils.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients, broadcast_parameters, check_in_sync
 from tests.mpi_utils.tiny import Learner, digest, send_myself
 
-ITERATIONS = 6
+ITERATIONS, NUM_FLIPS = 6, 50
 
 
 def run(comm, folder):
@@ -151,7 +151,7 @@ def desync(comm, folder):
     """One flipped bit on one rank is named on all ranks; NaN equals itself."""
     check_in_sync(comm, {"nan": torch.full((2,), float("nan")), "empty": torch.zeros(0)})
     rng = stream(2, "evaluation")
-    for _ in range(20):
+    for _ in range(NUM_FLIPS):
         tensors = {"a": torch.zeros(3), "b": torch.full((2, 2), float("nan")), "c": torch.arange(3)}
         name, rank = rng.choice(list(tensors)), int(rng.integers(comm.size))
         bytes_ = tensors[name].reshape(-1).view(torch.uint8)

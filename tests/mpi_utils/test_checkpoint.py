@@ -54,7 +54,7 @@ def same_step_again(run_dir):
 
 
 @pytest.mark.parametrize("action, before", [(first_save, []), (next_save, [1, 2, 3]), (same_step_again, [3])])
-def test_killed_at_any_file_operation_leaves_the_old_or_the_new_save(tmp_path, action, before):
+def test_killed_at_any_file_operation_leaves_the_old_or_the_new_save(tmp_path, action, before, promise):
     with pytest.MonkeyPatch.context() as patch:
         prepare(tmp_path / "dry run", before)
         calls = hook(patch, lambda count, call, *_: call())
@@ -75,6 +75,7 @@ def test_killed_at_any_file_operation_leaves_the_old_or_the_new_save(tmp_path, a
         checkpoint.prune(run_dir, keep=2)
         assert sorted(p.name for p in run_dir.iterdir()) == AFTERWARDS[action]
     assert outcomes == {max(before, default=None), 5} and len(calls) > 12
+    promise("B1 killed at every file operation", len(points), 0)
 
 
 def prepare(run_dir, numbers):
@@ -109,7 +110,7 @@ def _in_child(action, point: int, halfway: bool) -> int:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
-def test_a_failing_disk_is_one_line_and_keeps_the_old_save(tmp_path, monkeypatch, code):
+def test_a_failing_disk_is_one_line_and_keeps_the_old_save(tmp_path, monkeypatch, code, promise):
     def fail(count, call, *_):
         if count == point:
             raise OSError(code, os.strerror(code))
@@ -131,9 +132,10 @@ def test_a_failing_disk_is_one_line_and_keeps_the_old_save(tmp_path, monkeypatch
         assert value(checkpoint.newest_valid(run_dir)[0]) == newest
         assert renamed or [p.name for p in run_dir.iterdir()] == ["step_00000001"]
     assert point > 10
+    promise("B3 the disk fails in any operation of a save", point - 1, 0)
 
 
-def test_a_real_limit_of_the_system(tmp_path):
+def test_a_real_limit_of_the_system(tmp_path, promise):
     checkpoint.save(tmp_path, 1, state(1))
     child = os.fork()
     if child == 0:
@@ -146,6 +148,7 @@ def test_a_real_limit_of_the_system(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
     assert [p.name for p in tmp_path.iterdir()] == ["step_00000001"]
     assert value(checkpoint.newest_valid(tmp_path)[0]) == 1
+    promise("B3 a limit of the system on files", 1, 0)
 
 
 def test_everything_is_synced_before_the_rename_and_the_parent_after_it(tmp_path, monkeypatch):
@@ -169,7 +172,7 @@ def test_everything_is_synced_before_the_rename_and_the_parent_after_it(tmp_path
     assert [name for operation, name in log if operation == "create"][-1] == "manifest.json"
 
 
-def test_prune_keeps_the_newest_ones_and_always_a_valid_one(tmp_path):
+def test_prune_keeps_the_newest_ones_and_always_a_valid_one(tmp_path, promise):
     rng = stream(4, "tasks")
     for trial in range(25):
         run_dir, keep = tmp_path / str(trial), int(rng.integers(1, 4))
@@ -185,19 +188,22 @@ def test_prune_keeps_the_newest_ones_and_always_a_valid_one(tmp_path):
         newest, skipped = checkpoint.newest_valid(run_dir)
         assert (value(newest) if newest else None) == (valid[-1] if len(valid) else None)
         assert len(skipped) == min(keep, 5 - valid[-1] if len(valid) else keep)
+    promise("B5 prunings among damaged saves", trial + 1, 0)
 
 
-def test_newest_goes_by_the_number_and_not_by_clocks(tmp_path):
+def test_newest_goes_by_the_number_and_not_by_clocks(tmp_path, promise):
     for age, step in enumerate((9, 10, 123456789)):
         os.utime(checkpoint.save(tmp_path, step, state(step)), (2e9 - 1e8 * age,) * 2)
     assert value(checkpoint.newest_valid(tmp_path)[0]) == 123456789
     assert checkpoint.newest_valid(tmp_path / "absent") == (None, [])
+    promise("B7 clocks do not matter", 1, 0)
 
 
-def test_a_save_is_not_writable_by_others(tmp_path):
+def test_a_save_is_not_writable_by_others(tmp_path, promise):
     before = os.umask(0)
     try:
         path = checkpoint.save(tmp_path, 1, state(1))
     finally:
         os.umask(before)
     assert not any(p.stat().st_mode & 0o022 for p in (path, *path.iterdir()))
+    promise("F4 quiet files", 1, 0)

@@ -43,7 +43,7 @@ def assert_found(damaged, hint=""):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cut_missing_or_replaced_files(saves, name):
+def test_cut_missing_or_replaced_files(saves, name, promise):
     path = saves[1] / name
     whole = path.read_bytes()
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
@@ -67,10 +67,11 @@ def test_cut_missing_or_replaced_files(saves, name):
     path.unlink()
     shutil.copy(saves[0] / name, path)
     assert_found(saves[1])
+    promise("B4 files cut, missing, replaced", 10, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_flipped_bit(saves, name):
+def test_every_flipped_bit(saves, name, promise):
     path = saves[1] / name
     whole = path.read_bytes()
     rng = stream(0, "evaluation")
@@ -81,9 +82,21 @@ def test_every_flipped_bit(saves, name):
         assert_found(saves[1])
     path.write_bytes(whole)
     assert checkpoint.load(saves[1])[0] == 2
+    promise("B4 flipped bits", 150, 0)
 
 
-def test_swapped_saves_and_links(saves):
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", NAMES)
+def test_every_truncation(saves, name, promise):
+    path = saves[1] / name
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert_found(saves[1], name)
+    promise("B4 truncations, every length", len(whole), 0)
+
+
+def test_swapped_saves_and_links(saves, promise):
     first, second = saves
     (second / TENSORS).rename(second / "x")
     (second / STATE).rename(second / TENSORS)
@@ -98,6 +111,7 @@ def test_swapped_saves_and_links(saves):
     second.symlink_to(elsewhere)
     found, reasons = checkpoint.newest_valid(first.parent)
     assert found == first and "a link" in reasons[0]
+    promise("B4 files cut, missing, replaced", 3, 0)
 
 
 MANIFESTS = {
@@ -120,13 +134,14 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)
-def test_broken_manifests(saves, kind):
+def test_broken_manifests(saves, kind, promise):
     path = saves[1] / MANIFEST
     broken = MANIFESTS[kind]
     if isinstance(broken, dict):
         broken = json.dumps(json.loads(path.read_bytes()) | broken, indent=1).encode()
     path.write_bytes(broken)
     assert_found(saves[1])
+    promise("B4 broken manifests", 1, 0)
 
 
 def test_a_newer_format_says_so(saves):
@@ -173,7 +188,7 @@ def hostile(canary):
     yield STATE, json.dumps({"step": 1, "state": {}}).encode()
 
 
-def test_hostile_files_run_nothing(saves):
+def test_hostile_files_run_nothing(saves, promise):
     canary = saves[0].parent / "canary"
     original = {name: (saves[1] / name).read_bytes() for name in NAMES}
     count = 0
@@ -189,3 +204,4 @@ def test_hostile_files_run_nothing(saves):
         assert not canary.exists()
         count += 1
     assert count == 18
+    promise("F1 hostile saves", count, 0)

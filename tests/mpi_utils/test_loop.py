@@ -1,8 +1,11 @@
 """The loop on one rank: it falls back over damaged saves, and refuses what it cannot continue."""
 
 import os
+import time
+from functools import partial
 
 import pytest
+import torch
 
 from mpi_utils import checkpoint, files
 from mpi_utils.comm import Comm, InputError, SaveError
@@ -16,7 +19,7 @@ def train(run_dir, iterations=6, interval=1, **options):
     return finished, digest(learner, run_dir)
 
 
-def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_path, capsys):
+def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_path, capsys, promise):
     expected = train(tmp_path / "whole")
     train(tmp_path / "run", iterations=5)
     os.truncate(tmp_path / "run" / "step_00000005" / "tensors.safetensors", 10)
@@ -29,6 +32,7 @@ def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_p
     assert "step_00000004" in told[1] and "manifest.json" in told[1]
     kept = sorted(p.name for p in (tmp_path / "run").glob("step_*"))
     assert kept == [f"step_{i:08d}" for i in range(2, 7)], "damaged ones replaced, five kept"
+    promise("B4 runs that fall back", 1, 0)
 
 
 def test_without_any_valid_save_it_does_not_start_over(tmp_path):
@@ -60,3 +64,41 @@ def test_bad_intervals_are_refused_before_the_first_iteration(tmp_path, options)
     with pytest.raises(InputError, match="choose 1 or more"):
         train(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_not_saved(tmp_path, value):
+    """A moment of the optimiser is spoilt, of which no gradient tells."""
+    learner = Learner(Comm())
+
+    def spoil():
+        learner.optimiser.state[learner.parameter]["exp_avg"][1] = value
+        learner.optimiser.param_groups[0]["lr"] = 0.0
+
+    learner.at = {3: spoil}
+    with pytest.raises(FloatingPointError, match="is not finite after iteration 4, which is not saved"):
+        run(learner, Comm(), tmp_path, iterations=6, checkpoint_interval=1)
+    newest, skipped = checkpoint.newest_valid(tmp_path)
+    assert newest.name == "step_00000003" and not skipped
+    assert torch.isfinite(checkpoint.load(newest)[1]["parameter"]).all()
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, promise):
+    """A year back and forth in a run, and between a save and its continuation."""
+    expected, clock = train(tmp_path / "whole"), time.time
+    for year in (-1, 1):
+        jump = partial(jumped, clock, year)
+        jumps = {i: partial(monkeypatch.setattr, time, "time", jump if i % 2 else clock) for i in range(6)}
+        run_dir = tmp_path / str(year)
+        for end in (3, 6):
+            learner = Learner(Comm(), at=jumps)
+            run(learner, Comm(), run_dir, iterations=end, checkpoint_interval=1)
+            monkeypatch.setattr(time, "time", clock)
+            for age, path in enumerate(sorted(run_dir.glob("step_*"))):
+                os.utime(path, (2e9 - 1e6 * age,) * 2)
+        assert digest(learner, run_dir) == expected[1]
+    promise("B7 clocks do not matter", 2, 0)
+
+
+def jumped(clock, years):
+    return clock() + years * 365 * 86400.0

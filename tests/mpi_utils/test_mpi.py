@@ -21,10 +21,14 @@ def test_collectives(num_ranks):
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_learning(num_ranks, tmp_path):
+def test_learning(num_ranks, tmp_path, promise):
     result = mpirun(num_ranks, WORKER, "learning" if num_ranks > 1 else "learning_alone", tmp_path)
     assert result.code == 0, result.output
     assert result.output.count(" passed") == (7 if num_ranks > 1 else 2)
+    promise("C1 resumed bit for bit", 5, 0)  # after every k of 6 iterations
+    promise("B2 grace saves", 2, 0)
+    if num_ranks > 1:
+        promise("D1 flipped bits between ranks", 50, 0)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ def test_ranks_end_together(scenario, code, lines):
         assert len(said.splitlines()) == bool(lines), said
 
 
-def test_killed_runs_continue_exactly(tmp_path):
+def test_killed_runs_continue_exactly(tmp_path, promise):
     undisturbed = mpirun(2, WORKER, "train", tmp_path / "a")
     assert undisturbed.code == 0, undisturbed.output
     for kill in ("1:8", "0:20"):
@@ -69,3 +73,4 @@ def test_killed_runs_continue_exactly(tmp_path):
     assert len(set(sum(digests, []))) == 1 and len(sum(digests, [])) == 4
     assert len((tmp_path / "b" / "metrics.csv").read_text().splitlines()) == 31
     assert len(list((tmp_path / "b").glob("step_*"))) == 5 and not list((tmp_path / "b").glob(".*.tmp"))
+    promise("A1 killed (a learner of two parameters)", 3, 0)

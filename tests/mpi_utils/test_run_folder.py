@@ -1,5 +1,6 @@
 """One writer in a run folder, and the settings it was started with."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from mpi_utils import run_folder
 from mpi_utils.checkpoint import config_differences, lock, read_config, write_config
 from mpi_utils.comm import InputError
 from tests.launch import ROOT
@@ -32,27 +34,32 @@ def test_the_second_writer_is_told_who_holds_the_folder(tmp_path):
         lock(tmp_path / "new" / "run").release()
 
 
-def test_of_many_starts_at_once_one_wins(tmp_path):
-    for race in range(3):
+@pytest.mark.parametrize("races", [5, pytest.param(20, marks=pytest.mark.nightly)])
+def test_of_many_starts_at_once_one_wins(tmp_path, races, promise):
+    for race in range(races):
+        starts = 2 + race % 3
 
-        def compete(race=race):
+        def compete(race=race, starts=starts):
             try:
                 held = lock(tmp_path)
             except InputError as error:
                 (tmp_path / f"{race}-lost-{os.getpid()}").write_text(str(error))
                 os._exit(2)
             (tmp_path / f"{race}-won").write_text(str(os.getpid()))
-            time.sleep(0.4)
+            end = time.monotonic() + 20
+            while len(list(tmp_path.glob(f"{race}-lost-*"))) < starts - 1 and time.monotonic() < end:
+                time.sleep(0.01)
             held.release()
 
-        children = [in_child(compete) for _ in range(4)]
+        children = [in_child(compete) for _ in range(starts)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        assert sorted(codes) == [0, 2, 2, 2]
+        assert sorted(codes) == [0] + [2] * (starts - 1)
         winner = (tmp_path / f"{race}-won").read_text()
         assert all(f"process {winner} on" in p.read_text() for p in tmp_path.glob(f"{race}-lost-*"))
+    promise("B6 races for a folder", races, 0)
 
 
-def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys):
+def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys, promise):
     def hold():
         lock(tmp_path)
         (tmp_path / "ready").touch()
@@ -71,6 +78,10 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys):
     assert subprocess.run([sys.executable, "-c", command, tmp_path], cwd=ROOT).returncode == 3
     lock(tmp_path).release()
     assert not capsys.readouterr().err, "an error is no kill"
+    (tmp_path / ".lock").write_text('{"host": "elsewhere", "pid": 5}')
+    lock(tmp_path).release()
+    assert "taken over from process 5 on host elsewhere" in capsys.readouterr().err
+    promise("B6 locks of the killed taken over", 2, 0)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/run"])
@@ -114,3 +125,26 @@ def test_an_unreadable_config_is_an_input_error(tmp_path, content):
     with pytest.raises(InputError, match=r"config\.json") as caught:
         read_config(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_shared_memory_of_a_killed_run_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    """Whatever names the file of the lock holds."""
+    shared = tmp_path / "shm"
+    shared.mkdir()
+    monkeypatch.setattr(run_folder, "SHARED_MEMORY", shared)
+    kept = [shared / "other", tmp_path / "precious", tmp_path / "mpich_shm_2"]
+    for path in (*kept, shared / "mpich_shm_1"):
+        path.touch()
+    names = [
+        "other",
+        "../precious",
+        str(tmp_path / "precious"),
+        "../mpich_shm_2",
+        "mpich_shm_1",
+        "mpich_shm_3",
+    ]
+    for host, left in (("elsewhere", True), (socket.gethostname(), False)):
+        content = {"host": host, "pid": 5, "shared_memory": names}
+        (tmp_path / ".lock").write_text(json.dumps(content))
+        lock(tmp_path).release()
+        assert (shared / "mpich_shm_1").exists() == left and all(path.exists() for path in kept)

@@ -1,5 +1,6 @@
 """Stuck ranks are named and end the job, slow ones are told of, and healthy ones are left alone."""
 
+import faulthandler
 import os
 import re
 import signal
@@ -34,14 +35,15 @@ def started(num_ranks, scenario, *arguments, limit=LIMIT):
         pytest.param(
             *(3, "skips_a_collective", 1),
             r"waits in collective \d+ \(allreduce .*\), the others in .*barrier",
-            marks=pytest.mark.nightly,  # which code mpirun reports then is not always ours
+            marks=pytest.mark.nightly,  # where the launcher's code differs, see below
         ),
     ],
 )
 def test_a_stuck_rank_is_named_and_ends_the_job(tmp_path, num_ranks, scenario, rank, said, promise):
     result = started(num_ranks, scenario, tmp_path, rank)
-    # The launcher ends a stopped rank by SIGKILL, and may report that in place of our 1.
-    assert result.code != 0 if scenario == "stopped" else result.code == 1, result.output
+    # MPICH's launcher reports 9 in place of our 1 where it had to kill ranks: a stopped one, or, with many
+    # busy processes on few cores, all that wait for MPI's own lock when one of them leaves without it.
+    assert result.code in ((1,) if scenario == "endless_loop" else (1, 9, 137)), result.output
     assert re.search(rf"^rank {rank} \(process \d+ on \S+\) {said}", result.output, re.M), result.output
     assert result.output.count("stuck for") == 1
     living = {str(r) for r in range(num_ranks)} - ({str(rank)} if scenario == "stopped" else set())
@@ -72,8 +74,9 @@ def test_a_slow_rank_is_told_of_once_and_changes_nothing(tmp_path, promise):
 
 @with_mpirun
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_a_hundred_healthy_runs_raise_no_alarm(tmp_path, promise):
-    result = mpirun(2, PROGRAM, "healthy", tmp_path, env={"STALL_LIMIT_S": "1"}, limit=280)
+    result = mpirun(2, PROGRAM, "healthy", tmp_path, env={"STALL_LIMIT_S": "1"}, limit=800)
     assert result.code == 0 and "all healthy" in result.output and "stuck" not in result.output, result.output
     promise("A3 false alarms", 100, 0)
 
@@ -100,6 +103,22 @@ def test_a_suspended_job_goes_on(tmp_path, promise):
 def test_one_rank_ends_too(tmp_path):
     result = started(1, "endless_loop", tmp_path, limit=1)
     assert result.code == 1 and "rank 0 (process" in result.output and "in endless_loop" in result.output
+
+
+def test_a_rank_alone_is_ended(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("STALL_LIMIT_S", "0.2")
+
+    class Ended(Comm):
+        def abort(self, code):
+            ended.append(code)
+            watchdog.ended.set()
+            comm.calls += 1  # so that the thread goes on, and sees that it is over
+
+    ended, comm = [], Ended()
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    with Watchdog(comm, tmp_path) as watchdog:
+        watchdog.thread.join(10)
+    assert ended == [1] and "stuck for 0.2" in capfd.readouterr().err
 
 
 NAMES = ["a", "b", "c", "d"]

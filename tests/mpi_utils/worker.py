@@ -108,19 +108,53 @@ def learning_alone(comm, folder):
     print("resume_is_exact passed, signals_save passed")
 
 
-def train(comm, folder, kill="", pause="0"):
-    """Train 30 tiny iterations; `kill` ("rank:iteration") ends a rank by SIGKILL, `pause` slows down."""
+def train(comm, folder, kill="", pause="0", iterations="30"):
+    """Train tiny iterations; `kill` ("rank:iteration") ends a rank by SIGKILL, `pause` slows down."""
     from mpi_utils.loop import run
     from tests.mpi_utils import tiny
 
     rank, iteration = map(int, kill.split(":")) if kill else (-1, -1)
-    at = {i: lambda: time.sleep(float(pause)) for i in range(30)}
+    at = {i: lambda: time.sleep(float(pause)) for i in range(int(iterations))}
     if rank == comm.rank:
         at[iteration] = lambda: tiny.send_myself(9)
     learner = tiny.Learner(comm, at=at)
-    finished = run(learner, comm, folder, iterations=30, checkpoint_interval=3)
+    finished = run(learner, comm, folder, iterations=int(iterations), checkpoint_interval=3)
     comm.barrier()
     print(f"finished {finished} {tiny.digest(learner, Path(folder))}", flush=True)
+
+
+def mismatch(comm, kind):
+    """Rank 1 calls another collective than the others, or the same with another size or type."""
+    other = {
+        "operation": lambda: comm.allreduce_(np.zeros(3), "max"),
+        "size": lambda: comm.allreduce_(np.zeros(4)),
+        "type": lambda: comm.allreduce_(np.zeros(3, np.float32)),
+        "barrier": lambda: comm.barrier(),
+    }[kind]
+    comm.barrier()
+    other() if comm.rank == 1 else comm.allreduce_(np.zeros(3))
+
+
+ERRORS = {
+    "key": KeyError("the key"),
+    "memory": MemoryError("no memory"),
+    "interrupt": KeyboardInterrupt(),
+    "exit 0": SystemExit(0),
+    "exit 7": SystemExit(7),
+}
+
+
+def raises(comm, folder, kind, rank):
+    """One rank leaves the training loop by an error while the others wait for it."""
+    from mpi_utils.loop import run
+    from tests.mpi_utils import tiny
+
+    def fault():
+        (Path(folder) / "fault").touch()
+        raise ERRORS[kind]
+
+    learner = tiny.Learner(comm, at={2: fault} if comm.rank == int(rank) else {})
+    run(learner, comm, Path(folder), iterations=5, checkpoint_interval=1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""The scripts of docs/slurm, run with a Slurm that is not one: `srun` is mpirun, the rest notes its call."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mpi_utils import checkpoint
+from tests.launch import OPEN_MPI, ROOT, find_mpirun
+from tests.test_kills import flags
+
+SCRIPTS = ROOT / "docs" / "slurm"
+FAKES = {
+    "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$MPIRUN" -np 2 "$@"',
+    "scontrol": 'echo "scontrol $*" >> "$CALLS"',
+    "scancel": 'echo "scancel $*" >> "$CALLS"; exit 1',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """The environment of a job; `calls` is what was asked of Slurm."""
+    (tmp_path / "bin").mkdir()
+    for name, body in FAKES.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    job = {"PATH": path, "PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
+    return os.environ | OPEN_MPI | job | {"MPIRUN": str(find_mpirun()), "CALLS": str(tmp_path / "calls")}
+
+
+@pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip install mpich")
+def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_path, promise):
+    command = [SCRIPTS / "train.sh", *flags("rl2", tmp_path, "run")]
+    endless = ["--max_pol_iters", "100000"]
+    out = open(tmp_path / "out", "w")
+    job = subprocess.Popen([*command, *endless], env=slurm, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "metrics.csv").exists():
+            assert time.monotonic() < deadline and job.poll() is None, (tmp_path / "out").read_text()
+            time.sleep(0.05)
+        job.send_signal(signal.SIGUSR1)
+        code = job.wait(60)
+    finally:
+        job.kill()
+        out.close()
+    said = (tmp_path / "out").read_text()
+    done = re.search(r"stopped by SIGUSR1 and saved after iteration (\d+)", said)
+    assert code == 0 and done, said
+    assert checkpoint.newest_valid(tmp_path / "run")[0].name == f"step_{int(done[1]):08d}"
+    calls = Path(slurm["CALLS"])
+    assert calls.read_text().splitlines() == [
+        "scancel --signal=USR1 7.0",
+        "scontrol requeue 7",
+    ]
+    more = ["--max_pol_iters", str(int(done[1]) + 1)]  # and the next slot ends it
+    again = subprocess.run(
+        [*command, *more], env=slurm, cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert checkpoint.newest_valid(tmp_path / "run")[0].name == f"step_{int(done[1]) + 1:08d}"
+    assert calls.read_text().count("requeue") == 1, "done: not into the queue again"
+    promise("the Slurm script saves, requeues, continues", 1, 0)
+
+
+def attempts(tmp_path, body):
+    """Exit code, what was said and how often `body`, in which $n is the attempt, was run by keep_going.sh."""
+    script = tmp_path / "attempt"
+    script.write_text(f"#!/bin/bash\necho x >> {tmp_path}/n\nn=$(wc -l < {tmp_path}/n)\n{body}\n")
+    script.chmod(0o755)
+    command = [SCRIPTS / "keep_going.sh", tmp_path / "run", script]
+    done = subprocess.run(
+        command, env=os.environ | {"PAUSE_S": "0"}, capture_output=True, text=True, timeout=30
+    )
+    return done.returncode, done.stderr, (tmp_path / "n").read_text().count("x")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "times"),
+    [
+        ("exit 1", 1, 3),
+        ("exit 2", 2, 1),
+        ("exit 75", 75, 3),
+        ("[ $n -eq 2 ] && exit 0; exit 137", 0, 2),
+        # progress in the first five attempts, which all fail at step 7 then
+        ('s=$((n < 5 ? n : 5)); mkdir -p "$(dirname $0)/run/step_0000000$s"; exit 1', 1, 8),
+    ],
+)
+def test_a_run_that_fails_is_started_again_as_long_as_it_gets_on(tmp_path, body, code, times, promise):
+    found, said, count = attempts(tmp_path, body)
+    assert (found, count) == (code, times), said
+    assert ("3 failures in a row without progress" in said) == (times in (3, 8)), said
+    promise("A7 restarts end without progress", 1, 0)
