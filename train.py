@@ -61,7 +61,11 @@ def folder(config) -> Path:
 def claim(name: str, config):
     """Lock the run folder for this process; refuse one that holds another experiment."""
     held = checkpoint.lock(folder(config))
-    checkpoint.write_config(folder(config), describe(name, config))
+    try:
+        checkpoint.write_config(folder(config), describe(name, config))
+    except BaseException:
+        held.release()
+        raise
     return held
 
 

@@ -10,6 +10,9 @@ import sys
 import tyro
 
 
+MOST_TOLD = 500  # characters of a message: it may hold what was given, of any length
+
+
 class UsageError(ValueError):
     """A mistake on the command line or in a setting: one clear line."""
 
@@ -57,7 +60,7 @@ def one_line(text: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
     body = " ".join(line for line in lines if line and not set(line) <= {"─"})
-    return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()
+    return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()[:MOST_TOLD]
 
 
 def check(config, positive=(), at_least_zero=(), unit_interval=(), may_be_empty=()) -> None:
