@@ -2,6 +2,7 @@
 
 RUN is a run folder (its newest valid save is used) or one save inside it, e.g. checkpoints/defaults or
 checkpoints/defaults/step_00000120. Nothing in the folder is changed but evaluation.json and the plots.
+`python -m evaluate compare --help`: several ways to personalise, side by side on one population.
 """
 
 import importlib
@@ -20,6 +21,8 @@ from train import SYSTEMS
 
 def main(comm) -> None:
     """For each run: load it, follow its paper's protocol, print a table, write rows and plots."""
+    if sys.argv[1:2] == ["compare"]:
+        return importlib.import_module("comparison.command").main(comm, sys.argv[2:])
     with comm.agree():
         paths, flags = split_arguments(sys.argv[1:], comm)
         if (paths[0] / opponents.FILE).is_file():

@@ -15,6 +15,7 @@ setup(
         "persim",
         "persim.baselines",
         "caml",
+        "comparison",
         "common",
         "envs",
         "mpi_utils",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.config import UsageError, check, check_run_name
+from envs import SHARED_FAMILIES
 
 # Ivanov & Ben-Porat 2024, the settings of the authors' code, where the two kinds of tasks differ.
 SPEED = {
@@ -14,6 +15,7 @@ SPEED = {
     "gamma": 0.99,
     "adam_eps": 1e-5,
     "normalise_observations": True,
+    "utility_averaging": 0.95,
 }
 GATHERING = {
     "learning_rate": 5e-4,
@@ -22,7 +24,11 @@ GATHERING = {
     "gamma": 1.0,
     "adam_eps": 1e-8,
     "normalise_observations": False,
+    "utility_averaging": 0.95,
 }
+# Where each agent has dynamics of its own; utilities are returns of whole episodes there.
+SEPARATE = SPEED | {"learning_rate": 1e-3, "entropy_coef": 1e-2, "utility_averaging": 0.5}
+SEPARATE_ALGORITHMS = ("em", "random")
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,9 @@ class Config:
     that the authors' code has for the environment.
     """
 
-    environment: Literal["half_cheetah", "hopper", "walker2d", "ant", "resource_gathering"] = "half_cheetah"
-    """The dynamics that all agents share; they differ in what they want: a speed, or one cell's resource."""
+    environment: str = "half_cheetah"
+    """Dynamics that all agents share, who differ in what they want: half_cheetah, hopper, walker2d, ant,
+    resource_gathering. Or dynamics that differ: cart_pole, mountain_car, particle, module:factory."""
     algorithm: Literal["em", "end_to_end", "cluster", "random", "oracle"] = "em"
     """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
     (end_to_end), by K-means of their rewards (cluster), at random, or by likeness of their wants (oracle)."""
@@ -73,8 +80,8 @@ class Config:
     """Environments in which each policy acts side by side; divides steps_per_policy."""
     warm_start_iters: int = 50
     """Iterations with a soft assignment, before each agent goes to the policy that serves it best (em)."""
-    utility_averaging: float = 0.95
-    """What an iteration keeps of the running returns that decide about assignments."""
+    utility_averaging: float | None = None
+    """What an iteration (or a survey) keeps of the running returns that decide about assignments."""
     assignment_lr: float = 2e-3
     """Learning rate of the softmax assignment (end_to_end)."""
     num_epochs: int = 10
@@ -110,9 +117,31 @@ class Config:
         return self.max_iters
 
 
+def shared(config: Config) -> bool:
+    """Whether all agents live in the same dynamics."""
+    return config.environment in SHARED_FAMILIES
+
+
+def check_environment(config: Config) -> None:
+    """Refuse environments that are not known, and settings that they do not have."""
+    name = config.environment
+    if shared(config):
+        return
+    if name not in ("cart_pole", "mountain_car", "particle") and ":" not in name:
+        known = ", ".join([*SHARED_FAMILIES, "cart_pole", "mountain_car", "particle"])
+        raise UsageError(f"--environment {name}: unknown; choose one of {known}, or module:factory")
+    if config.algorithm not in SEPARATE_ALGORITHMS:
+        raise UsageError(
+            f"--algorithm {config.algorithm}: scores all agents on the same steps, but agents of {name} have "
+            f"dynamics of their own; choose one of {', '.join(SEPARATE_ALGORITHMS)}"
+        )
+
+
 def check_config(config: Config) -> Config:
     """Refuse settings that cannot work together; return them with every None filled in but target speeds."""
+    check_environment(config)
     defaults = GATHERING if config.environment == "resource_gathering" else SPEED
+    defaults = defaults if shared(config) else SEPARATE
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     config = dataclasses.replace(config, **missing)
     check(
@@ -139,8 +168,9 @@ def check_config(config: Config) -> Config:
                 f"--steps_per_policy {config.steps_per_policy}: must be a multiple of --{name} "
                 f"({getattr(config, name)})"
             )
-    if config.environment == "resource_gathering" and (config.target_low, config.target_high) != (None, None):
+    speeds = shared(config) and config.environment != "resource_gathering"
+    if not speeds and (config.target_low, config.target_high) != (None, None):
         raise UsageError(
-            "--target_low, --target_high: resource_gathering has no target speeds; leave them out"
+            f"--target_low, --target_high: {config.environment} has no target speeds; leave them out"
         )
     return config

@@ -7,8 +7,8 @@ import numpy as np
 
 from common.config import UsageError, check, parse_flags
 from mpi_utils.seeding import stream
-from rmdp import figures
-from rmdp.config import Config, check_config
+from rmdp import figures, separate_report
+from rmdp.config import Config, check_config, shared
 from rmdp.export import check_folder, export
 from rmdp.policy import Policies
 from rmdp.report import Report
@@ -28,6 +28,8 @@ class Settings:
     """Fresh episodes of each policy."""
     seed: int = 0
     """Draws the starts of the episodes; all policies have the same."""
+    environment: str = ""
+    """Needed only for a run on a user's own module:factory, which is never taken from a file."""
     export: str = ""
     """Write the policies to this new folder: files that run without this project, and a card for each."""
     json: str = ""
@@ -39,7 +41,12 @@ class Settings:
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    check(settings, positive=("episodes",), at_least_zero=("seed",), may_be_empty=("export", "json", "plot"))
+    check(
+        settings,
+        positive=("episodes",),
+        at_least_zero=("seed",),
+        may_be_empty=("environment", "export", "json", "plot"),
+    )
     return settings
 
 
@@ -65,6 +72,11 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
     """
     with comm.agree():
         config = stored_config(stored)
+        if not shared(config):
+            check_separate(config, settings)
+    if not shared(config):
+        return separate_report.evaluate(config, state, settings, comm)
+    with comm.agree():
         family = shared_family(config)
         agents = family.check({name: np.asarray(values) for name, values in state["agents"].items()})
         policies = Policies(config, family.observation_space, family.action_space)
@@ -82,6 +94,16 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
     return rows
 
 
+def check_separate(config: Config, settings: Settings) -> None:
+    """Refuse what cannot be done where agents have dynamics of their own."""
+    if settings.export:
+        raise UsageError(f"--export: cards tell what agents want; those of {config.environment} do not say")
+    if ":" in config.environment and settings.environment != config.environment:
+        raise UsageError(
+            f"this run trained on {config.environment!r}; name it again: --environment {config.environment}"
+        )
+
+
 def show(rows: list[dict]) -> None:
     """Print one table on the population and one on the policies."""
     first = rows[0]
@@ -95,13 +117,12 @@ def show(rows: list[dict]) -> None:
             print(f"{r['metric']:22s}{number(r['mean'])}{number(r['se'], 8)}")
     policies = [r for r in rows if r["metric"] == "policy_return"]
     does = [r for r in rows if r["metric"] in ("policy_speed", "walk")]
-    what = {"policy_speed": "speed", "walk": "steps"}[does[0]["metric"]]
-    print(f"{'policy':>8s}{'agents':>9s}{'return':>9s}{'se':>8s}{'worst':>9s}{what:>9s}")
+    what = {"policy_speed": f"{'speed':>9s}", "walk": f"{'steps':>9s}"}[does[0]["metric"]] if does else ""
+    print(f"{'policy':>8s}{'agents':>9s}{'return':>9s}{'se':>8s}{'worst':>9s}{what}")
+    does = [number(did["mean"]) for did in does] or [""] * len(policies)
     for r, did in list(zip(policies, does, strict=True))[:SHOWN]:
-        print(
-            f"{r['policy']:8d}{r['agents']:9d}{number(r['mean'])}{number(r['se'], 8)}{number(r['worst'])}"
-            f"{number(did['mean'])}"
-        )
+        returns = f"{number(r['mean'])}{number(r['se'], 8)}{number(r['worst'])}"
+        print(f"{r['policy']:8d}{r['agents']:9d}{returns}{did}")
     if len(policies) > SHOWN:
         print(f"and {len(policies) - SHOWN} more, in the rows")
 

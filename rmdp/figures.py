@@ -1,4 +1,4 @@
-"""Who is served how: speeds over a histogram of wishes, or the walks over the grid."""
+"""Who is served how: speeds over a histogram of wishes, walks over the grid, or what each agent gets."""
 
 import math
 from pathlib import Path
@@ -21,7 +21,10 @@ def plot(rows: list[dict], path, title: str) -> None:
     returns = [r for r in rows if r["metric"] == "policy_return"]
     walks = [r for r in rows if r["metric"] == "walk"]
     speeds = [r for r in rows if r["metric"] == "policy_speed"]
-    figure = draw_walks(plt, walks, returns) if walks else draw_speeds(plt, speeds, returns)
+    if walks or speeds:
+        figure = draw_walks(plt, walks, returns) if walks else draw_speeds(plt, speeds, returns)
+    else:
+        figure = draw_agents(plt, [r for r in rows if r["metric"] == "agent_return"])
     figure.suptitle(f"{title}, social welfare {welfare:.2f}", fontsize=11)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, bbox_inches="tight")
@@ -89,4 +92,20 @@ def draw_walks(plt, walks: list[dict], returns: list[dict]):
         axes.set_yticks(np.arange(SIZE + 1) - 0.5, labels=[])
         axes.grid(color="0.8", linewidth=0.5)
         axes.tick_params(length=0)
+    return figure
+
+
+def draw_agents(plt, agents: list[dict]):
+    """A bar for each agent, coloured by the policy that serves it; the worst-off of a policy first."""
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    policies = np.array([r["policy"] for r in agents], int)
+    returns = np.array([r["mean"] for r in agents], float)
+    order = np.lexsort((returns, policies))
+    place = np.argsort(order)
+    for j in np.unique(policies):
+        own = policies == j
+        axes.bar(place[own], returns[own], width=1.0, color=f"C{j % 10}", label=f"policy {j}: {own.sum()}")
+    axes.set(xlabel="agents, by the policy that serves them", ylabel="return")
+    if len(np.unique(policies)) <= NAMED:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), title="serves agents")
     return figure

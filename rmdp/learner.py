@@ -15,6 +15,7 @@ from common.optim import (
 )
 from mpi_utils.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients
+from rmdp.config import shared
 from rmdp.gradients import CriticGradient, PolicyGradient
 from rmdp.members import Members, summed
 from rmdp.own_agents import OwnAgents
@@ -34,7 +35,14 @@ class Learner:
     Two things are shared over ranks. Environments: a rank steps its part of them for all k policies, then all
     ranks have all steps. Agents: a rank owns a slice of them, with its part of rewards, utilities, assignment
     and of the critic's last layer, so that memory and work for each agent fall with the number of ranks.
+
+    Where agents do not share their dynamics, it makes a `SeparateLearner`.
     """
+
+    def __new__(cls, config, comm):
+        if cls is Learner and not shared(config):
+            from rmdp.separate import SeparateLearner as cls
+        return super().__new__(cls)
 
     def __init__(self, config, comm):
         self.config, self.comm = config, comm
@@ -48,20 +56,25 @@ class Learner:
         self.own_envs = comm.share(self.m)
         env_seed = int(stream(config.seed, "environment").integers(2**62))
         self.actors = Actors(self.family, self.k, self.m, self.own_envs, env_seed)
+        self.make_networks(self.own.num)
 
+    def make_networks(self, num_values: int, replicated_head: bool = False) -> None:
+        """Policies, a critic of `num_values` values, their gradients and the optimiser."""
+        config, comm = self.config, self.comm
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(config.seed, "weights").integers(2**62)))
             self.policies = Policies(config, self.family.observation_space, self.family.action_space)
-            self.critic = Critic(config, self.family.observation_space, self.own.num)
-        replicated = [*self.policies.parameters(), *self.critic.trunk()]
+            self.critic = Critic(config, self.family.observation_space, num_values)
+        head = list(self.critic.head.parameters())
+        self.own_rows = [] if replicated_head else head  # rows of agents, which are each rank's own
+        replicated = [*self.policies.parameters(), *self.critic.trunk(), *(head if replicated_head else ())]
         flat = flatten(replicated)
         comm.bcast_(flat.detach())
         self.gradients = FlatGradients(comm, [flat])
         share_gradient(flat, replicated)
-        head = list(self.critic.head.parameters())
-        for p in head:
+        for p in self.own_rows:
             p.grad = torch.zeros_like(p)
-        self.optimiser = make_adamw([flat, *head], config.learning_rate, config.adam_eps)
+        self.optimiser = make_adamw([flat, *self.own_rows], config.learning_rate, config.adam_eps)
         self.policy_gradient = PolicyGradient(self.policies)
         self.critic_gradient = CriticGradient(self.critic)
 
@@ -167,11 +180,11 @@ class Learner:
             for columns in order.reshape(-1, size):
                 minibatch = {name: of_steps(values, columns) for name, values in batch.items()}
                 self.gradients.zero()
-                metrics = self.policy_step(minibatch, rows) | self.value_step(minibatch)
+                metrics = self.policy_step(minibatch, rows) | self.value_step(minibatch, rows)
                 sums += self.gradients.sum([metrics.get(name, 0.0) for name in METRICS])
                 norm = self.gradients.clip(config.max_grad_norm)
                 if norm > config.max_grad_norm:
-                    for p in self.critic.head.parameters():
+                    for p in self.own_rows:
                         p.grad *= config.max_grad_norm / norm
                 self.optimiser.step()
             totals += sums / config.num_minibatches
@@ -209,8 +222,8 @@ class Learner:
             self.members.step(own_part, slope)
         return metrics
 
-    def value_step(self, minibatch: dict) -> dict:
-        """Gradients of the critic's loss for this rank's agents on a whole minibatch."""
+    def value_step(self, minibatch: dict, rows: slice) -> dict:
+        """Gradients of the critic's loss for this rank's agents, on all rows of a minibatch."""
         scale = 1.0 / (minibatch["advantage"].size * self.n)
         targets = zip(self.own.chunks, minibatch["value_target"], strict=True)
         return {"loss/value": self.critic_gradient(minibatch["observation"], targets, scale=scale)}

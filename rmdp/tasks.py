@@ -1,9 +1,12 @@
-"""Which dynamics the agents share and what each of them wants, from the settings of a run."""
+"""Which dynamics the agents have and what each of them wants, from the settings of a run."""
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from common.config import UsageError
-from envs import Population, make_shared_family
+from envs import Population, load_factory, make_family, make_shared_family
+from mpi_utils.seeding import stream
+from rmdp.config import shared
 
 SCALE = {"resource_gathering": 100.0}  # returns are reported as percent there, as in the paper
 
@@ -15,11 +18,28 @@ def shared_family(config):
     return make_shared_family(config.environment, **ranges)
 
 
+def separate_family(config, comm):
+    """The family of agents with dynamics of their own; rank 0 imports a user's factory for all ranks."""
+    factory = None
+    with comm.agree():
+        if ":" in config.environment and comm.is_root:
+            factory = load_factory(config.environment)
+    factory = comm.bcast_object(factory)
+    with comm.agree():
+        family = make_family(factory or config.environment)
+        if not isinstance(family.observation_space, Box):
+            raise UsageError(f"--environment {config.environment}: r-MDP needs observations in a Box")
+    return family
+
+
 def draw_agents(config, family) -> dict[str, np.ndarray]:
     """Parameters `[n]` of all agents: from a file, or drawn.
 
-    They are drawn by NumPy's legacy generator, as in the authors' code: seed by seed the same populations.
+    Those that share dynamics are drawn by NumPy's legacy generator, as in the authors' code: seed by seed the
+    same populations.
     """
+    if not config.population and not shared(config):
+        return family.sample(stream(config.seed, "tasks"), config.num_agents)
     if not config.population:
         return family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
     population = Population.load(config.population)
@@ -33,4 +53,4 @@ def draw_agents(config, family) -> dict[str, np.ndarray]:
             f"--population {config.population}: holds {len(population)} agents; give --num_agents "
             f"{len(population)}"
         )
-    return family.check(population.parameters)
+    return family.check(population.parameters) if hasattr(family, "check") else population.parameters

@@ -11,17 +11,27 @@ SYSTEMS = {"rl2", "rmdp", "persim", "caml"}
 SHARED = {"common", "envs", "mpi_utils"}
 ALLOWED = {
     "train": SYSTEMS | SHARED,
-    "evaluate": SYSTEMS | SHARED | {"train"},
+    "evaluate": SYSTEMS | SHARED | {"train", "comparison"},
+    "comparison": SYSTEMS | SHARED,  # the one place where the four meet
     "benchmarks": SYSTEMS | SHARED | {"train"},
     "envs": set(),
     "mpi_utils": set(),
     "common": set(),
     **{system: SHARED for system in SYSTEMS},
 }
-OURS = SYSTEMS | SHARED | {"train", "evaluate", "benchmarks", "tests"}
+OURS = SYSTEMS | SHARED | {"train", "evaluate", "benchmarks", "comparison", "tests"}
 FILES = [
     path
-    for place in ("train.py", "evaluate.py", "benchmarks", "envs", "mpi_utils", "common", *SYSTEMS)
+    for place in (
+        "train.py",
+        "evaluate.py",
+        "benchmarks",
+        "comparison",
+        "envs",
+        "mpi_utils",
+        "common",
+        *SYSTEMS,
+    )
     for path in ([ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py")))
 ]
 

@@ -1,0 +1,115 @@
+"""Settings of a comparison, and how long each method trains in each environment."""
+
+from dataclasses import dataclass
+
+from common.config import UsageError, check, parse_flags
+
+METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Compare ways to personalise on one population: training, adaptation to each agent, return, cost."""
+
+    population: str = ""
+    """The agents: a file made by `python -m envs.populate` (or envs.Population.save)."""
+    methods: str = ",".join(METHODS)
+    """Which, with commas between: rl2, rmdp, persim, caml, single (one policy for all), per_agent (each)."""
+    seeds: str = "0"
+    """Seeds with commas between; each is a training of its own of every method."""
+    out: str = ""
+    """Folder of everything that is written; the same command again continues there."""
+    num_policies: int = 5
+    """The budget k of rmdp, and the medoids of caml."""
+    budgets: str = "2"
+    """More budgets to train rmdp with, for the curve of welfare against k; "" for none."""
+    episodes: int = 5
+    """Fresh starts of each agent, the same for all methods."""
+    planned: int = 1
+    """Those that persim plans in: its planner takes most of the time."""
+    effort: float = 1.0
+    """Iterations of training times this."""
+    max_episode_len: int = 0
+    """Steps of an episode at most; 0: the environment's (200 where it says nothing)."""
+    environment: str = ""
+    """Needed only for a population of a user's own module:factory, which is never taken from a file."""
+    page: str = ""
+    """Also write PAGE.md, PAGE.html and PAGE.png, e.g. docs/comparison."""
+
+
+def parse_settings(flags: list[str], show: bool) -> Settings:
+    """Settings from the flags behind `compare`, checked."""
+    settings = parse_flags(Settings, flags, "python -m evaluate compare", show=show)
+    check(
+        settings,
+        positive=("num_policies", "episodes", "planned", "effort"),
+        at_least_zero=("max_episode_len",),
+        may_be_empty=("budgets", "environment", "page", "population", "out"),
+    )
+    for name in ("population", "out"):
+        if not getattr(settings, name):
+            raise UsageError(f"--{name}: missing (see python -m evaluate compare --help)")
+    names = methods_of(settings)
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        what = f"{unknown[0]!r} is unknown" if unknown else "names nobody"
+        raise UsageError(f"--methods {settings.methods}: {what}; give some of {', '.join(METHODS)}")
+    numbers(settings, "seeds")
+    numbers(settings, "budgets")
+    if settings.planned > settings.episodes:
+        raise UsageError(f"--planned {settings.planned}: more than --episodes ({settings.episodes})")
+    return settings
+
+
+def methods_of(settings: Settings) -> list[str]:
+    """The methods, in the order in which they are worked on."""
+    given = {name.strip() for name in settings.methods.split(",")} - {""}
+    return [name for name in METHODS if name in given] + sorted(given - set(METHODS))
+
+
+def numbers(settings: Settings, name: str) -> list[int]:
+    """Whole numbers with commas between."""
+    words = [word.strip() for word in getattr(settings, name).split(",") if word.strip()]
+    if not all(word.isdecimal() for word in words) or (not words and name == "seeds"):
+        raise UsageError(f"--{name} {getattr(settings, name)}: give whole numbers with commas between")
+    return list(dict.fromkeys(map(int, words)))
+
+
+# By environment: what each method's own settings are here. "" is for any other environment.
+RMDP = {
+    "cart_pole": {"max_iters": 40, "steps_per_policy": 2048, "envs_per_policy": 8, "warm_start_iters": 10},
+    "mountain_car": {"max_iters": 120, "steps_per_policy": 8192, "envs_per_policy": 16},
+    "particle": {"max_iters": 100, "steps_per_policy": 3200, "envs_per_policy": 32},
+    "": {"max_iters": 60, "steps_per_policy": 4096, "envs_per_policy": 16},
+}
+PER_AGENT = {  # n policies at once: fewer steps of each
+    "cart_pole": {"max_iters": 40, "steps_per_policy": 1024, "envs_per_policy": 4},
+    "mountain_car": {"max_iters": 100, "steps_per_policy": 2048, "envs_per_policy": 4},
+    "particle": {"max_iters": 60, "steps_per_policy": 800, "envs_per_policy": 8},
+    "": {"max_iters": 60, "steps_per_policy": 1024, "envs_per_policy": 4},
+}
+RL2 = {
+    "cart_pole": {"max_pol_iters": 80, "episodes": 2},
+    "mountain_car": {"max_pol_iters": 60, "episodes": 2},
+    "particle": {"max_pol_iters": 200, "episodes": 3},
+    "": {"max_pol_iters": 80, "episodes": 2},
+}
+CAML = {
+    "cart_pole": {"max_iters": 60, "updates_per_task": 4},
+    "mountain_car": {"max_iters": 30, "updates_per_task": 4},
+    "particle": {"max_iters": 100, "updates_per_task": 1},
+    "": {"max_iters": 60, "updates_per_task": 4},
+}
+PERSIM = {  # the planner's settings come last
+    "cart_pole": {"max_iters": 100, "horizon": 40, "num_candidates": 128},
+    "mountain_car": {"max_iters": 60, "horizon": 50, "num_candidates": 256},
+    "particle": {"max_iters": 60, "horizon": 30, "num_candidates": 64},
+    "": {"max_iters": 60, "horizon": 30, "num_candidates": 128},
+}
+
+
+def recipe(table: dict, environment: str, iterations: str, effort: float) -> dict:
+    """A method's own settings for an environment, its `iterations` times `effort`."""
+    found = dict(table.get(environment, table[""]))
+    found[iterations] = max(1, round(found[iterations] * effort))
+    return found

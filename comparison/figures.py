@@ -1,0 +1,279 @@
+"""The pictures of a report, each with the data that it shows; drawn as SVG without a display."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from comparison.tables import ORDER, scalars, title, to_csv
+
+COLOURS = {"single": "#7f7f7f", "rmdp": "#1f77b4", "caml": "#2ca02c", "rl2": "#d62728"}
+COLOURS |= {"persim": "#9467bd", "per_agent": "#000000"}
+MARKS = {"single": "s", "rmdp": "o", "caml": "^", "rl2": "D", "persim": "v", "per_agent": "*"}
+GROUPS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf"]
+SIZE = (4.2, 3.3)  # inches: text stays readable on a telephone
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, what it shows in a sentence or two, and its data as CSV."""
+
+    name: str
+    heading: str
+    text: str
+    svg: bytes
+    names: list[str]
+    lines: list[list]
+
+    @property
+    def csv(self) -> str:
+        return to_csv(self.names, self.lines)
+
+
+def canvas(rows: int = 1, columns: int = 1, size=SIZE, **options):
+    """A figure and its axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 10, "svg.hashsalt": "comparison", "axes.grid": True, "grid.alpha": 0.3})
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
+
+
+def as_bytes(figure, kind: str = "svg") -> bytes:
+    """The picture; the same bytes for the same picture."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=130, metadata={"Date" if kind == "svg" else "Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def style(name: str) -> dict:
+    """Colour and mark of a method."""
+    return {"color": COLOURS.get(name, "#6baed6"), "marker": MARKS.get(name, "o")}
+
+
+def main_methods(results: list[dict]) -> list[str]:
+    """Names that are there, without further budgets of r-MDP."""
+    present = {r["name"] for r in results}
+    return [name for name in ORDER if name in present]
+
+
+def of(results: list[dict], name: str) -> list[dict]:
+    return [r for r in results if r["name"] == name]
+
+
+def draw_gains(axes, results, rows) -> None:
+    """A line for each method from the worst tenth to the mean agent."""
+    shown = [row for row in reversed(rows)]
+    for y, row in enumerate(shown):
+        own = of(results, row["name"])
+        colour = style(row["name"])["color"]
+        axes.plot([row["worst_decile"], row["mean"]], [y, y], color=colour, linewidth=2, zorder=2)
+        axes.plot(row["mean"], y, "o", color=colour, markersize=8, zorder=3)
+        axes.plot(row["worst_decile"], y, "o", color="white", markeredgecolor=colour, markersize=7, zorder=3)
+        axes.plot([r["mean"] for r in own], [y + 0.25] * len(own), "|", color=colour, markersize=6)
+    axes.set_yticks(range(len(shown)), [row["method"] for row in shown])
+    axes.set(xlabel="return of an episode", ylim=(-0.6, len(shown) - 0.3))
+
+
+def gains(results, rows) -> Figure:
+    """What the mean agent and the worst tenth get."""
+    figure, axes = canvas()
+    draw_gains(axes, results, rows)
+    names = ["method", "mean", "se_mean", "worst_decile", "se_worst_decile"]
+    lines = [[row["method"], *(row[name] for name in names[1:])] for row in rows]
+    text = (
+        "Full circle: the average agent. Open circle: the average over the tenth of the agents who get "
+        "least. "
+        "A short line means that nobody is left behind. Ticks: single seeds."
+    )
+    return Figure("gains", "What each way gives", text, as_bytes(figure), names, lines)
+
+
+def draw_curves(axes, results) -> list[list]:
+    """Return against steps spent on a new agent; the points drawn."""
+    lines = []
+    for name in main_methods(results):
+        own = of(results, name)
+        points = min(len(r["curve"]) for r in own)
+        steps = np.mean([[p["steps"] for p in r["curve"][:points]] for r in own], axis=0)
+        mean = np.mean([[p["mean"] for p in r["curve"][:points]] for r in own], axis=0)
+        worst = np.mean([[p["worst_decile"] for p in r["curve"][:points]] for r in own], axis=0)
+        axes.plot(steps, mean, label=title(name), markersize=5, linewidth=1.3, **style(name))
+        lines += [[title(name), s, m, w] for s, m, w in zip(steps, mean, worst, strict=True)]
+    largest = max((line[1] for line in lines), default=1)
+    axes.set_xscale("symlog", linthresh=10, linscale=0.4)
+    axes.set_xlim(-1, max(largest, 10) * 2)
+    axes.set(xlabel="steps spent on a new agent", ylabel="return of the mean agent")
+    axes.legend(fontsize=8)
+    return lines
+
+
+def curves(results) -> Figure:
+    """Return against steps spent on a new agent."""
+    figure, axes = canvas()
+    lines = draw_curves(axes, results)
+    text = (
+        "An agent comes new: how many steps must it give, and what does it get then? Left edge: served at "
+        "once, "
+        "without a try. The scale is logarithmic from 10 steps on."
+    )
+    names = ["method", "steps", "mean", "worst_decile"]
+    return Figure("curves", "What a new agent must give", text, as_bytes(figure), names, lines)
+
+
+def budgets(results, rows) -> Figure | None:
+    """Welfare against the number of policies, by r-MDP's code from 1 to n."""
+    found = [
+        r for r in rows if r["name"] in ("single", "rmdp", "per_agent") or r["name"].startswith("rmdp_k")
+    ]
+    found = sorted(found, key=lambda row: row["policies"])
+    if len(found) < 2:
+        return None
+    figure, axes = canvas()
+    k = [row["policies"] for row in found]
+    for key, label, mark in (("mean", "mean agent", "o-"), ("worst_decile", "worst tenth", "o--")):
+        values = np.array([row[key] for row in found])
+        errors = np.array([row[f"se_{key}"] or 0.0 for row in found])
+        axes.errorbar(k, values, errors, fmt=mark, color="#1f77b4", capsize=3, label=label, markersize=5)
+    axes.set_xscale("log")
+    axes.set_xticks(k, [f"{int(j)}" for j in k])
+    axes.minorticks_off()
+    axes.set(xlabel="policies that may be kept", ylabel="return")
+    axes.legend(fontsize=8)
+    names = ["policies", "mean", "se_mean", "worst_decile", "se_worst_decile"]
+    lines = [[int(row["policies"]), *(row[name] for name in names[1:])] for row in found]
+    text = (
+        "If every policy has to be checked and certified, how many are worth it? One policy for all at the "
+        "left, "
+        "one for each agent at the right, r-MDP between; all by the same code."
+    )
+    return Figure("budgets", "Welfare against the budget of policies", text, as_bytes(figure), names, lines)
+
+
+def costs(rows) -> Figure:
+    """Steps of training against the return."""
+    figure, axes = canvas()
+    for row in rows:
+        axes.plot(
+            row["train_steps"],
+            row["mean"],
+            linestyle="",
+            markersize=8,
+            label=row["method"],
+            **style(row["name"]),
+        )
+    axes.set_xscale("log")
+    axes.set(xlabel="steps in training, all agents together", ylabel="return of the mean agent")
+    axes.legend(fontsize=7.5)
+    names = ["method", "train_steps", "new_agent_steps", "seconds", "mean"]
+    lines = [[row["method"], *(row[name] for name in names[1:])] for row in rows]
+    text = "Up and to the left is better: much return for few steps in the agents' worlds."
+    return Figure("costs", "What training costs", text, as_bytes(figure), names, lines)
+
+
+def quantiles(results) -> Figure:
+    """Returns of all agents, sorted."""
+    figure, axes = canvas()
+    lines = []
+    for name in main_methods(results):
+        each = np.mean([np.sort(r["returns"]) for r in of(results, name)], axis=0)
+        share = (np.arange(len(each)) + 0.5) / len(each) * 100
+        axes.plot(share, each, label=title(name), linewidth=1.5, color=style(name)["color"])
+        lines += [[title(name), s, v] for s, v in zip(share, each, strict=True)]
+    axes.set(xlabel="per cent of the agents, least served first", ylabel="return of an agent")
+    axes.legend(fontsize=8)
+    text = (
+        "All agents in order of what they get, mean over seeds. Where a line dips at the left, some agents "
+        "are "
+        "left behind."
+    )
+    names = ["method", "per_cent_of_agents", "return"]
+    return Figure("agents", "What each agent gets", text, as_bytes(figure), names, lines)
+
+
+def plane(people):
+    """Two coordinates [n, 2] of the agents and what they are called."""
+    found = scalars(people)
+    values = np.array(list(found.values()), float).T
+    if values.shape[1] == 1:
+        return np.column_stack([values[:, 0], np.arange(len(values))]), [*found, "number of the agent"]
+    if values.shape[1] == 2:
+        return values, list(found)
+    spread = values.std(0)
+    scaled = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
+    _, _, axes = np.linalg.svd(scaled, full_matrices=False)
+    return scaled @ axes[:2].T, ["first principal axis of the parameters", "second"]
+
+
+def clusters(people, results) -> Figure | None:
+    """Agents in the plane of their parameters, coloured by who serves them."""
+    shown = [name for name in ("rmdp", "caml") if any(r["groups"] for r in of(results, name))]
+    if not shown:
+        return None
+    where, axis_names = plane(people)
+    figure, panels = canvas(len(shown), size=(SIZE[0], 3.3 * len(shown)), squeeze=False)
+    lines = []
+    for axes, name in zip(panels.flat, shown, strict=True):
+        first = min(of(results, name), key=lambda r: r["seed"])
+        groups = np.array(first["groups"])
+        sizes = np.bincount(groups)
+        for number, j in enumerate(np.argsort(-sizes)[: (sizes > 0).sum()]):
+            own, colour = groups == j, GROUPS[number % len(GROUPS)]
+            axes.scatter(*where[own].T, s=18, color=colour, label=f"{own.sum()} agents")
+        axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+        axes.set_title(
+            f"{title(name)}: {(sizes > 0).sum()} group{'s' * int((sizes > 0).sum() > 1)}", fontsize=10
+        )
+        axes.legend(fontsize=7.5, loc="best")
+        lines += [[title(name), first["seed"], i, *where[i], groups[i]] for i in range(people.n)]
+    text = (
+        "Each point is an agent, placed by its true parameters, which no method is told; colours say which "
+        "policy "
+        "of r-MDP it keeps, or from which of CAML's starts it sets out (first seed)."
+    )
+    names = ["method", "seed", "agent", *axis_names, "group"]
+    return Figure("clusters", "Who shares a policy", text, as_bytes(figure), names, lines)
+
+
+def maps(people, results) -> Figure:
+    """Agents in the plane of their parameters, coloured by what they get from each method."""
+    shown = main_methods(results)
+    where, axis_names = plane(people)
+    each = {name: np.mean([r["returns"] for r in of(results, name)], axis=0) for name in shown}
+    low, high = min(v.min() for v in each.values()), max(v.max() for v in each.values())
+    lines_of = -(-len(shown) // 2)
+    size = (SIZE[0], 1.9 * lines_of + 0.8)
+    figure, panels = canvas(lines_of, 2, size=size, squeeze=False, sharex=True, sharey=True)
+    for axes, name in zip(panels.flat, shown, strict=False):
+        colours = {"c": each[name], "vmin": low, "vmax": high + (high == low), "cmap": "viridis"}
+        points = axes.scatter(*where.T, s=12, **colours)
+        axes.set_title(title(name), fontsize=9)
+    for axes in panels.flat[len(shown) :]:
+        axes.axis("off")
+    figure.supxlabel(axis_names[0], fontsize=9)
+    figure.supylabel(axis_names[1], fontsize=9)
+    figure.colorbar(points, ax=panels, location="bottom", shrink=0.8, label="return of the agent")
+    names = ["agent", *axis_names, *(title(name) for name in shown)]
+    lines = [[i, *where[i], *(each[name][i] for name in shown)] for i in range(people.n)]
+    text = "The same plane, coloured by what each agent gets: bright is much, dark corners are left behind."
+    return Figure("maps", "Which agents get how much", text, as_bytes(figure), names, lines)
+
+
+def summary(results, rows) -> bytes:
+    """What each way gives and what a new agent must give, side by side, as PNG."""
+    figure, (left, right) = canvas(1, 2, size=(10, 3.6))
+    draw_gains(left, results, rows)
+    draw_curves(right, results)
+    return as_bytes(figure, "png")
+
+
+def all_figures(people, results, rows) -> list[Figure]:
+    """Those that the results allow, in reading order."""
+    made = [gains(results, rows), curves(results), budgets(results, rows), costs(rows), quantiles(results)]
+    made += [clusters(people, results), maps(people, results)]
+    return [figure for figure in made if figure is not None]

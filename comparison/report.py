@@ -1,0 +1,203 @@
+"""The report: one HTML file that needs no network, for readers who know nothing of the code."""
+
+import base64
+from html import escape
+from urllib.parse import quote
+
+from comparison.figures import all_figures
+from comparison.tables import HEADER, commands, cost, explanations, texts, whole, with_error
+
+STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1c1c1c;
+  background: #fafafa; }
+main { max-width: 1240px; margin: 0 auto; padding: 16px; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .4em 0; } h2 { font-size: 1.2rem; margin: 1.8em 0 .4em; }
+h3 { font-size: 1.02rem; margin: 0 0 .3em; } p { max-width: 46em; margin: .5em 0; }
+.lead { font-size: 1.08rem; }
+.scroll { overflow-x: auto; border: 1px solid #ddd; border-radius: 6px; background: #fff; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: .92rem; }
+th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: #fff; }
+th { font-weight: 600; white-space: normal; vertical-align: bottom; }
+.cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
+.figures { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
+  align-items: start; }
+.card, figure { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 12px 14px; margin: 0;
+  min-width: 0; }
+.card p { font-size: .95rem; }
+figure img { display: block; width: 100%; height: auto; }
+figcaption { font-size: .92rem; }
+details { margin-top: .5em; font-size: .88rem; } summary { cursor: pointer; color: #0b57a4; }
+details .scroll { max-height: 320px; overflow: auto; margin-top: .4em; }
+details table { font-size: .8rem; } details th, details td { padding: 3px 8px; }
+pre { overflow-x: auto; background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 10px;
+  font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 600px) { .wide table { font-size: .8rem; } .wide th, .wide td { padding: 5px 6px; } }
+a { color: #0b57a4; }
+"""
+
+WAYS = {
+    "single": "One policy is trained on all agents at once and used for everybody. It cannot know whom it "
+    "serves.",
+    "rmdp": "A budget of a few policies. Agents that are served well by the same policy share it; the "
+    "policies are "
+    "trained on the agents they serve. A new agent tries each policy for one episode and keeps the best.",
+    "caml": "A few policies, grouped by what they do, are kept as starting points. A new agent plays some "
+    "episodes "
+    "to choose one, and that one is then improved on it. Trained on half of the agents; all are served.",
+    "rl2": "One policy with a memory. It has met many agents in training and adapts to a new one by "
+    "remembering "
+    "what happened in its first episodes; nothing is trained any more.",
+    "persim": "Each agent was watched for one episode while somebody else acted. From all of these a "
+    "simulator of "
+    "each agent is learnt, and a planner looks ahead in it at every step. No policy is trained at all.",
+    "per_agent": "Every agent trains a policy of its own from nothing. It is the reference for what "
+    "personalisation can give, and what it costs without sharing.",
+}
+
+
+def html(people, settings, results: list[dict], rows: list[dict]) -> str:
+    """The whole page."""
+    heading = f"{people.n} agents, {len([r for r in rows if r['name'] in WAYS])} ways to serve them"
+    parts = [
+        f"<h1>{escape(heading)}</h1>",
+        f'<p class="lead">{escape(what_was_run(people, settings, rows))}</p>',
+        "<h2>In short</h2>",
+        *(f"<p>{escape(line)}</p>" for line in in_short(rows)),
+        "<h2>In numbers</h2>",
+        table(HEADER, texts(rows), "wide"),
+        "<details><summary>What the columns mean</summary>",
+        *(f"<p>{emphasised(line)}</p>" for line in explanations(people)),
+        "</details>",
+        "<h2>What each way did</h2>",
+        f'<div class="cards">{"".join(card(row, people) for row in rows if row["name"] in WAYS)}</div>',
+        "<h2>Pictures</h2>",
+        f'<div class="figures">{"".join(map(drawn, all_figures(people, results, rows)))}</div>',
+        "<h2>How to make it again</h2>",
+        f"<pre>{escape(chr(10).join(commands(people, settings)))}</pre>",
+    ]
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(heading)}</title>",
+            '<link rel="icon" href="data:,">',
+            f"<style>{STYLE}</style></head><body><main>",
+            *parts,
+            "</main></body></html>",
+            "",
+        ]
+    )
+
+
+def what_was_run(people, settings, rows) -> str:
+    """A paragraph for whoever opens the page first."""
+    seeds = max((row["seeds"] for row in rows), default=0)
+    varied = ", ".join(people.parameters)
+    return (
+        f"A population of {people.n} agents lives in “{people.environment}”. They differ in {varied}, "
+        "which nobody "
+        f"is told. Each way of personalising was trained {'once' if seeds == 1 else f'{seeds} times'} for "
+        "the same "
+        f"agents and then tested on all of them, in {settings.episodes} fresh starts of at most "
+        f"{people.horizon} steps (PerSim in {settings.planned}). Starts are the same for all ways, and "
+        "nobody "
+        "explores while being tested. Every step taken in an agent's world is counted."
+    )
+
+
+def in_short(rows: list[dict]) -> list[str]:
+    """What the figures say, as sentences."""
+    if not rows:
+        return ["Nothing is finished yet."]
+    best = max(rows, key=lambda row: row["mean"])
+    span = max(row["mean"] for row in rows) - min(row["worst_decile"] for row in rows)
+    near = [row for row in rows if best["mean"] - row["mean"] <= max(0.01 * abs(best["mean"]), 0.01 * span)]
+    least = min(near, key=lambda row: (row["new_agent_steps"], row["policies"]))
+    fair = max(rows, key=lambda row: row["worst_decile"])
+    lines = [
+        f"The average agent gets most from {best['method']} ({best['mean']:.1f}); the worst-off tenth gets "
+        "most "
+        f"from {fair['method']} ({fair['worst_decile']:.1f})."
+    ]
+    if len(near) > 1:
+        names = ", ".join(row["method"] for row in near)
+        lines.append(f"Within one per cent of the best are: {names}.")
+    single = next((row for row in rows if row["name"] == "single"), None)
+    if single in near:
+        lines.append(
+            "One policy for everybody is among them: on this population personalisation brings nothing "
+            "that could "
+            "not be had without it."
+        )
+    elif single:
+        lines.append(
+            f"One policy for everybody gives {single['mean']:.1f}, that is "
+            f"{best['mean'] - single['mean']:.1f} "
+            "less than the best: on this population personalisation pays."
+        )
+    asks = "nothing" if least["new_agent_steps"] < 1 else f"{whole(least['new_agent_steps'])} steps"
+    lines.append(f"Of those, {least['method']} asks least of a new agent: {asks}.")
+    return lines
+
+
+def card(row: dict, people) -> str:
+    """What a way gave whom at what cost, in words."""
+    policies = int(row["policies"])
+    kept = (
+        "a planner and the simulators, no policy"
+        if not policies
+        else f"{policies} polic{'y' if policies == 1 else 'ies'}"
+    )
+    new = row["new_agent_steps"]
+    asks = "is served at once" if new < 1 else f"gives {whole(new)} steps first"
+    sentence = (
+        f"The average agent gets {with_error(row['mean'], row['se_mean'])}, the worst-off tenth "
+        f"{with_error(row['worst_decile'], row['se_worst_decile'])}. Training took "
+        f"{whole(row['train_steps'])} steps "
+        f"({whole(row['train_steps'] / people.n)} an agent) and {cost(row)[-1]} seconds of one "
+        "core; a new "
+        f"agent {asks}. To be kept: {kept}."
+    )
+    paragraphs = f"<p>{WAYS[row['name']]}</p><p>{escape(sentence)}</p>"
+    return f'<div class="card"><h3>{escape(row["method"])}</h3>{paragraphs}</div>'
+
+
+def drawn(figure) -> str:
+    """A picture with its words and its data."""
+    image = base64.b64encode(figure.svg).decode()
+    link = "data:text/csv;charset=utf-8," + quote(figure.csv)
+    lines = [[short(value) for value in line] for line in figure.lines]
+    return (
+        f"<figure><h3>{escape(figure.heading)}</h3>"
+        f'<img alt="{escape(figure.heading)}: {escape(figure.text)}" src="data:image/svg+xml;base64,{image}">'
+        f"<figcaption>{escape(figure.text)}"
+        f"<details><summary>The data behind it ({len(lines)} rows)</summary>"
+        f'<p><a download="{figure.name}.csv" href="{link}">as CSV</a></p>'
+        f"{table(figure.names, lines)}</details>"
+        "</figcaption></figure>"
+    )
+
+
+def short(value) -> str:
+    """A cell of a table of data."""
+    if value is None:
+        return "–"
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else str(value)
+
+
+def table(header: list[str], lines: list[list[str]], kind: str = "") -> str:
+    """A table in a box that scrolls by itself where it is too wide."""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(t))}</td>" for t in line) + "</tr>" for line in lines)
+    inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll {kind}" tabindex="0">{inside}</div>'
+
+
+def emphasised(line: str) -> str:
+    """Text whose words between stars are emphasised."""
+    pieces = escape(line).split("*")
+    return "".join(f"<em>{piece}</em>" if i % 2 else piece for i, piece in enumerate(pieces))

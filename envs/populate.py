@@ -1,0 +1,77 @@
+"""Make a population file:  python -m envs.populate cart_pole --num_agents 100 --seed 0 --out poles.npz
+
+Agents are drawn by the environment, or read from a table of task parameters: a CSV file whose header names
+the parameters, one row an agent. ENVIRONMENT is a family's name, or module:factory for one's own.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from envs.checks import EnvError
+from envs.families import make_family
+from envs.gym_family import load_factory
+from envs.population import Population
+
+
+def main(arguments: list[str]) -> None:
+    """Write the file and print what it holds; raises `EnvError` for whatever cannot be."""
+    parser = argparse.ArgumentParser("python -m envs.populate", description=__doc__.split("\n")[0])
+    parser.add_argument("environment", help="a family's name, or module:factory")
+    parser.add_argument("--num_agents", type=int, default=100, help="agents to draw (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
+    parser.add_argument("--table", default="", help="a CSV file of parameters, in place of drawing")
+    parser.add_argument("--out", required=True, help="the file to write, .npz")
+    settings = parser.parse_args(arguments)
+    name = settings.environment
+    family = make_family(load_factory(name) if ":" in name else name)
+    if settings.table:
+        parameters = read_table(Path(settings.table))
+    elif settings.num_agents < 1 or settings.seed < 0:
+        raise EnvError("give --num_agents of at least 1 and --seed of at least 0")
+    else:
+        parameters = family.sample(np.random.default_rng(settings.seed), settings.num_agents)
+    if hasattr(family, "check"):
+        parameters = family.check(parameters)
+    else:  # a user's: whether environments can be made of these
+        family.make_vec({key: values[:1] for key, values in parameters.items()}).close()
+    population = Population(name, parameters)
+    if not settings.out.endswith(".npz"):
+        raise EnvError(f"--out {settings.out}: must end with .npz")
+    population.save(settings.out)
+    print(population.describe())
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a CSV file as arrays [n] of numbers; raises `EnvError` with line and column."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EnvError(f"--table {path}: cannot be read ({error})") from None
+    names = [name.strip() for name in header]
+    if not rows or not all(names) or len(set(names)) < len(names):
+        raise EnvError(f"--table {path}: give a header of different names and a row for each agent")
+    table = np.zeros((len(rows), len(names)))
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(names):
+            raise EnvError(f"{path}:{line}: {len(row)} values for {len(names)} parameters; correct it")
+        for column, text in enumerate(row):
+            try:
+                table[line - 2, column] = float(text)
+            except ValueError:
+                raise EnvError(f"{path}:{line}:{column + 1}: {text!r} is no number; correct it") from None
+    whole = (table == np.round(table)).all(0)
+    columns = [column.astype(np.int64) if w else column for column, w in zip(table.T, whole, strict=True)]
+    return dict(zip(names, columns, strict=True))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (EnvError, OSError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
