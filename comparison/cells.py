@@ -1,13 +1,12 @@
 """The cells of a comparison, a method with a seed each: worked on once, by whichever rank is free."""
 
-import hashlib
 import importlib
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from comparison.config import methods_of, numbers
+from comparison.config import CAML, PER_AGENT, PERSIM, RL2, RMDP, methods_of, numbers
 from comparison.people import People
 from mpi_utils import checkpoint
 from mpi_utils.files import write_atomic
@@ -47,33 +46,34 @@ def cells_of(settings, n: int) -> list[Cell]:
     return found
 
 
-def identity(cell: Cell, settings, digest: str) -> dict:
+def recipe_of(cell: Cell, environment: str) -> dict:
+    """The method's own settings for an environment."""
+    tables = {"rl2": RL2, "caml": CAML, "persim": PERSIM, "per_agent": PER_AGENT}
+    table = tables.get(cell.method, RMDP)
+    return table.get(environment, table[""])
+
+
+def identity(cell: Cell, settings, people: People) -> dict:
     """What a stored result must have been made for."""
     shaping = {name: getattr(settings, name) for name in SHAPING}
     shaping |= {"planned": settings.planned} if cell.method == "persim" else {}
-    return {"method": cell.method, "k": cell.num_policies, "seed": cell.seed, "population": digest} | shaping
+    shaping |= {"recipe": recipe_of(cell, people.environment)}
+    who = {"method": cell.method, "k": cell.num_policies, "seed": cell.seed}
+    return who | {"population": people.digest} | shaping
 
 
-def digest_of(people: People) -> str:
-    """What the population is, as a few hexadecimal digits."""
-    whole = hashlib.sha256(f"{people.environment} {people.horizon}".encode())
-    for name, values in people.parameters.items():
-        whole.update(f" {name} {values.dtype} {values.shape} ".encode() + values.tobytes())
-    return whole.hexdigest()[:16]
-
-
-def stored(cell: Cell, settings, digest: str) -> dict | None:
+def stored(cell: Cell, settings, people: People) -> dict | None:
     """The result of a cell that is done; None if there is none for these settings."""
     try:
         result = json.loads((Path(settings.out) / "cells" / cell.file).read_bytes())
     except (OSError, ValueError):
         return None
-    return result if result.get("made_for") == identity(cell, settings, digest) else None
+    return result if result.get("made_for") == identity(cell, settings, people) else None
 
 
-def work(cell: Cell, people: People, settings, digest: str) -> bool:
+def work(cell: Cell, people: People, settings) -> bool:
     """Make a cell's result unless it is there; False if another process is at it. No collective."""
-    if stored(cell, settings, digest):
+    if stored(cell, settings, people):
         return True
     folder = Path(settings.out) / "cells"
     try:
@@ -81,12 +81,12 @@ def work(cell: Cell, people: People, settings, digest: str) -> bool:
     except checkpoint.InUse:
         return False
     with held:
-        if stored(cell, settings, digest):  # finished between the look and the lock
+        if stored(cell, settings, people):  # finished between the look and the lock
             return True
         print(f"{cell.name}, seed {cell.seed}: begun", flush=True)
         began, clock = time.process_time(), time.perf_counter()
         result = run(cell, people, settings)
-        result |= {"name": cell.name, "made_for": identity(cell, settings, digest)}
+        result |= {"name": cell.name, "made_for": identity(cell, settings, people)}
         result |= {"seed": cell.seed, "seconds": time.process_time() - began}
         result |= {"wall_seconds": time.perf_counter() - clock}
         write_atomic(folder / cell.file, json.dumps(result).encode() + b"\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.allocator import keep_freed_memory
 from comparison import figures, report, tables
-from comparison.cells import cells_of, digest_of, stored, work
+from comparison.cells import cells_of, stored, work
 from comparison.config import parse_settings
 from comparison.people import People
 from envs import Population
@@ -28,18 +28,18 @@ def main(comm, flags: list[str]) -> None:
             print(__doc__)
         settings = parse_settings(flags, show=comm.is_root)
         people = People(Population.load(settings.population), settings.environment, settings.max_episode_len)
-        cells, digest = cells_of(settings, people.n), digest_of(people)
+        cells = cells_of(settings, people.n)
         Path(settings.out, "cells").mkdir(parents=True, exist_ok=True)
     left = cells
     while left:
-        busy = [cell for cell in left if not work(cell, people, settings, digest)]
+        busy = [cell for cell in left if not work(cell, people, settings)]
         if len(busy) == len(left):
             break  # the rest is in the hands of others
         left = busy
     comm.barrier()
     with comm.agree():
         if comm.is_root:
-            found = {cell: stored(cell, settings, digest) for cell in cells}
+            found = {cell: stored(cell, settings, people) for cell in cells}
             write(people, settings, [result for result in found.values() if result])
             if missing := [cell.file for cell, result in found.items() if not result]:
                 print(f"still worked on elsewhere: {', '.join(missing)}; the same command later adds them")

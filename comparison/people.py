@@ -1,5 +1,7 @@
 """The population that all methods share, and how what a method made of it is tested."""
 
+import functools
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +31,14 @@ class People:
             raise UsageError(f"{name}: its actions are no Discrete space; CAML cannot act there")
         checks = hasattr(self.family, "check")
         self.parameters = self.family.check(population.parameters) if checks else population.parameters
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What the population is, as a few hexadecimal digits."""
+        whole = hashlib.sha256(f"{self.environment} {self.horizon}".encode())
+        for name, values in self.parameters.items():
+            whole.update(f" {name} {values.dtype} {values.shape} ".encode() + values.tobytes())
+        return whole.hexdigest()[:16]
 
     def rows(self, index) -> dict[str, np.ndarray]:
         """Parameters of the agents `index`."""

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from comparison.cells import cells_of, digest_of, identity
-from comparison.config import METHODS, Settings, parse_settings
+from comparison.cells import cells_of, identity
+from comparison.config import METHODS, RL2, Settings, parse_settings
 from comparison.people import Padded, People, Rows, outcome, worst_decile
 from comparison.people import test as play
 from comparison.tables import markdown, rows_of
@@ -115,6 +115,7 @@ def page_is_whole(text, num_methods):
     assert "nan" not in words.split()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("environment", ["mountain_car", "particle"])
 def test_other_environments(tmp_path, environment):
     path, out = population(tmp_path, environment), tmp_path / "out"
@@ -202,14 +203,16 @@ def test_figures_of_an_outcome():
     assert "python -m envs.populate cart_pole --num_agents 5 --seed 3 --out a" in text
 
 
-def test_cells_know_what_they_were_made_for():
+def test_cells_know_what_they_were_made_for(monkeypatch):
     settings = parse_settings("--population a --out b --seeds 3,4 --budgets 1,2,9,50".split(), show=False)
     names = [(cell.name, cell.num_policies, cell.seed) for cell in cells_of(settings, 50)]
     assert ("rmdp_k9", 9, 4) in names and ("per_agent", 50, 3) in names and ("single", 1, 3) in names
     assert len(names) == 2 * (6 + 2)  # a budget of 1 or of n is there already
     cell = cells_of(settings, 50)[0]
-    one, other = digest_of(people()), digest_of(people(7))
-    assert identity(cell, settings, one) != identity(cell, settings, other)
+    made_for = identity(cell, settings, people())
+    assert made_for != identity(cell, settings, people(7))
+    monkeypatch.setitem(RL2, "cart_pole", RL2["cart_pole"] | {"max_pol_iters": 7})
+    assert cell.method == "rl2" and made_for != identity(cell, settings, people())
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_one_policy_for_all_and_one_for_each_need_no_survey():
         assert len(set(learner.members.policy_of.tolist())) == k
 
 
+@pytest.mark.nightly
 def test_a_policy_learns_to_balance():
     sizes = {"num_policies": 1, "num_features": 32, "steps_per_policy": 2048, "envs_per_policy": 8}
     config = dataclasses.replace(TINY, **sizes, num_minibatches=16, num_epochs=6, max_iters=20)
