@@ -9,7 +9,6 @@ import sys
 
 import tyro
 
-
 MOST_TOLD = 500  # characters of a message: it may hold what was given, of any length
 
 
