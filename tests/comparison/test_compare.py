@@ -126,6 +126,7 @@ def test_other_environments(tmp_path, environment):
     page_is_whole((out / "comparison.html").read_text(), 7)
 
 
+@pytest.mark.nightly
 def test_a_users_own_population(tmp_path):
     table, file = tmp_path / "mine.csv", tmp_path / "mine.npz"
     table.write_text("length,force\n0.5,10\n0.3,6\n0.8,14\n0.4,12\n")

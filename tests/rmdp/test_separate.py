@@ -164,6 +164,7 @@ def test_a_policy_learns_to_balance():
     assert returns[0] < 60 and returns[-1] > 150
 
 
+@pytest.mark.nightly
 def test_two_kinds_of_particles_find_a_policy_each():
     """Moves are mirrored between kinds, so one policy cannot serve both; EM has to tell them apart."""
     family = make_family("particle")
