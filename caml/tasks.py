@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from common.config import UsageError
-from envs import load_factory, make_family
+from envs import agreed_factory, make_family
 from mpi_utils.seeding import stream
 
 RELEASED_SUPPORT = [0, 1, 3, 8, 9, 10, 13, 15, 16, 18, 21, 22]  # of 24: the author's code
@@ -28,11 +28,7 @@ class Types:
 
 def task_family(config, comm):
     """The family of `config.environment`; a user's factory is imported by rank 0 and sent to all ranks."""
-    factory = None
-    with comm.agree():
-        if ":" in config.environment and comm.is_root:
-            factory = load_factory(config.environment)
-    factory = comm.bcast_object(factory)
+    factory = agreed_factory(config.environment, comm)
     with comm.agree():
         names = ("variant", "num_actions", "max_episode_len", "maps", "num_groups")
         sizes = {name: getattr(config, name) for name in names if config.environment == "particle"}

@@ -4,11 +4,11 @@ import gymnasium
 
 from envs.checks import EnvError
 from envs.families import FAMILIES, SHARED_FAMILIES, make_family, make_shared_family
-from envs.gym_family import load_factory
+from envs.gym_family import agreed_factory, load_factory
 from envs.population import Population
 
 __all__ = ["FAMILIES", "SHARED_FAMILIES", "EnvError", "Population"]
-__all__ += ["load_factory", "make_family", "make_shared_family"]
+__all__ += ["agreed_factory", "load_factory", "make_family", "make_shared_family"]
 
 for _id, _module, _class in (
     ("BernoulliBandit-v0", "bandit", "BernoulliBandit"),

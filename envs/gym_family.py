@@ -30,6 +30,18 @@ def load_factory(environment: str):
     return factory
 
 
+def agreed_factory(environment: str, comm):
+    """The factory of `module:factory`, imported by rank 0 and sent to all; None for a family's name.
+
+    A collective of `comm`, an `mpi_utils.comm.Comm`.
+    """
+    factory = None
+    with comm.agree():
+        if ":" in environment and comm.is_root:
+            factory = load_factory(environment)
+    return comm.bcast_object(factory)
+
+
 class GymFamily:
     """The tasks of a user's `factory(**sizes)`, checked before anything is trained.
 

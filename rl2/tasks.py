@@ -1,15 +1,11 @@
 """What is meta-trained on: a built-in family of tasks or the user's own, and the teacher of a warm start."""
 
-from envs import load_factory, make_family
+from envs import agreed_factory, make_family
 
 
 def task_family(config, comm):
     """The family of `config.environment`; a user's factory is imported by rank 0 and sent to all ranks."""
-    factory = None
-    with comm.agree():
-        if ":" in config.environment and comm.is_root:
-            factory = load_factory(config.environment)
-    factory = comm.bcast_object(factory)
+    factory = agreed_factory(config.environment, comm)
     with comm.agree():
         if factory is not None:
             return make_family(factory)

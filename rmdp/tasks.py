@@ -4,7 +4,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from common.config import UsageError
-from envs import Population, load_factory, make_family, make_shared_family
+from envs import Population, agreed_factory, make_family, make_shared_family
 from mpi_utils.seeding import stream
 from rmdp.config import shared
 
@@ -20,11 +20,7 @@ def shared_family(config):
 
 def separate_family(config, comm):
     """The family of agents with dynamics of their own; rank 0 imports a user's factory for all ranks."""
-    factory = None
-    with comm.agree():
-        if ":" in config.environment and comm.is_root:
-            factory = load_factory(config.environment)
-    factory = comm.bcast_object(factory)
+    factory = agreed_factory(config.environment, comm)
     with comm.agree():
         family = make_family(factory or config.environment)
         if not isinstance(family.observation_space, Box):

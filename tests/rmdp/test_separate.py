@@ -18,6 +18,7 @@ from rmdp.policy import Policies
 from rmdp.separate import SURVEY_INTERVAL, SeparateLearner, mean_returns
 from rmdp.worlds import Repeated, Worlds, try_all
 from tests.launch import command
+from tests.rmdp.test_learner import flat, same
 
 TINY = check_config(
     Config(
@@ -37,19 +38,6 @@ FLAGS = (
     "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
     "--num_epochs 2 --num_minibatches 4 --warm_start_iters 1 --checkpoint_interval 2"
 ).split()
-
-
-def leaves(state, prefix=""):
-    for name, value in state.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", np.asarray(value)
-
-
-def same(a, b):
-    a, b = dict(leaves(a)), dict(leaves(b))
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_the_learner_is_chosen_by_the_environment():
@@ -189,7 +177,7 @@ def test_any_number_of_ranks_learns_the_same_and_its_run_is_evaluated(tmp_path):
         done = command(ranks, "train", "rmdp", *FLAGS, *where, "--model_name", f"ranks_{ranks}")
         assert done.code == 0, done.output
         path, _ = checkpoint.newest_valid(tmp_path / f"ranks_{ranks}")
-        states.append(dict(leaves(checkpoint.load(path)[1])))
+        states.append(dict(flat(checkpoint.load(path)[1])))
     for name, value in states[0].items():
         np.testing.assert_allclose(states[1][name], value, rtol=2e-3, atol=2e-4, err_msg=name)
     reports = []
