@@ -37,7 +37,7 @@ class Settings:
     environment: Literal["mountain_car", "cart_pole", "half_cheetah"] = "cart_pole"
     """Whose agents act."""
     max_steps: int = 0
-    """Steps of training for each policy at most; 0: the environment's own number."""
+    """Steps of one training at most; 0: the environment's own number."""
     folder: str = str(FOLDER)
     """Where the policies are kept, in a folder of the environment's name."""
     seed: int = 0
@@ -49,7 +49,7 @@ class Snapshots:
 
     def __init__(self, low: float, high: float, evaluate, stop_above: bool = False):
         self.low, self.high, self.evaluate, self.stop_above = low, high, evaluate, stop_above
-        self.gap, self.layers, self.steps = np.inf, None, 0
+        self.gap, self.layers, self.steps, self.done = np.inf, None, 0, False
 
     def take(self, layers, steps: int) -> bool:
         """Evaluate a network after `steps`, and keep it if it is nearer; whether to stop."""
@@ -58,7 +58,8 @@ class Snapshots:
         gap = max(self.low - mean, mean - self.high, 0.0)
         if gap < self.gap:
             self.gap, self.layers, self.steps = gap, layers, steps
-        return gap == 0 or (self.stop_above and mean > self.high)
+        self.done = bool(gap == 0 or (self.stop_above and mean > self.high))
+        return self.done
 
 
 def layers_of(model) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -104,27 +105,35 @@ def train(family, recipe: Recipe, settings: Settings, j: int) -> Trained:
         rng = stream(settings.seed, "evaluation", last, j)
         return trajectories(family, many, policy, rng, family.max_episode_len).returns()
 
-    seed = int(stream(settings.seed, "weights", index=j).integers(2**31))
-    model = make_model(recipe, DynamicsEnv(type(family), parameters=agent), seed)
-    snapshots = Snapshots(*wanted, evaluate, recipe.stop_above)
-
-    def go_on(*_) -> bool:
-        steps = model.num_timesteps
-        return steps % recipe.interval > 0 or not snapshots.take(layers_of(model), steps)
-
-    model.learn(settings.max_steps or recipe.max_steps, go_on)
-    if snapshots.layers is None:
-        snapshots.take(layers_of(model), model.num_timesteps)
+    snapshots, attempts = Snapshots(*wanted, evaluate, recipe.stop_above), 0
+    while not snapshots.done and attempts < recipe.attempts:
+        seed = int(stream(settings.seed, "weights", attempts, j).integers(2**31))
+        model = make_model(recipe, DynamicsEnv(type(family), parameters=agent), seed)
+        learn(model, settings.max_steps or recipe.max_steps, recipe.interval, snapshots)
+        attempts += 1
     returns = evaluate(snapshots.layers, LAST_EPISODES, 1)
     card = {"role": "test" if test else "behaviour"}
     card["agent"] = {name: float(value) for name, value in own.items()}
     card |= {"wanted": list(wanted), "return": float(returns.mean()), "sd": float(returns.std(ddof=1))}
     card |= {"episodes": len(returns), "epsilon": epsilon, "algorithm": recipe.algorithm}
-    card |= {"steps": snapshots.steps, "minutes": round((time.monotonic() - began) / 60, 2)}
+    card |= {"steps": snapshots.steps, "attempts": attempts}
+    card["minutes"] = round((time.monotonic() - began) / 60, 2)
     card["command"] = f"python -m benchmarks.behaviour --environment {settings.environment}"
     card["command"] += f" --max_steps {settings.max_steps} --seed {settings.seed}"
     card["versions"] = {name: importlib.metadata.version(name) for name in PACKAGES}
     return Trained(family, snapshots.layers, agent, [card])
+
+
+def learn(model, max_steps: int, interval: int, snapshots: Snapshots) -> None:
+    """Train a model until a snapshot of it is good enough, one after each `interval` steps."""
+
+    def go_on(*_) -> bool:
+        steps = model.num_timesteps
+        return steps % interval > 0 or not snapshots.take(layers_of(model), steps)
+
+    model.learn(max_steps, go_on)
+    if snapshots.layers is None:
+        snapshots.take(layers_of(model), model.num_timesteps)
 
 
 def make_model(recipe: Recipe, env, seed: int):
