@@ -89,3 +89,21 @@ def test_flat_gradients_survive_a_foreign_zero_grad_and_clip():
     with pytest.raises(TypeError, match="float32"):
         FlatGradients(Comm(), [torch.zeros(2, dtype=torch.float64)])
     check_in_sync(Comm(), {"weight": module.weight})
+
+
+THREADS = """
+import os
+import torch
+from threadpoolctl import threadpool_info
+from mpi_utils.comm import Comm, set_threads
+print(set_threads(Comm()), torch.get_num_threads(), len(os.sched_getaffinity(0)))
+print(*{pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
+"""
+
+
+def test_torch_gets_the_cores_and_numpy_one():
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", THREADS]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    torchs, numpys = result.stdout.splitlines()
+    assert len(set(torchs.split())) == 1 and numpys == "1", result.stderr
