@@ -45,6 +45,9 @@ def run(
     with _signals() as received, Watchdog(comm, run_dir) as watchdog:
         with watchdog.at_the_disk():
             done = resume(learner, comm, run_dir)
+            with comm.agree():
+                if comm.is_root and done:
+                    checkpoint.prune(run_dir, keep)  # a run killed after its last save did not
         with comm.agree():
             logger = Logger(run_dir, comm, iterations, done) if log else None
         check_in_sync(comm, learner.tensors_in_sync())

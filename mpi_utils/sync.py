@@ -31,18 +31,18 @@ class FlatGradients:
         if any(p.dtype != torch.float32 for p in self.parameters):
             raise TypeError("gradients travel as float32; keep parameters in float32")
         device = self.parameters[0].device
-        self.length = sum(p.numel() for p in self.parameters)
-        # [gradients, extras, weight, one flag a rank: its gradient or extras are not finite]
-        self.buffer = torch.zeros(self.length + num_extras + 1 + comm.size, device=device)
-        self.message = self.buffer if device.type == "cpu" else self.buffer.cpu()
-        self.flat = self.buffer[: self.length]
+        length = sum(p.numel() for p in self.parameters)
+        # What travels: [gradients, extras, weight, one flag a rank: its gradient or extras are not finite].
+        self.message = torch.zeros(length + num_extras + 1 + comm.size)
+        self.sent, self.tail = self.message[:length], self.message[length:].numpy()
+        self.flat = self.sent if device.type == "cpu" else torch.zeros(length, device=device)
         pieces = self.flat.split([p.numel() for p in self.parameters])
         self.views = [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
         self.zero()
 
     def zero(self) -> None:
         """Set all gradients to zero, in place of the optimiser's `zero_grad`."""
-        self.buffer.zero_()
+        self.flat.zero_()
         for p, view in zip(self.parameters, self.views, strict=True):
             p.grad = view
 
@@ -52,43 +52,42 @@ class FlatGradients:
         Returns the numbers `extras`, averaged likewise (float64). Raises on all ranks alike:
         FloatingPointError if a value on a rank with samples is not finite, ValueError if no rank has samples.
         """
-        end, total = self._sum(weight, extras)
+        sums, total = self._sum(weight, extras)
         if total <= 0.0:
             raise ValueError("no rank has a sample to average over")
-        self.buffer[:end] /= total
-        return self.buffer[self.length : end].cpu().double().numpy()
+        self.flat /= total
+        return (sums / total).astype(np.float64)
 
     def sum(self, extras: Sequence[float] = ()) -> np.ndarray:
         """Replace the gradients by their sum over ranks, where each rank's loss is a part of the whole loss.
 
         Returns the sums of the numbers `extras` (float64); raises FloatingPointError as `average` does.
         """
-        end, _ = self._sum(1.0, extras)
-        return self.buffer[self.length : end].cpu().double().numpy()
+        return self._sum(1.0, extras)[0].astype(np.float64)
 
-    def _sum(self, weight: float, extras: Sequence[float]) -> tuple[int, float]:
-        """Sum weighted gradients, extras and weights over ranks; returns the extras' end and the last sum."""
+    def _sum(self, weight: float, extras: Sequence[float]) -> tuple[np.ndarray, float]:
+        """Sum weighted gradients, extras and weights over ranks; returns the sums of the last two."""
         if len(extras) > self.num_extras:
             raise ValueError(f"{len(extras)} extras, room for {self.num_extras}; raise num_extras")
         self._collect_strays()
-        end = self.length + len(extras)
-        if len(extras):
-            self.buffer[self.length : end] = torch.tensor(list(extras), dtype=torch.float32)
-        self.buffer[end:] = 0.0
-        if weight == 0.0:
-            self.buffer.zero_()  # the mean of no samples is NaN, which a weight of zero would not remove
-        bad = not (_finite(self.buffer[:end]) and np.isfinite(weight))
+        own = np.asarray(extras, np.float32)
+        if weight == 0.0:  # the mean of no samples is NaN, which a weight of zero would not remove
+            self.flat.zero_()
+            own = np.zeros_like(own)
+        bad = not (_finite(self.flat) and np.isfinite(own).all() and np.isfinite(weight))
         if weight != 1.0:
-            self.buffer[:end] *= weight
-        self.buffer[self.length + self.num_extras] = weight
-        self.buffer[self.length + self.num_extras + 1 + self.comm.rank] = float(bad)
+            self.flat *= weight
+        self.tail[:] = 0.0
+        self.tail[: len(own)] = own * np.float32(weight)
+        self.tail[self.num_extras] = weight
+        self.tail[self.num_extras + 1 + self.comm.rank] = bad
         self._allreduce()
 
-        total, *flags = self.buffer[self.length + self.num_extras :].tolist()
-        if any(flags):
-            ranks = ", ".join(str(rank) for rank, flag in enumerate(flags) if flag)
+        flags = self.tail[self.num_extras + 1 :]
+        if flags.any():
+            ranks = ", ".join(map(str, np.flatnonzero(flags)))
             raise FloatingPointError(f"a gradient or metric is not finite on rank {ranks}")
-        return end, total
+        return self.tail[: len(own)].copy(), float(self.tail[self.num_extras])
 
     def clip(self, max_norm: float) -> float:
         """Scale the averaged gradients to a norm of at most `max_norm`; returns the norm before."""
@@ -107,11 +106,12 @@ class FlatGradients:
             p.grad = view
 
     def _allreduce(self) -> None:
-        if self.message is self.buffer:
-            self.comm.allreduce_(self.buffer)
-        else:
-            self.message.copy_(self.buffer)
-            self.buffer.copy_(self.comm.allreduce_(self.message))
+        on_device = self.flat is not self.sent
+        if on_device:
+            self.sent.copy_(self.flat)
+        self.comm.allreduce_(self.message)
+        if on_device:
+            self.flat.copy_(self.sent)
 
 
 def check_in_sync(comm, named: dict[str, torch.Tensor]) -> None:

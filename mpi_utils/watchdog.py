@@ -44,6 +44,8 @@ class Watchdog:
         self.comm, self.folder = comm, Path(run_dir) / ".ranks"
         self.asked = _asked_limit(comm)
         self.interval = min(max((LEAST if self.asked is None else self.asked) / LOOKS, 0.05), 5.0)
+        # Rank 0 speaks first if it can: what ranks beyond a cut link write is never seen.
+        self.turn = 0.0 if comm.is_root else 2 * self.interval
         self.iteration, self.longest, self.disk, self.told, self.beats = 0, 0.0, False, False, 0
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -102,7 +104,7 @@ class Watchdog:
             stalled += min(elapsed, 2 * self.interval)  # more: the job was suspended, which is no fault
             if looked is None:
                 looked = self._reports() if stalled > self.limit() / 2 else None
-            elif stalled > self.limit():
+            elif stalled > self.limit() + self.turn:
                 self._end(stalled, looked)
             if os.path.lexists(self._alarm()):
                 self._end()

@@ -27,6 +27,7 @@ from rmdp.welfare import Welfare
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
 
 HEAD = ("head.weight", "head.bias")  # the critic's parameters that have a row for each agent
+WHOLE_CRITIC = 256  # agents up to which sending their values is cheaper than a trunk on all steps
 
 
 class Learner:
@@ -34,7 +35,9 @@ class Learner:
 
     Two things are shared over ranks. Environments: a rank steps its part of them for all k policies, then all
     ranks have all steps. Agents: a rank owns a slice of them, with its part of rewards, utilities, assignment
-    and of the critic's last layer, so that memory and work for each agent fall with the number of ranks.
+    and of the critic's last layer, so that memory and work for each agent fall with the number of ranks. Of
+    few agents every rank has the whole critic (`whole_critic`), which then learns as the policies do, each
+    rank from its part of a minibatch's steps.
 
     Where agents do not share their dynamics, it makes a `SeparateLearner`.
     """
@@ -56,25 +59,26 @@ class Learner:
         self.own_envs = comm.share(self.m)
         env_seed = int(stream(config.seed, "environment").integers(2**62))
         self.actors = Actors(self.family, self.k, self.m, self.own_envs, env_seed)
-        self.make_networks(self.own.num)
+        self.make_networks(self.n, whole_critic=self.n <= WHOLE_CRITIC)
 
-    def make_networks(self, num_values: int, replicated_head: bool = False) -> None:
-        """Policies, a critic of `num_values` values, their gradients and the optimiser."""
+    def make_networks(self, num_values: int, whole_critic: bool) -> None:
+        """Policies, a critic of `num_values` values on all ranks together, gradients and the optimiser."""
         config, comm = self.config, self.comm
+        self.num_values, self.whole_critic = num_values, whole_critic
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(config.seed, "weights").integers(2**62)))
             self.policies = Policies(config, self.family.observation_space, self.family.action_space)
-            self.critic = Critic(config, self.family.observation_space, num_values)
+            own_values = num_values if whole_critic else self.own.num
+            self.critic = Critic(config, self.family.observation_space, own_values)
         head = list(self.critic.head.parameters())
-        self.own_rows = [] if replicated_head else head  # rows of agents, which are each rank's own
-        replicated = [*self.policies.parameters(), *self.critic.trunk(), *(head if replicated_head else ())]
-        flat = flatten(replicated)
-        comm.bcast_(flat.detach())
-        self.gradients = FlatGradients(comm, [flat])
-        share_gradient(flat, replicated)
-        for p in self.own_rows:
+        replicated = [*self.policies.parameters(), *self.critic.trunk()]
+        self.flat = flatten(replicated)
+        comm.bcast_(self.flat.detach())
+        for p in head:
             p.grad = torch.zeros_like(p)
-        self.optimiser = make_adamw([flat, *self.own_rows], config.learning_rate, config.adam_eps)
+        self.gradients = FlatGradients(comm, [self.flat, *(head if whole_critic else ())])
+        share_gradient(self.flat, replicated)
+        self.optimiser = make_adamw([self.flat, *head], config.learning_rate, config.adam_eps)
         self.policy_gradient = PolicyGradient(self.policies)
         self.critic_gradient = CriticGradient(self.critic)
 
@@ -130,11 +134,12 @@ class Learner:
             reward = self.own.rewards(self.family, steps.outcome, agents)  # [k, T, m, chunk]
             self.welfare.reward[:, agents] += reward.sum((1, 2))
             paid += summed(reward.flatten(1, 2), weights[:, agents]).view_as(paid)
-            value = critic.values(at_step, agents)
-            reward[limit] += self.config.gamma * critic.values(at_limit, agents)
+            rows = self.head_rows(agents)
+            value = critic.values(at_step, rows)
+            reward[limit] += self.config.gamma * critic.values(at_limit, rows)
             advantage = gae(
                 *(reward.transpose(0, 1), value.transpose(0, 1), self.config.gamma, self.config.gae_lambda),
-                next_value=critic.values(at_end, agents),
+                next_value=critic.values(at_end, rows),
                 cut=done.transpose(0, 1).float()[..., None],
             ).transpose(0, 1)
             targets.append((advantage + value).flatten(1, 2).numpy())
@@ -154,9 +159,21 @@ class Learner:
             "action": steps.action.flatten(1, 2).numpy(),
             "log_prob": steps.log_prob.flatten(1, 2).numpy(),
             "advantage": (served - self.center) / self.spread,
-            "value_target": targets,
+            "value_target": self.everyone(targets) if self.whole_critic else targets,
             "agent_advantage": advantages,
         }
+
+    def head_rows(self, agents: slice) -> slice:
+        """Which rows of the critic's last layer are those of some of the own agents."""
+        first = self.own.slice.start if self.whole_critic else 0
+        return slice(first + agents.start, first + agents.stop)
+
+    def everyone(self, own: list[np.ndarray]) -> list[np.ndarray]:
+        """All agents' `[k, R, n]`, in a list, from chunks `[k, R, chunk]` of the own agents; a collective."""
+        whole = np.zeros((self.k, self.config.steps_per_policy, self.n), np.float32)
+        for agents, values in zip(self.own.chunks, own, strict=True):
+            whole[..., self.head_rows(agents)] = values
+        return [self.comm.allreduce_(whole)]
 
     def anneal(self, i: int) -> None:
         """Learning rates and entropy bonus fall exponentially and stay at their last value (section 3)."""
@@ -169,28 +186,37 @@ class Learner:
     def update(self, i: int, batch: dict) -> dict[str, float]:
         """Epochs over minibatches of all policies' steps; one all-reduce for each gradient step.
 
-        A rank takes its part of a minibatch's steps for the policies, and its own agents for the critic.
+        A rank takes its part of a minibatch's steps for the policies, and for the critic where it has the
+        whole of it; else its own agents.
         """
         config, totals = self.config, np.zeros(len(METRICS))
         size = config.steps_per_policy // config.num_minibatches
         rows = self.comm.share(size)
+        by_rows = {"action", "log_prob"} | ({"observation", "value_target"} if self.whole_critic else set())
         for epoch in range(config.num_epochs):
             order = stream(config.seed, "minibatches", i, epoch).permutation(config.steps_per_policy)
             sums = np.zeros(len(METRICS))
             for columns in order.reshape(-1, size):
-                minibatch = {name: of_steps(values, columns) for name, values in batch.items()}
+                minibatch = {
+                    name: of_steps(values, columns[rows] if name in by_rows else columns)
+                    for name, values in batch.items()
+                }
                 self.gradients.zero()
-                metrics = self.policy_step(minibatch, rows) | self.value_step(minibatch, rows)
+                metrics = self.policy_step(minibatch, rows) | self.value_step(minibatch)
                 sums += self.gradients.sum([metrics.get(name, 0.0) for name in METRICS])
-                norm = self.gradients.clip(config.max_grad_norm)
-                if norm > config.max_grad_norm:
-                    for p in self.own_rows:
-                        p.grad *= config.max_grad_norm / norm
+                self.clip()
                 self.optimiser.step()
             totals += sums / config.num_minibatches
             if sums[METRICS.index("ppo/kl")] / config.num_minibatches > config.target_kl:
                 break
         return dict(zip(METRICS, totals / (epoch + 1), strict=True)) | {"ppo/epochs": epoch + 1.0}
+
+    def clip(self) -> None:
+        """Scale all gradients if those of policies and the critic's trunk are too long together."""
+        norm, longest = float(torch.linalg.vector_norm(self.flat.grad)), self.config.max_grad_norm
+        if norm > longest:
+            for p in self.optimiser.parameters:
+                p.grad *= longest / norm
 
     def policy_step(self, minibatch: dict, rows: slice) -> dict:
         """Gradients of PPO's loss on this rank's `rows` of a minibatch; this rank's part of the metrics."""
@@ -203,9 +229,10 @@ class Learner:
         slope = np.zeros_like(advantage)
         if rows.stop > rows.start:
             scale = 1.0 / advantage.size
-            own = {name: minibatch[name][:, rows] for name in ("observation", "action", "log_prob")}
+            observation = minibatch["observation"]
             ratio, entropy, slope[:, rows] = self.policy_gradient(
-                *(own["observation"], own["action"], own["log_prob"], advantage[:, rows]),
+                observation if self.whole_critic else observation[:, rows],
+                *(minibatch["action"], minibatch["log_prob"], advantage[:, rows]),
                 clip_range=config.clip_range,
                 entropy_coef=self.entropy_coef,
                 scale=scale,
@@ -222,48 +249,56 @@ class Learner:
             self.members.step(own_part, slope)
         return metrics
 
-    def value_step(self, minibatch: dict, rows: slice) -> dict:
-        """Gradients of the critic's loss for this rank's agents, on all rows of a minibatch."""
-        scale = 1.0 / (minibatch["advantage"].size * self.n)
-        targets = zip(self.own.chunks, minibatch["value_target"], strict=True)
+    def value_step(self, minibatch: dict) -> dict:
+        """Gradients of the critic's loss: for all agents on this rank's steps, or on all for its own."""
+        if not minibatch["observation"].size:
+            return {}
+        scale = 1.0 / (minibatch["advantage"].size * self.num_values)
+        agents = [slice(None)] if self.whole_critic else self.own.chunks
+        targets = zip(agents, minibatch["value_target"], strict=True)
         return {"loss/value": self.critic_gradient(minibatch["observation"], targets, scale=scale)}
 
     def state_dict(self) -> dict:
         """Everything that the next iteration needs, of all ranks; a collective."""
-        critic, gather = dict(self.critic.state_dict()), self.own.gather
-        critic |= {name: gather(critic[name]) for name in HEAD}
-        replicated, of_head = self.moments()
-        return {
-            "policy": dict(self.policies.state_dict()),
+        return self.networks(lambda own: own if self.whole_critic else self.own.gather(own)) | {
             "agents": self.agents,
             "assignment": self.members.state_dict(),
-            "critic": critic,
-            "optimiser": replicated | {name: gather(value) for name, value in of_head.items()},
-            "welfare": self.welfare.state_dict(gather),
+            "welfare": self.welfare.state_dict(self.own.gather),
             "environments": self.actors.get_state(self.comm),
         }
 
+    def networks(self, gather) -> dict:
+        """Policies, critic and optimiser, of which `gather` makes the head's rows."""
+        critic, moments = dict(self.critic.state_dict()), optimiser_state(self.optimiser)
+        critic |= {name: gather(critic[name]) for name in HEAD}
+        moments |= {name: gather(value) for name, value in moments.items() if of_head(name)}
+        return {"policy": dict(self.policies.state_dict()), "critic": critic, "optimiser": moments}
+
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state_dict`, at any number of ranks."""
-        self.policies.load_state_dict(state["policy"])
-        critic, cut = dict(state["critic"]), self.own.cut
-        self.critic.load_state_dict(critic | {name: cut(critic[name]) for name in HEAD})
-        moments = {name: cut(value) if of_head(name) else value for name, value in state["optimiser"].items()}
-        load_optimiser_state(self.optimiser, moments)
+        self.load_networks(state, torch.as_tensor if self.whole_critic else self.own.cut)
         self.members.load_state_dict(state["assignment"])
-        self.welfare.load_state_dict(state["welfare"], cut)
+        self.welfare.load_state_dict(state["welfare"], self.own.cut)
         self.actors.set_state(state["environments"])
+
+    def load_networks(self, state: dict, cut) -> None:
+        """Continue with those of `networks`, of which `cut` makes this rank's rows of the head."""
+        self.policies.load_state_dict(state["policy"])
+        critic, moments = dict(state["critic"]), dict(state["optimiser"])
+        self.critic.load_state_dict(critic | {name: cut(critic[name]) for name in HEAD})
+        moments |= {name: cut(value) for name, value in moments.items() if of_head(name)}
+        load_optimiser_state(self.optimiser, moments)
 
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit; the rows of agents are each rank's own."""
-        trunk = {name: value for name, value in self.critic.state_dict().items() if name not in HEAD}
-        return dict(self.policies.state_dict()) | trunk | self.moments()[0]
-
-    def moments(self) -> tuple[dict, dict]:
-        """The optimiser's state: what all ranks share, and the rows of this rank's agents."""
-        state = optimiser_state(self.optimiser)
-        own = {name: state.pop(name) for name in list(state) if of_head(name)}
-        return state, own
+        everywhere = self.networks(lambda own: own)
+        return {
+            f"{part}.{name}": value
+            for part, tensors in everywhere.items()
+            for name, value in tensors.items()
+            if self.whole_critic
+            or not (part == "critic" and name in HEAD or part == "optimiser" and of_head(name))
+        }
 
 
 def of_head(name: str) -> bool:

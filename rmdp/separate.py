@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from common.gae import gae
-from common.optim import load_optimiser_state, optimiser_state
 from mpi_utils.seeding import SharedStream, stream
 from rmdp.assignment import even_random, expectation_step
 from rmdp.learner import Learner
@@ -37,7 +36,7 @@ class SeparateLearner(Learner):
         self.own = OwnAgents(comm, self.n, self.agents)
         self.members = Partition(config, comm, self.own)
         self.own_envs = comm.share(self.m)
-        self.make_networks(1, replicated_head=True)
+        self.make_networks(1, whole_critic=True)
         self.utility = np.zeros((self.k, self.own.num))  # running sums of the surveys' returns
         self.weight, self.env_steps, self.finished = 0.0, 0, np.zeros(self.k)
 
@@ -99,7 +98,7 @@ class SeparateLearner(Learner):
             next_value=critic(normalise(steps.following))[..., 0],
             cut=done.transpose(0, 1).float(),
         ).transpose(0, 1)
-        target = (advantage + value).flatten(1, 2).numpy()[..., None]
+        target = (advantage + value).flatten(1, 2).numpy()
         advantage = advantage.flatten(1, 2).numpy()
         spread = advantage.std(1, keepdims=True) + 1e-8
         return {
@@ -107,17 +106,8 @@ class SeparateLearner(Learner):
             "action": steps.action.flatten(1, 2).numpy(),
             "log_prob": steps.log_prob.flatten(1, 2).numpy(),
             "advantage": (advantage - advantage.mean(1, keepdims=True)) / spread,
-            "value_target": target,
+            "value_target": [target[..., None]],
         }
-
-    def value_step(self, minibatch: dict, rows: slice) -> dict:
-        """Gradients of the critic's loss on this rank's `rows` of a minibatch."""
-        target = minibatch["value_target"][:, rows]
-        if not target.size:
-            return {}
-        scale, every = 1.0 / minibatch["advantage"].size, slice(None)
-        observation = minibatch["observation"][:, rows]
-        return {"loss/value": self.critic_gradient(observation, [(every, target)], scale=scale)}
 
     def reassign(self, i: int) -> int:
         """Survey and let agents move, if it is time; how many moved. A collective."""
@@ -141,31 +131,21 @@ class SeparateLearner(Learner):
     def state_dict(self) -> dict:
         """Everything that the next iteration needs, of all ranks; a collective."""
         utility = self.own.gather(torch.from_numpy(self.utility), axis=1)
-        return {
-            "policy": dict(self.policies.state_dict()),
+        return self.networks(torch.as_tensor) | {
             "agents": self.agents,
             "assignment": self.members.state_dict(),
-            "critic": dict(self.critic.state_dict()),
-            "optimiser": optimiser_state(self.optimiser),
             "survey": {"utility": utility, "weight": self.weight, "finished": self.finished},
             "env_steps": self.env_steps,
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state_dict`, at any number of ranks."""
-        self.policies.load_state_dict(state["policy"])
-        self.critic.load_state_dict(state["critic"])
-        load_optimiser_state(self.optimiser, state["optimiser"])
+        self.load_networks(state, torch.as_tensor)
         self.members.load_state_dict(state["assignment"])
         survey = state["survey"]
         self.utility = self.own.cut(survey["utility"], axis=1).numpy().copy()
         self.weight, self.finished = survey["weight"], np.array(survey["finished"])
         self.env_steps = state["env_steps"]
-
-    def tensors_in_sync(self) -> dict[str, torch.Tensor]:
-        """What must be the same on all ranks, to the last bit."""
-        critic = {f"critic.{name}": value for name, value in self.critic.state_dict().items()}
-        return dict(self.policies.state_dict()) | critic | optimiser_state(self.optimiser)
 
 
 class Partition:

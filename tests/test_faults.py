@@ -30,7 +30,8 @@ def test_an_error_of_one_rank_ends_all(tmp_path, kind, code, num_ranks, rank, pr
     result = mpirun(num_ranks, WORKER, "raises", tmp_path, kind, rank, limit=150)
     seconds = time.time() - (tmp_path / "fault").stat().st_mtime
     alone = num_ranks == 1 and kind == "exit 0"  # the only rank may leave when it likes
-    assert result.code == (0 if alone else code), result.output
+    # 9: MPICH's launcher killed the others and tells of that, although a rank asked for another code.
+    assert result.code in ((0,) if alone else (code, 9) if num_ranks > 1 else (code,)), result.output
     told = {"interrupt": "interrupted;"}.get(kind, f"rank {rank} of {num_ranks} on ")
     silent = num_ranks == 1 and kind.startswith("exit")
     assert silent or result.output.count(told) == 1, result.output
