@@ -48,15 +48,15 @@ def main(comm, flags: list[str]) -> None:
 def write(people: People, settings, results: list[dict]) -> None:
     """Tables and report of all results."""
     out, rows = Path(settings.out), tables.rows_of(results)
-    text = tables.markdown(people, settings, rows)
     page = report.html(people, settings, results, rows)
     files = {"table.csv": tables.as_csv(rows), "agents.csv": tables.agents_csv(people, results)}
     files |= {"table.json": tables.as_json(people, settings, results, rows)}
-    files |= {"comparison.md": text, "comparison.html": page}
+    files |= {"comparison.md": tables.markdown(people, settings, rows, "comparison"), "comparison.html": page}
     picture = figures.summary(results, rows)
     places = {out / name: content for name, content in files.items()} | {out / "comparison.png": picture}
     if settings.page:
         Path(settings.page).parent.mkdir(parents=True, exist_ok=True)
+        text = tables.markdown(people, settings, rows, Path(settings.page).name)
         pages = {".md": text, ".html": page, ".png": picture}
         places |= {Path(f"{settings.page}{ending}"): content for ending, content in pages.items()}
     for path, content in places.items():

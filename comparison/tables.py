@@ -98,8 +98,8 @@ def plain(rows: list[dict]) -> str:
     return "\n".join("  ".join(line) for line in made)
 
 
-def markdown(people, settings, rows: list[dict]) -> str:
-    """The page beside the report."""
+def markdown(people, settings, rows: list[dict], name: str) -> str:
+    """The page beside the report NAME.html and the picture NAME.png."""
     seeds = max(row["seeds"] for row in rows) if rows else 0
     table = ["| " + " | ".join(HEADER) + " |", "|---|" + "---|" * (len(HEADER) - 1)]
     table += ["| " + " | ".join(line) + " |" for line in texts(rows)]
@@ -110,7 +110,10 @@ def markdown(people, settings, rows: list[dict]) -> str:
             f"Made by one command; {seeds} {'seed' if seeds == 1 else 'seeds'}, mean and standard error over "
             f"seeds; each agent in {settings.episodes} fresh starts (PerSim in {settings.planned}), the "
             "same for "
-            "all methods, exploration off.",
+            f"all methods, exploration off. Plots of each agent, and their data: [{name}.html]({name}.html), "
+            "one file that opens in any browser, without a network.",
+            "",
+            f"![The mean agent, the worst tenth, and returns by the steps of a new agent]({name}.png)",
             "",
             *table,
             "",
