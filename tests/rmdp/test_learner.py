@@ -64,6 +64,19 @@ def test_a_loaded_learner_continues_bit_for_bit(config, algorithm, start):
     assert same(other.state_dict(), learner.state_dict())
 
 
+@pytest.mark.parametrize("algorithm", ["em", "end_to_end"])
+def test_alone_it_does_not_matter_whose_rows_the_critic_has(algorithm, monkeypatch):
+    config, states = dataclasses.replace(TINY, algorithm=algorithm), []
+    for limit in (0, TINY.num_agents):
+        monkeypatch.setattr("rmdp.learner.WHOLE_CRITIC", limit)
+        learner = Learner(config, Comm())
+        assert learner.whole_critic == (limit > 0)
+        for i in range(4):
+            learner.train_iteration(i)
+        states.append(learner.state_dict())
+    assert same(*states)
+
+
 def test_em_is_soft_until_the_warm_start_ends_and_then_lets_agents_choose():
     learner = Learner(TINY, Comm())
     start = learner.members.weights().detach().clone()

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from mpi_utils import checkpoint
+from rmdp.learner import WHOLE_CRITIC
 from tests.launch import command, mpirun
 
 TINY = (
     "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
     "--num_epochs 2 --num_minibatches 4 --warm_start_iters 1 --checkpoint_interval 2"
 ).split()
+
+MANY = WHOLE_CRITIC + 3  # each rank has the critic's rows of its own agents only
 
 
 def train(tmp_path, name, ranks, *flags):
@@ -33,16 +36,18 @@ def leaves(state, prefix=""):
 
 
 @pytest.mark.parametrize(
-    ("environment", "algorithm", "ranks"),
+    ("environment", "algorithm", "ranks", "num_agents"),
     [
-        ("resource_gathering", "em", 2),
-        ("half_cheetah", "end_to_end", 3),
-        ("half_cheetah", "em", 5),  # more ranks than environments of a policy
-        ("resource_gathering", "cluster", 3),
+        ("resource_gathering", "em", 2, 7),
+        ("half_cheetah", "end_to_end", 3, 7),
+        ("half_cheetah", "em", 5, MANY),  # more ranks than environments of a policy
+        ("resource_gathering", "end_to_end", 2, MANY),
+        ("resource_gathering", "cluster", 3, 7),
     ],
 )
-def test_any_number_of_ranks_learns_the_same(tmp_path, environment, algorithm, ranks):
+def test_any_number_of_ranks_learns_the_same(tmp_path, environment, algorithm, ranks, num_agents):
     flags = ["--environment", environment, "--algorithm", algorithm, "--max_iters", "2"]
+    flags += ["--num_agents", str(num_agents)]
     _, alone = train(tmp_path, "alone", 1, *flags)
     _, shared = train(tmp_path, "shared", ranks, *flags)
     alone, shared = dict(leaves(alone)), dict(leaves(shared))
@@ -51,8 +56,9 @@ def test_any_number_of_ranks_learns_the_same(tmp_path, environment, algorithm, r
         np.testing.assert_allclose(shared[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
-def test_a_run_continues_at_another_number_of_ranks_and_bit_for_bit_at_the_same(tmp_path):
-    flags = ["--environment", "half_cheetah"]
+@pytest.mark.parametrize("num_agents", [7, MANY])
+def test_a_run_continues_at_another_number_of_ranks_and_bit_for_bit_at_the_same(tmp_path, num_agents):
+    flags = ["--environment", "half_cheetah", "--num_agents", str(num_agents)]
     _, whole = train(tmp_path, "whole", 2, *flags, "--max_iters", "4")
     train(tmp_path, "parts", 2, *flags, "--max_iters", "4", "--checkpoint_interval", "1")
     for step in (3, 4):  # as if it had been killed after the second save
