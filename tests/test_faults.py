@@ -73,8 +73,8 @@ def test_a_lost_launcher_leaves_nothing_behind(tmp_path, promise):
         run_dir = tmp_path / f"run_{run}"
         job = kills.start("rl2", 2, run_dir)
         wait_for_the_loop(job, run_dir)
-        time.sleep(rng.uniform(0.0, 0.3) * seconds)
         shared |= set(json.loads((run_dir / ".lock").read_text())["shared_memory"])
+        time.sleep(rng.uniform(0.0, 0.3) * seconds)
         job.process.kill()
         began = time.monotonic()
         while job._processes() and time.monotonic() < began + 20:
