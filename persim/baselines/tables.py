@@ -59,9 +59,35 @@ def as_markdown(report: dict) -> str:
             for dataset in dict.fromkeys(dataset for dataset, _ in found):
                 lines += of_dataset(found, dataset, agents, BEST[metric])
             lines.append("")
+    for environment in dict.fromkeys(row["environment"] for row in rows):
+        lines += duels(grouped(rows, "return", environment), environment)
     lines += ["Mean ± standard deviation over repeats; bold: the best of its dataset.", ""]
     budgets = ", ".join(f"{name} {value}" for name, value in report["budgets"].items())
     return "\n".join([*lines, f"Budgets: {budgets}.", ""])
+
+
+def duels(found: dict, environment: str) -> list[str]:
+    """A table of how often one method's return is above another's, over datasets and agents."""
+    means = {
+        method: {
+            (dataset, agent): np.mean(own[agent])
+            for (dataset, of), own in found.items()
+            if of == method
+            for agent in own
+        }
+        for method in dict.fromkeys(method for _, method in found if method != BOUND)
+    }
+    if len(means) < 2:
+        return []
+    lines = [f"### Whose return is higher, of datasets and agents: {environment}", ""]
+    lines += [f"| | {' | '.join(f'than {method}' for method in means)} |", "|---|" + "---|" * len(means)]
+    for method, own in means.items():
+        cells = []
+        for rival, other in means.items():
+            both = own.keys() & other.keys()
+            cells.append(f"{sum(own[c] > other[c] for c in both)} of {len(both)}" if rival != method else "")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def of_dataset(found: dict, dataset: str, agents: list[str], better) -> list[str]:

@@ -115,6 +115,14 @@ def test_true_dynamics_are_no_rival():
     assert "| none | true_model | 9 | 9 |" in text and "**1**" in text
 
 
+def test_how_often_one_is_better_is_counted_where_both_were_tried():
+    report = {"budgets": {}, "rows": rows(persim=[2.0], bcq_p=[1.0])}
+    agents = len({row["agent"] for row in report["rows"]})
+    elsewhere = [row | {"dataset": "random"} for row in rows(persim=[5.0])]
+    text = tables.as_markdown(report | {"rows": report["rows"] + elsewhere})
+    assert f"| persim |  | {agents} of {agents} |" in text and f"| bcq_p | 0 of {agents} |  |" in text
+
+
 def test_a_damaged_table_is_refused(tmp_path):
     for content in ("{", "[]", '{"budgets": {}, "rows": []}', '{"budgets": {}, "rows": [{"agent": 1}]}'):
         (tmp_path / tables.FILE).write_text(content)
