@@ -91,14 +91,14 @@ MUTANTS = [
     Mutant(
         "weights by ranks, not by counts",
         "mpi_utils/sync.py",
-        "end, total = self._sum(weight, extras)",
-        "end, total = self._sum(float(weight > 0), extras)",
+        "sums, total = self._sum(weight, extras)",
+        "sums, total = self._sum(float(weight > 0), extras)",
         f"{RANKS}::test_learning[2]",
     ),
     Mutant(
         "gradients not looked at",
         "mpi_utils/sync.py",
-        "        if any(flags):\n",
+        "        if flags.any():\n",
         "        if False:\n",
         f"{RANKS}::test_learning[2]",
     ),
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         "what is waited for is not told",
         "mpi_utils/watchdog.py",
-        "            elif stalled > self.limit():\n",
+        "            elif stalled > self.limit() + self.turn:\n",
         "            elif False:\n",
         "tests/mpi_utils/test_watchdog.py::test_a_rank_alone_is_ended",
     ),
