@@ -67,11 +67,11 @@ def main(comm) -> None:
     if comm.is_root:
         seconds = samples / speed
         report = {
-            "times_sooner": round(seconds / curve[-1][1], 1) if reached else None,
-            "authors_s": round(seconds, 1),
-            "ours_s": round(curve[-1][1], 2),
+            "times_sooner": round(seconds / curve[-1][1], 3) if reached else None,
+            "authors_s": round(seconds, 4),
+            "ours_s": round(curve[-1][1], 4),
             "authors_loss": wanted,
-            "ours_iterations_seconds_loss": [[n, round(s, 2), value] for n, s, value in curve],
+            "ours_iterations_seconds_loss": [[n, round(s, 4), value] for n, s, value in curve],
             "ranks": comm.size,
             "settings": {name: getattr(config, name) for name in ("environment", "dataset", "num_agents")},
         }
