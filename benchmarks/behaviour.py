@@ -23,6 +23,7 @@ from mpi_utils import checkpoint
 from mpi_utils.comm import guard, set_threads
 from mpi_utils.seeding import stream
 from persim.behaviour import FOLDER, Policy, Trained, join, load_some, num_policies, save, test_epsilon
+from persim.config import FAMILIES
 from persim.trajectories import trajectories
 
 EPISODES = 100  # of which a snapshot's return is the mean
@@ -83,7 +84,7 @@ def main(comm) -> None:
 def train_all(settings: Settings) -> None:
     """Train the policies that are still missing, one after another, and save after each."""
     recipe = RECIPES[settings.environment]
-    family = make_family(recipe.family)
+    family = make_family(FAMILIES[settings.environment])
     with checkpoint.lock(Path(settings.folder) / family.name):
         trained = load_some(family, settings.folder)
         while len(trained.cards) < num_policies(family):

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training of one family's policies, all by the same algorithm of stable-baselines3."""
+    """Training of one environment's policies, all by the same algorithm of stable-baselines3."""
 
-    family: str
     algorithm: str
     behaviour: tuple[float, float]  # the range of mean returns that such a policy is to have
     test: tuple[float, float]
@@ -21,7 +20,6 @@ class Recipe:
 
 RECIPES = {
     "mountain_car": Recipe(
-        family="mountain_car",
         algorithm="DQN",
         behaviour=(-210.0, -50.0),  # light cars are good from the moment that they arrive at all
         test=(-160.0, -140.0),
@@ -34,7 +32,6 @@ RECIPES = {
         | {"exploration_fraction": 0.2, "exploration_final_eps": 0.07},
     ),
     "cart_pole": Recipe(
-        family="cart_pole",
         algorithm="DQN",
         behaviour=(115.0, 125.0),
         test=(145.0, 155.0),
@@ -46,7 +43,6 @@ RECIPES = {
         | {"exploration_fraction": 0.1, "exploration_final_eps": 0.05},
     ),
     "half_cheetah": Recipe(
-        family="half_cheetah_body",
         algorithm="TD3",
         behaviour=(2900.0, 3300.0),
         test=(3900.0, 4300.0),

@@ -8,6 +8,7 @@ from gymnasium.spaces import Discrete
 
 from common.config import UsageError
 from mpi_utils import checkpoint
+from persim.config import FAMILIES
 
 FOLDER = Path(__file__).parent.parent / "checkpoints" / "behaviour"
 TEST_EPSILON = 0.01  # DQN's policies go on exploring in tests (the authors' code)
@@ -110,7 +111,9 @@ def load(family, folder=FOLDER) -> Trained:
     trained, wanted = load_some(family, folder), num_policies(family)
     if len(trained.cards) != wanted:
         have = f"{len(trained.cards)} of {wanted} policies of {family.name} are there"
-        raise UsageError(f"{folder}: {have}; train them with python -m benchmarks.behaviour")
+        environment = next(name for name, known in FAMILIES.items() if known == family.name)
+        command = f"python -m benchmarks.behaviour --environment {environment}"
+        raise UsageError(f"{folder}: {have}; train them with {command}")
     return trained
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from common.config import UsageError, check, check_run_name
 
+# Whose dynamics an environment has.
+FAMILIES = {"mountain_car": "mountain_car", "cart_pole": "cart_pole", "half_cheetah": "half_cheetah_body"}
 DATASETS = ("pure", "random", "pure_eps_20", "pure_eps_40")
 # Networks of the authors' code (March 2021): factors, hidden layers of the state and action encoders.
 SMALL = {"state_features": 256, "state_layers": 1, "action_features": 50, "action_layers": 0}

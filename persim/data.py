@@ -5,13 +5,12 @@ import numpy as np
 from envs import make_family
 from mpi_utils.seeding import stream
 from persim import behaviour
-from persim.config import DATASETS
+from persim.config import DATASETS, FAMILIES
 from persim.earned import with_earned
 from persim.logs import read
 from persim.rollout import play
 from persim.transitions import Transitions
 
-FAMILIES = {"mountain_car": "mountain_car", "cart_pole": "cart_pole", "half_cheetah": "half_cheetah_body"}
 EPSILON = {"pure": 0.0, "pure_eps_20": 0.2, "pure_eps_40": 0.4}
 
 

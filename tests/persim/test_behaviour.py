@@ -103,12 +103,16 @@ def test_policies_come_back_as_they_were_saved(tmp_path):
 
 def test_what_is_not_there_is_told_in_one_line(tmp_path):
     family, trained = family_and_constant_policies(2)
-    with pytest.raises(UsageError, match="0 of 6 policies of mountain_car .* benchmarks.behaviour"):
+    with pytest.raises(UsageError, match="0 of 6 policies of mountain_car .* --environment mountain_car"):
         behaviour.load(family, tmp_path)
     agents = {name: values[:2] for name, values in trained.agents.items()}
     behaviour.save(dataclasses.replace(trained, agents=agents), tmp_path)
     with pytest.raises(UsageError, match="2 of 6 policies"):
         behaviour.load(family, tmp_path)
+    with pytest.raises(
+        UsageError, match="0 of .* policies of half_cheetah_body .* --environment half_cheetah$"
+    ):
+        behaviour.load(make_family("half_cheetah_body"), tmp_path)
 
 
 def test_a_damaged_or_hostile_save_is_refused_in_one_line_and_never_run(tmp_path):

@@ -10,6 +10,7 @@ from envs import make_family
 from envs.dynamics import DynamicsEnv
 from persim import behaviour
 from persim.behaviour import Policy
+from persim.config import FAMILIES
 
 
 def snapshots_of(returns, low, high, **options):
@@ -43,7 +44,7 @@ def test_a_policy_acts_as_the_network_that_was_trained(name):
     pytest.importorskip("stable_baselines3")
     recipe = RECIPES[name]
     recipe = dataclasses.replace(recipe, settings=recipe.settings | {"buffer_size": 10})
-    family = make_family(recipe.family)
+    family = make_family(FAMILIES[name])
     model = make_model(recipe, DynamicsEnv(type(family)), seed=1)
     states = np.random.default_rng(0).normal(0, 20, (100, len(family.state_names))).astype(np.float32)
     wanted, _ = model.predict(states, deterministic=True)

@@ -9,7 +9,7 @@ import torch
 from common.config import UsageError
 from mpi_utils.comm import Comm
 from rmdp.config import Config, check_config
-from rmdp.learner import Learner
+from rmdp.learner import HEAD, Learner
 
 TINY = check_config(
     Config(
@@ -75,6 +75,23 @@ def test_alone_it_does_not_matter_whose_rows_the_critic_has(algorithm, monkeypat
             learner.train_iteration(i)
         states.append(learner.state_dict())
     assert same(*states)
+
+
+@pytest.mark.parametrize("network", ["shared", "separate"])
+@pytest.mark.parametrize("limit", [0, TINY.num_agents])
+def test_what_ranks_compare_is_all_of_policies_critic_and_moments(network, limit, monkeypatch):
+    monkeypatch.setattr("rmdp.learner.WHOLE_CRITIC", limit)
+    learner = Learner(dataclasses.replace(TINY, policy_network=network), Comm())
+    learner.train_iteration(0)
+    compared = list(learner.tensors_in_sync().values())
+    own = {name for name in HEAD if not limit}  # each rank's rows of the critic
+    wanted = [*learner.policies.state_dict().values()]
+    wanted += [value for name, value in learner.critic.state_dict().items() if name not in own]
+    for value in wanted:
+        assert sum(value.data_ptr() == other.data_ptr() for other in compared) == 1
+    moments = len(learner.optimiser.state) if limit else 1  # parameters; of rows, each rank has its own
+    kinds = len(learner.optimiser.state[0])
+    assert len(compared) == len(wanted) + kinds * moments
 
 
 def test_em_is_soft_until_the_warm_start_ends_and_then_lets_agents_choose():
