@@ -101,7 +101,8 @@ class Config:
     """Decay of the weights by which states enter the state encoder: those of a state that changes nothing
     vanish, so that predictions hold far from where it was seen."""
     settle: bool | None = None
-    """At the end agents' factors are fitted anew, each to its own steps and to what agents are like."""
+    """At the end members that are stuck in a local optimum are left out of predictions, and agents' factors
+    are fitted anew, each to its own steps and to what agents are like."""
 
     device: str = "cpu"
     """Where training runs, e.g. cuda."""

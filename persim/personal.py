@@ -8,16 +8,16 @@ CHUNK, CHUNK_ELSEWHERE = 1000, 2**17
 
 
 class Personal:
-    """The simulators of E agents by M members, made by `Simulator.at`; all tensors are float32.
+    """The simulators of E agents by M heard members, made by `Simulator.at`; all tensors are float32.
 
     For discrete actions, `head` [M, E, H + 1, num_actions * d] holds the products of agent factors, action
     factors and the last layer: what is left of a step is two matrix products.
     """
 
     def __init__(self, simulator, factor):
-        d, r = simulator.state_size, simulator.num_factors
-        self.factor, self.d = factor, d  # [M, E, r]
-        *hidden, last = [layer.detach().transpose(1, 2).clone() for layer in simulator.state_net]
+        d, r, heard = simulator.state_size, simulator.num_factors, simulator.heard
+        self.factor, self.d = factor[heard], d  # [M, E, r]
+        *hidden, last = [layer.detach()[heard].transpose(1, 2) for layer in simulator.state_net]
         # Normalisation of states is linear, so the first layer can do it. [M, in + 1, out], rows the inputs.
         first = hidden[0].double()
         first[:, :-1] /= simulator.state_scale[:, None]
@@ -26,12 +26,12 @@ class Personal:
         last = last.unflatten(2, (d, r)) * simulator.target_scale[:, None]
         self.discrete = simulator.num_actions > 0
         if self.discrete:
-            actions = simulator.action.detach() + simulator.action_bias.detach()
-            both = factor[:, :, None] * actions[:, None]  # [M, E, A, r]
+            actions = (simulator.action.detach() + simulator.action_bias.detach())[heard]
+            both = self.factor[:, :, None] * actions[:, None]  # [M, E, A, r]
             self.head = torch.einsum("mear,mhdr->mehad", both, last).flatten(3).contiguous()
         else:
             self.last = last.flatten(2).contiguous()  # [M, H + 1, d * r]
-            self.action_net = [layer.detach().transpose(1, 2) for layer in simulator.action_net]
+            self.action_net = [layer.detach()[heard].transpose(1, 2) for layer in simulator.action_net]
         self.small = self.discrete and len(self.hidden) == 1 and factor.device.type == "cpu"
         self.buffers = {}
 

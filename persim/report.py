@@ -63,9 +63,9 @@ class Rows:
     def factors(self, simulator, covariates) -> list[dict]:
         """How well each covariate is read off the learned factors: rank correlation with the best linear map.
 
-        Values are one for each member of the ensemble; `points` are the first member's.
+        Values are one for each member that is heard; `points` are the first one's.
         """
-        factors = simulator.factors().detach().double().numpy()
+        factors = simulator.factors().detach()[simulator.heard].double().numpy()
         rows = []
         for name, values in covariates.items():
             read = np.stack([linear_readout(own, values) for own in factors])

@@ -16,7 +16,7 @@ class Simulator(nn.Module):
     change is in units of `target_scale`; states enter v as (state - state_mean) / state_scale.
 
     Layers are [M, out, in + 1], the bias last. `noise` [d] is how far predictions of training data typically
-    are off, in the same units; the learner keeps it.
+    are off, in the same units, and `heard` [M] bool which members make them; the learner keeps both.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Simulator(nn.Module):
         self.state_net = layers(M, (d, *state_layers, d * r))
         for name, value in (("state_mean", 0), ("state_scale", 1), ("target_scale", 1), ("noise", 1)):
             self.register_buffer(name, torch.full((d,), float(value)))
+        self.register_buffer("heard", torch.ones(M, dtype=torch.bool))
 
     @torch.no_grad()
     def draw(self, generators) -> "Simulator":
@@ -81,7 +82,7 @@ class Simulator(nn.Module):
 
     @torch.no_grad()
     def at(self, agents=None, *, factor=None) -> Personal:
-        """The simulators of the agents [E], or of new agents with the factors [M, E, r], to be stepped."""
+        """Heard members' simulators of the agents [E], or of new ones of factors [M, E, r], to be stepped."""
         if factor is None:
             agents = torch.as_tensor(agents, device=self.agent.device)
             factor = self.factors()[:, agents]

@@ -135,6 +135,28 @@ def test_decay_takes_weights_of_states_towards_zero_by_the_learning_rate_and_lea
     assert torch.equal(decayed[:, :, -1], plain[:, :, -1])
 
 
+@pytest.mark.parametrize("settle", [True, False])
+def test_a_member_that_is_stuck_is_not_heard_at_the_end(settle):
+    learner = trained(dataclasses.replace(TINY, num_models=3, settle=settle), 5)
+    with torch.no_grad():
+        learner.simulator.state_net[-1][1] *= 1e4
+    before = learner.state_dict()["simulator"]
+    assert before["heard"].tolist() == [True, True, True]
+    metrics = learner.train_iteration(5)
+    heard = [True, not settle, True]
+    assert learner.simulator.heard.tolist() == heard and metrics["train/members"] == sum(heard)
+    errors = learner.errors()[learner.simulator.heard].flatten(0, 1)
+    noise = learner.state_dict()["simulator"]["noise"]  # of those that are heard
+    np.testing.assert_allclose(noise, 1.4826 * errors.median(0).values.numpy(), rtol=1e-5)
+
+
+def test_of_two_members_both_are_heard():
+    learner = trained(TINY, 5)
+    with torch.no_grad():
+        learner.simulator.state_net[-1][1] *= 1e4
+    assert learner.train_iteration(5)["train/members"] == 2
+
+
 def test_schedules():
     paper = dataclasses.replace(TINY, schedule="steps", max_iters=300, learning_rate=1e-3)
     learner = Learner(paper, Comm())
@@ -193,7 +215,7 @@ from tests.persim.test_learner import POLES, TINY, Learner, flat, same, trained
 three = world()
 two = Comm(three.mpi.Split(three.rank // 2))  # and one rank alone
 fewer_rows = dataclasses.replace(TINY, batch_size=2)
-settled = dataclasses.replace(TINY, max_iters=4)
+settled = dataclasses.replace(TINY, max_iters=4, num_models=3)
 for config in (TINY, POLES, fewer_rows, settled):
     alone = dict(flat(trained(config, 4).state_dict()))
     for comm in (two, three):

@@ -106,3 +106,21 @@ def test_a_member_is_the_network_that_it_would_be_alone(sizes):
     both, alone = drawn(**sizes), drawn(num_models=1, members=[1], **sizes)
     inputs = batch(both)
     torch.testing.assert_close(both(*inputs)[1:], alone(*(value[1:] for value in inputs)))
+
+
+@KINDS
+def test_members_that_are_not_heard_have_no_say(sizes):
+    simulator, both = drawn(3, **sizes), drawn(2, members=(0, 2), **sizes)
+    simulator.heard[1] = False
+    agents = np.array([4, 1])
+    g = torch.Generator().manual_seed(0)
+    state = torch.randn(1, 2, 5, 2, generator=g)
+    if simulator.num_actions:
+        action = torch.randint(3, (2, 5), generator=g)
+    else:
+        action = torch.randn(2, 5, 2, generator=g)
+    step = simulator.at(agents).step(state, action)
+    assert step.shape == (2, 2, 5, 2)
+    torch.testing.assert_close(step, both.at(agents).step(state, action))
+    factor = simulator.factors()[:, agents]
+    torch.testing.assert_close(simulator.at(factor=factor).step(state, action), step)
