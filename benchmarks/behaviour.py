@@ -117,7 +117,7 @@ def train(family, recipe: Recipe, settings: Settings, j: int) -> Trained:
     card["agent"] = {name: float(value) for name, value in own.items()}
     card |= {"wanted": list(wanted), "return": float(returns.mean()), "sd": float(returns.std(ddof=1))}
     card |= {"episodes": len(returns), "epsilon": epsilon, "algorithm": recipe.algorithm}
-    card |= {"steps": snapshots.steps, "attempts": attempts}
+    card |= {"settings": recipe.settings, "steps": snapshots.steps, "attempts": attempts}
     card["minutes"] = round((time.monotonic() - began) / 60, 2)
     card["command"] = f"python -m benchmarks.behaviour --environment {settings.environment}"
     card["command"] += f" --max_steps {settings.max_steps} --seed {settings.seed}"

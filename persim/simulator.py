@@ -59,6 +59,10 @@ class Simulator(nn.Module):
                 member.copy_(torch.from_numpy((2 * uniform - 1) / np.float32(np.sqrt(fan_in))))
         return self
 
+    def load_state_dict(self, state):
+        """As in PyTorch; older saves do not tell who is heard: all are."""
+        return super().load_state_dict({"heard": torch.ones_like(self.heard)} | dict(state))
+
     def factors(self, agent=None):
         """u of the agents `agent` [M, B], or of all: [M, B, r]."""
         table = self.agent + self.agent_bias

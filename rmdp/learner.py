@@ -147,8 +147,8 @@ class Learner:
             if self.members.soft:
                 # The choice of a policy is an agent's first action: what it pays over the present mean counts
                 # too. The critic knows the policy, so its advantages alone cannot tell policies apart.
-                rate = self.welfare.reward_rate()[:, agents]
-                advantage += (rate - (weights[:, agents] * rate).sum(0))[:, None]
+                pays = self.welfare.utility_per_step(agents)
+                advantage += (pays - (weights[:, agents] * pays).sum(0))[:, None]
                 advantages.append(advantage.numpy())
             served += summed(advantage, weights[:, agents])
         self.welfare.finish(paid, done)

@@ -48,9 +48,13 @@ class Welfare:
         """Running estimates `[k, own]` of each own agent's return under each policy."""
         return self.reward.numpy() / np.maximum(self.ends, 1.0)[:, None]
 
-    def reward_rate(self) -> torch.Tensor:
-        """Running estimates `[k, own]` of what a step of each policy pays each own agent."""
-        return self.reward / self.steps
+    def utility_per_step(self, agents: slice) -> torch.Tensor:
+        """Utilities `[k, chunk]` of some own agents, over as many steps as an episode has with all policies.
+
+        Not what a step of each policy pays: that is most where a robot dashes forward and falls.
+        """
+        share = self.ends.mean() / self.steps / np.maximum(self.ends, 1.0)
+        return self.reward[:, agents] * torch.from_numpy(share).float()[:, None]
 
     def report(self, weights) -> dict[str, float]:
         """Welfare and group sizes under the assignment `weights [k, own]`, of all ranks; a collective."""
