@@ -51,8 +51,8 @@ RECIPES = {
         stop_above=True,
         attempts=20,
         features=(256, 256),
-        # The authors' TD3: standard, with exploration noise 0.1; theirs has batches of 256 and a rate of 3e-4,
-        # with which the first two policies were trained: it takes twice as many steps, each twice as long.
+        # The authors' TD3 is standard, with exploration noise 0.1, batches of 256 and a rate of 3e-4. So the
+        # first two policies were trained; it takes twice as many steps, each twice as long.
         settings={
             "learning_rate": 1e-3,
             "batch_size": 128,
