@@ -26,7 +26,7 @@ REQUIRED = {
     "persim_mountain_car_random": 0.99,
     "persim_cart_pole_pure": 0.97,
     "rmdp_half_cheetah": 26.0,
-    "rmdp_hopper": 13.5,
+    "rmdp_hopper": 15.5,
     "rmdp_walker2d": 14.0,
     "rmdp_ant": 24.0,
     "rmdp_resource_k1": 72.9,
