@@ -46,10 +46,9 @@ RECIPES = {
         algorithm="TD3",
         behaviour=(2900.0, 3300.0),
         test=(3900.0, 4300.0),
-        max_steps=100_000,  # those that arrive do so within 80,000; one was at 1,800 after 400,000
+        max_steps=100_000,  # those that arrive do so within 80,000
         interval=2_500,
         stop_above=True,
-        attempts=20,
         features=(256, 256),
         # The authors' TD3 is standard, with exploration noise 0.1, batches of 256 and a rate of 3e-4. So the
         # first two policies were trained; it takes twice as many steps, each twice as long.
