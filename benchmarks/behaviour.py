@@ -50,7 +50,7 @@ class Snapshots:
 
     def __init__(self, low: float, high: float, evaluate, stop_above: bool = False):
         self.low, self.high, self.evaluate, self.stop_above = low, high, evaluate, stop_above
-        self.gap, self.layers, self.steps, self.done = np.inf, None, 0, False
+        self.gap, self.layers, self.steps = np.inf, None, 0
 
     def take(self, layers, steps: int) -> bool:
         """Evaluate a network after `steps`, and keep it if it is nearer; whether to stop."""
@@ -59,8 +59,7 @@ class Snapshots:
         gap = max(self.low - mean, mean - self.high, 0.0)
         if gap < self.gap:
             self.gap, self.layers, self.steps = gap, layers, steps
-        self.done = bool(gap == 0 or (self.stop_above and mean > self.high))
-        return self.done
+        return bool(gap == 0 or (self.stop_above and mean > self.high))
 
 
 def layers_of(model) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -106,18 +105,16 @@ def train(family, recipe: Recipe, settings: Settings, j: int) -> Trained:
         rng = stream(settings.seed, "evaluation", last, j)
         return trajectories(family, many, policy, rng, family.max_episode_len).returns()
 
-    snapshots, attempts = Snapshots(*wanted, evaluate, recipe.stop_above), 0
-    while not snapshots.done and attempts < recipe.attempts:
-        seed = int(stream(settings.seed, "weights", attempts, j).integers(2**31))
-        model = make_model(recipe, DynamicsEnv(type(family), parameters=agent), seed)
-        learn(model, settings.max_steps or recipe.max_steps, recipe.interval, snapshots)
-        attempts += 1
+    snapshots = Snapshots(*wanted, evaluate, recipe.stop_above)
+    seed = int(stream(settings.seed, "weights", 0, j).integers(2**31))
+    model = make_model(recipe, DynamicsEnv(type(family), parameters=agent), seed)
+    learn(model, settings.max_steps or recipe.max_steps, recipe.interval, snapshots)
     returns = evaluate(snapshots.layers, LAST_EPISODES, 1)
     card = {"role": "test" if test else "behaviour"}
     card["agent"] = {name: float(value) for name, value in own.items()}
     card |= {"wanted": list(wanted), "return": float(returns.mean()), "sd": float(returns.std(ddof=1))}
     card |= {"episodes": len(returns), "epsilon": epsilon, "algorithm": recipe.algorithm}
-    card |= {"settings": recipe.settings, "steps": snapshots.steps, "attempts": attempts}
+    card |= {"settings": recipe.settings, "steps": snapshots.steps}
     card["minutes"] = round((time.monotonic() - began) / 60, 2)
     card["command"] = f"python -m benchmarks.behaviour --environment {settings.environment}"
     card["command"] += f" --max_steps {settings.max_steps} --seed {settings.seed}"

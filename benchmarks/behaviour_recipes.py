@@ -15,7 +15,6 @@ class Recipe:
     features: tuple[int, ...]  # units of the hidden layers
     settings: dict  # of the algorithm
     stop_above: bool = False  # end once the return is beyond the range: it seldom comes back
-    attempts: int = 1  # trainings, each from new weights, until one gets there
 
 
 RECIPES = {

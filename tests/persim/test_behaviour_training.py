@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.behaviour import RECIPES, Settings, Snapshots, layers_of, make_model, train, train_all
+from benchmarks.behaviour import RECIPES, Settings, Snapshots, layers_of, make_model, train_all
 from envs import make_family
 from envs.dynamics import DynamicsEnv
 from persim import behaviour
@@ -66,20 +66,3 @@ def test_the_command_trains_what_is_missing(tmp_path, capsys):
     train_all(settings)  # nothing is missing
     np.testing.assert_array_equal(behaviour.load(family, tmp_path).layers[0][0], first.layers[0][0])
     assert capsys.readouterr().out == ""
-
-
-def test_training_begins_anew_until_one_arrives(tmp_path, monkeypatch):
-    pytest.importorskip("stable_baselines3")
-    family, settings = make_family("cart_pole"), Settings("cart_pole", max_steps=16, folder=str(tmp_path))
-    never = dataclasses.replace(RECIPES["cart_pole"], attempts=3, interval=16, behaviour=(300.0, 400.0))
-    at_once = dataclasses.replace(never, behaviour=(0.0, 300.0))
-    for recipe, attempts, seen in ((never, 3, 3), (at_once, 1, 1)):
-        evaluations = []
-        monkeypatch.setattr("benchmarks.behaviour.Snapshots.take", counted(Snapshots.take, evaluations))
-        trained = train(family, recipe, settings, 0)
-        assert trained.cards[0]["attempts"] == attempts and len(evaluations) == seen
-        monkeypatch.undo()
-
-
-def counted(take, calls):
-    return lambda self, layers, steps: calls.append(steps) or take(self, layers, steps)
