@@ -9,7 +9,7 @@ from mujoco import mjtStage
 from mujoco.batch import Batch
 
 from envs.dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
-from envs.speed import diverged, load_robot
+from envs.speed import diverged, load_robot, no_warnings
 
 JOINTS = ("rootx", "rootz", "rooty", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 CONTROL_COST = 0.1
@@ -73,7 +73,8 @@ class HalfCheetah(Dynamics):
         position[:, 0], position[:, 1:], velocity[:] = 0, rows[:, 1:9], rows[:, 9:]
         batch.ctrl[:n] = np.reshape(action, (-1, 6))
         batch.qacc_warmstart[:] = 0
-        batch.step(nstep=robot.frame_skip)
+        with no_warnings():  # planners try what no robot survives
+            batch.step(nstep=robot.frame_skip)
         next_state = np.concatenate([position[:, :1] / robot.dt, position[:, 1:], velocity], axis=1)
         lost = diverged(batch)
         if lost.any():

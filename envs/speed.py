@@ -1,5 +1,6 @@
 """Robots whose agents each want to move at a speed of their own (Ivanov & Ben-Porat 2024)."""
 
+import contextlib
 import functools
 import numbers
 from typing import NamedTuple
@@ -39,16 +40,22 @@ ROBOTS = {
 }
 
 
+@contextlib.contextmanager
+def no_warnings():
+    """MuJoCo's warnings are neither printed nor written to a file; for work on this thread alone."""
+    shown = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda text: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(shown)
+
+
 @functools.cache
 def load_robot(name: str):
     """Gymnasium's environment of a robot, of which only model, frame_skip, first pose and spaces are used."""
-    shown = mujoco.get_mju_user_warning()
-    # MuJoCo 4 warns of `settotalmass` in Gymnasium's half_cheetah.xml; users can do nothing about it.
-    mujoco.set_mju_user_warning(lambda text: None)
-    try:
+    with no_warnings():  # of `settotalmass` in its half_cheetah.xml; users can do nothing about it
         return gymnasium.make(ROBOTS[name].id).unwrapped
-    finally:
-        mujoco.set_mju_user_warning(shown)
 
 
 class SpeedTask:

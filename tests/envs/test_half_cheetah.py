@@ -92,8 +92,8 @@ def test_a_step_depends_on_nothing_before_it():
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e12])
-def test_diverged_physics_stands_at_rest_again_and_leaves_others_alone(bad, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file there
+def test_diverged_physics_stands_at_rest_again_and_leaves_others_alone(bad, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)  # MuJoCo would write its warnings to a file there
     agents, actions = FAMILY.test_agents, actions_of(1, 5)[0]
     state = FAMILY.start(np.random.default_rng(0), 5)
     expected = FAMILY.advance(state, actions, agents)
@@ -103,6 +103,7 @@ def test_diverged_physics_stands_at_rest_again_and_leaves_others_alone(bad, tmp_
     others = [0, 1, 3, 4]
     assert np.array_equal(found[others], expected[others])
     assert (FAMILY.advance(found, actions, agents)[2] != 0).any()  # and it goes on from there
+    assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
 
 
 def test_rewards_by_hand():
