@@ -8,7 +8,8 @@ these commands share the work: each rank takes cells that nobody holds. PerSim's
 
     python -m benchmarks.sweep persim --over environment=... dataset=... seed=... --runs RUNS ...
 
-and are trained first where they are missing. Writes opponents.json, opponents.csv, opponents.md.
+and are trained first where they are missing. Writes opponents.json, opponents.csv, opponents.md, in which
+cells that an earlier command had asked for stay.
 """
 
 import dataclasses
@@ -51,6 +52,8 @@ class Settings(Budgets):
     """Seeds 0, 1, ... of data and training."""
     num_agents: int = 500
     """Agents with one trajectory each; the first five are tested."""
+    train: str = ""
+    """Further flags of PerSim's training, as one word: "--max_iters 40"."""
     runs: str = ""
     """Folder of PerSim's run folders."""
     out: str = ""
@@ -94,9 +97,12 @@ def main(comm) -> None:
 
 def parse_settings(flags: list[str], comm) -> Settings:
     """The flags, checked."""
+    if "--train" in flags[:-1]:  # its value begins with dashes itself
+        at = flags.index("--train")
+        flags = [*flags[:at], f"--train={flags[at + 1]}", *flags[at + 2 :]]
     settings = parse_flags(Settings, flags, "python -m benchmarks.opponents", show=comm.is_root)
-    numbers = [field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")]
-    check(settings, positive=numbers)
+    numbers = {field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")}
+    check(settings, positive=sorted(numbers - {"horizon"}), at_least_zero=("horizon",), may_be_empty=("train",))
     known = {"environment": ("mountain_car", "cart_pole", "half_cheetah"), "dataset": DATASETS}
     for name, choices in (known | {"method": METHODS}).items():
         for value in getattr(settings, name):
@@ -147,8 +153,11 @@ def persim_words(settings: Settings) -> list[str]:
     protocol = f"--bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
     if settings.candidates != Budgets.candidates:
         protocol += f" --candidates {settings.candidates}"
+    if settings.horizon:
+        protocol += f" --horizon {settings.horizon}"
     where = ["--runs", settings.runs, "--table", str(Path(settings.out) / "persim"), "--curve", "train/loss"]
     flags = ["--num_agents", str(settings.num_agents), "--checkpoint_interval", "1000"]
+    flags += settings.train.split()
     return ["persim", "--over", *over, f"seed={seeds}", *where, "--evaluate", protocol, "--", *flags]
 
 
@@ -193,19 +202,36 @@ def make_case(cell: Cell, settings: Settings) -> Case | None:
 
 
 def write(out: Path, settings: Settings) -> None:
-    """Collect all results of OUT, whoever made them, and write the tables; tell what is missing."""
-    rows, missing = [], []
+    """Add all results of the grid, whoever made them, to the tables in OUT; tell what is missing."""
+    found = rows_by_cell(tables.read(out)["rows"]) if (out / tables.FILE).exists() else {}
+    missing = []
     for cell in grid(settings):
-        found = persim_rows(cell, settings) if cell.method == "persim" else result(out, cell)
-        rows += found
-        missing += [] if found else [cell.name]
-    report = {"budgets": budgets_of(settings), "rows": rows}
-    write_atomic(out / tables.FILE, json.dumps(report, indent=1).encode() + b"\n")
-    write_atomic(out / "opponents.csv", tables.as_csv(rows).encode())
-    write_atomic(out / "opponents.md", tables.as_markdown(report).encode())
+        rows = persim_rows(cell, settings) if cell.method == "persim" else result(out, cell)
+        missing += [] if rows else [cell.name]
+        found |= {cell: rows} if rows else {}
+    order = sorted(found, key=place)
+    report = {"budgets": budgets_of(settings), "rows": [row for cell in order for row in found[cell]]}
+    if found:
+        write_atomic(out / tables.FILE, json.dumps(report, indent=1).encode() + b"\n")
+        write_atomic(out / "opponents.csv", tables.as_csv(report["rows"]).encode())
+        write_atomic(out / "opponents.md", tables.as_markdown(report).encode())
     print(f"{out / 'opponents.md'}: {len(grid(settings)) - len(missing)} of {len(grid(settings))} cells")
     if missing:
         print(f"held elsewhere, the same command later adds them: {', '.join(missing)}")
+
+
+def place(cell: Cell) -> tuple:
+    """Where a cell stands in the tables."""
+    return cell.environment, cell.dataset, METHODS.index(cell.method), cell.repeat
+
+
+def rows_by_cell(rows: list[dict]) -> dict[Cell, list[dict]]:
+    """The rows of a table, by what they are about."""
+    found = {}
+    for row in rows:
+        cell = Cell(*(row[field.name] for field in dataclasses.fields(Cell)))
+        found.setdefault(cell, []).append(row)
+    return found
 
 
 def result(out: Path, cell: Cell) -> list[dict]:

@@ -26,8 +26,8 @@ from persim.simulator import Simulator
 
 LAST_LEARNING_RATE = 1e-3  # of the cosine, as a part of the first
 ROWS_FOR_NOISE = 4096
-# Times the median member's error. Of MountainCar's members one in ten ends in a local optimum, with 5 to 20
-# times the others' error; of CartPole's none is above twice.
+# Times the median member's error. On MountainCar a member may end in a local optimum, far above that; the
+# errors of CartPole's are alike.
 STUCK = 3.0
 
 

@@ -34,6 +34,8 @@ class Budgets:
     """PerSim's trajectories for each agent, added to the observed one."""
     candidates: int = 1000
     """Sequences of actions that PerSim, and true dynamics, are planned with."""
+    horizon: int = 0
+    """Steps that planners look ahead; 0: as PerSim's authors."""
     synthetic_candidates: int = 300
     """Those by which PerSim acts inside its simulators."""
     cadm_candidates: int = 200
@@ -69,10 +71,11 @@ class Case:
         return len(next(iter(self.tested.values())))
 
     def planning(self, num_candidates: int):
-        """The authors' planner with another number of candidates."""
-        elites = max(1, num_candidates // 4)
-        changed = {"num_candidates": num_candidates, "num_elites": elites}
-        return dataclasses.replace(planner.AUTHORS[self.family.name], **changed)
+        """The authors' planner with another number of candidates, and the budgets' horizon."""
+        authors = planner.AUTHORS[self.family.name]
+        changed = {"num_candidates": num_candidates, "num_elites": max(1, num_candidates // 4)}
+        changed["horizon"] = self.budgets.horizon or authors.horizon
+        return dataclasses.replace(authors, **changed)
 
 
 def run(method: str, case: Case) -> list[dict]:

@@ -1,5 +1,6 @@
 """PerSim and its opponents in one table: cells, their sharing, and what the table says."""
 
+import dataclasses
 import json
 import sys
 from importlib.util import find_spec
@@ -86,6 +87,18 @@ def test_true_dynamics_beat_a_context_that_has_learnt_nothing(case):
     assert all(np.isfinite(row["value"]) for row in best + worse)
 
 
+def test_planners_look_as_far_as_the_budget_says(case):
+    near = dataclasses.replace(case, budgets=dataclasses.replace(SMALL, horizon=7))
+    assert (case.planning(20).horizon, near.planning(20).horizon) == (50, 7)
+
+
+def test_flags_of_training_and_the_horizon_reach_persim(tmp_path):
+    words = ["--runs", "r", "--out", "o", "--horizon", "7", "--train", "--max_iters 2", "--method", "persim"]
+    words = opponents.persim_words(opponents.parse_settings(words, Comm()))
+    assert "--horizon 7" in words[words.index("--evaluate") + 1]
+    assert words[-2:] == ["--max_iters", "2"]
+
+
 def rows(**values):
     """A row for each method and repeat: values {method: [one for each repeat]}."""
     shared = {"environment": "cart_pole", "dataset": "pure", "agent": "a", "metric": "return"}
@@ -157,6 +170,9 @@ def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before, (
         "a cell depends on more than its seed"
     )
+    part = [*map(str, words[1:]), "--repeats", "1", "--method", "cadm"]
+    opponents.write(out, opponents.parse_settings(part, Comm()))
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before, "a part takes away the rest"
     result = command(1, *words[:-2], "--trajectories", "4")
     assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output
     result = command(1, "evaluate", out, "--plot", tmp_path / "picture.png")
