@@ -102,7 +102,9 @@ def parse_settings(flags: list[str], comm) -> Settings:
         flags = [*flags[:at], f"--train={flags[at + 1]}", *flags[at + 2 :]]
     settings = parse_flags(Settings, flags, "python -m benchmarks.opponents", show=comm.is_root)
     numbers = {field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")}
-    check(settings, positive=sorted(numbers - {"horizon"}), at_least_zero=("horizon",), may_be_empty=("train",))
+    check(
+        settings, positive=sorted(numbers - {"horizon"}), at_least_zero=("horizon",), may_be_empty=("train",)
+    )
     known = {"environment": ("mountain_car", "cart_pole", "half_cheetah"), "dataset": DATASETS}
     for name, choices in (known | {"method": METHODS}).items():
         for value in getattr(settings, name):
