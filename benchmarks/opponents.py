@@ -97,9 +97,7 @@ def main(comm) -> None:
 
 def parse_settings(flags: list[str], comm) -> Settings:
     """The flags, checked."""
-    if "--train" in flags[:-1]:  # its value begins with dashes itself
-        at = flags.index("--train")
-        flags = [*flags[:at], f"--train={flags[at + 1]}", *flags[at + 2 :]]
+    flags = sweep.attached(flags, "--train")
     settings = parse_flags(Settings, flags, "python -m benchmarks.opponents", show=comm.is_root)
     numbers = {field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")}
     check(
@@ -119,8 +117,10 @@ def parse_settings(flags: list[str], comm) -> Settings:
 
 
 def claim(settings: Settings) -> None:
-    """Note the budgets in OUT; refuse a folder whose results have others."""
+    """Note the budgets in OUT; refuse a folder whose results have others, or whose table is damaged."""
     out, budgets = Path(settings.out), budgets_of(settings)
+    if (out / tables.FILE).exists():
+        tables.read(out)
     if (out / "config.json").exists():
         stored = run_folder.read_config(out)
         if changed := run_folder.config_differences(stored, budgets):

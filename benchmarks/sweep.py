@@ -85,9 +85,7 @@ def parse_arguments(arguments: list[str], comm) -> tuple[str, Settings, list[str
     """The system's name, this command's settings, and the flags of train."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     own, flags = arguments[:at], arguments[at + 1 :]
-    if "--evaluate" in own[:-1]:  # its value begins with dashes itself
-        at = own.index("--evaluate")
-        own = [*own[:at], f"--evaluate={own[at + 1]}", *own[at + 2 :]]
+    own = attached(own, "--evaluate")
     system, own = (own[0], own[1:]) if own and not own[0].startswith("-") else ("", own)
     settings = parse_flags(Settings, own, "python -m benchmarks.sweep SYSTEM", show=comm.is_root)
     if settings.redraw:
@@ -100,6 +98,14 @@ def parse_arguments(arguments: list[str], comm) -> tuple[str, Settings, list[str
         if not getattr(settings, name):
             raise UsageError(f"--{name}: missing (see python -m benchmarks.sweep --help)")
     return system, settings, flags
+
+
+def attached(flags: list[str], name: str) -> list[str]:
+    """The flags, with the value of `name`, which begins with dashes itself, attached to it."""
+    if name not in flags[:-1]:
+        return flags
+    at = flags.index(name)
+    return [*flags[:at], f"{name}={flags[at + 1]}", *flags[at + 2 :]]
 
 
 def grid(system: str, settings: Settings, flags: list[str], comm) -> list[Cell]:
