@@ -3,8 +3,8 @@
     mpirun -np R python -m benchmarks.opponents --runs RUNS --out OUT [flags]
     python -m evaluate OUT
 
-A cell is a method on one dataset, repeated with seeds 0, 1, ...; its result is a file in OUT. Several of
-these commands share the work: each rank takes cells that nobody holds. PerSim's own runs are those of
+A cell is a method on one dataset with one seed; its result is a file in OUT. Several of these commands share
+the work: each rank takes cells that nobody holds. PerSim's own runs are those of
 
     python -m benchmarks.sweep persim --over environment=... dataset=... seed=... --runs RUNS ...
 
@@ -48,8 +48,8 @@ class Settings(Budgets):
     """Who acted."""
     method: tuple[str, ...] = METHODS
     """Methods."""
-    repeats: int = 3
-    """Seeds 0, 1, ... of data and training."""
+    repeat: tuple[int, ...] = (0, 1, 2)
+    """Seeds of data and training."""
     num_agents: int = 500
     """Agents with one trajectory each; the first five are tested."""
     train: str = ""
@@ -108,6 +108,8 @@ def parse_settings(flags: list[str], comm) -> Settings:
         for value in getattr(settings, name):
             if value not in choices:
                 raise UsageError(f"--{name} {value}: choose among {', '.join(choices)}")
+    if not settings.repeat or min(settings.repeat) < 0:
+        raise UsageError(f"--repeat {' '.join(map(str, settings.repeat))}: give seeds of 0 or more")
     for library, methods in NEEDS.items():
         wanted = [m for m in settings.method if any(algorithm in m for algorithm in methods)]
         if wanted and find_spec(library) is None:
@@ -119,14 +121,12 @@ def parse_settings(flags: list[str], comm) -> Settings:
 def claim(settings: Settings) -> None:
     """Note the budgets in OUT; refuse a folder whose results have others, or whose table is damaged."""
     out, budgets = Path(settings.out), budgets_of(settings)
-    if (out / tables.FILE).exists():
-        tables.read(out)
+    stored = tables.read(out)["budgets"] if (out / tables.FILE).exists() else budgets
     if (out / "config.json").exists():
         stored = run_folder.read_config(out)
-        if changed := run_folder.config_differences(stored, budgets):
-            raise UsageError(f"{out}: has other budgets ({'; '.join(changed)}); give another --out")
-    else:
-        run_folder.write_config(out, budgets)
+    if changed := run_folder.config_differences(stored, budgets):
+        raise UsageError(f"{out}: has other budgets ({'; '.join(changed)}); give another --out")
+    run_folder.write_config(out, budgets)
 
 
 def budgets_of(settings: Settings) -> dict:
@@ -136,10 +136,10 @@ def budgets_of(settings: Settings) -> dict:
 
 
 def grid(settings: Settings) -> list[Cell]:
-    """All cells; the first repeats of all methods come first. True dynamics have no data."""
+    """All cells, a seed of all methods after the other. True dynamics have no data, and only seed 0."""
     cells = [
         Cell(environment, dataset if method != "true_model" else "none", method, repeat)
-        for repeat in range(settings.repeats)
+        for repeat in settings.repeat
         for environment in settings.environment
         for dataset in settings.dataset
         for method in settings.method
@@ -150,7 +150,7 @@ def grid(settings: Settings) -> list[Cell]:
 
 def persim_words(settings: Settings) -> list[str]:
     """The sweep of PerSim's runs."""
-    seeds = ",".join(map(str, range(settings.repeats)))
+    seeds = ",".join(map(str, settings.repeat))
     over = [f"environment={','.join(settings.environment)}", f"dataset={','.join(settings.dataset)}"]
     protocol = f"--bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
     if settings.candidates != Budgets.candidates:

@@ -144,7 +144,7 @@ def test_a_damaged_table_is_refused(tmp_path):
 
 
 FLAGS = (
-    "--num_agents 6 --repeats 2 --environment cart_pole --dataset random --method true_model cadm "
+    "--num_agents 6 --repeat 0 1 --environment cart_pole --dataset random --method true_model cadm "
     "--cadm_steps 3 --candidates 5 --cadm_candidates 3 --planned_episodes 1 --cadm_episodes 1 "
     "--trajectories 3"
 ).split()
@@ -170,10 +170,15 @@ def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before, (
         "a cell depends on more than its seed"
     )
-    part = [*map(str, words[1:]), "--repeats", "1", "--method", "cadm"]
+    part = [*map(str, words[1:]), "--repeat", "1", "--method", "cadm"]
     opponents.write(out, opponents.parse_settings(part, Comm()))
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before, "a part takes away the rest"
     result = command(1, *words[:-2], "--trajectories", "4")
+    assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output
+    result = command(1, *words, "--repeat", "-1")
+    assert result.code == 2 and "--repeat -1" in result.output, result.output
+    (out / "config.json").unlink()  # a table alone, as another machine has it, also knows its budgets
+    result = command(1, *words, "--trajectories", "4")
     assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output
     result = command(1, "evaluate", out, "--plot", tmp_path / "picture.png")
     assert result.code == 0 and (tmp_path / "picture.png").stat().st_size > 10_000, result.output
