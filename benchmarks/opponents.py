@@ -29,7 +29,7 @@ from mpi_utils.files import write_atomic
 from mpi_utils.seeding import stream
 from persim.baselines import tables
 from persim.baselines.cells import AUGMENTED, METHODS, Budgets, Case, run
-from persim.config import DATASETS, Config, check_config
+from persim.config import DATASETS, LARGE, Config, check_config
 from persim.data import family_of, generate
 from persim.simulator import Simulator
 
@@ -53,7 +53,7 @@ class Settings(Budgets):
     num_agents: int = 500
     """Agents with one trajectory each; the first five are tested."""
     train: str = ""
-    """Further flags of PerSim's training, as one word: "--max_iters 40"."""
+    """More flags of PerSim's training, as one word: "--max_iters 40"; sizes of networks are MOReL's too."""
     runs: str = ""
     """Folder of PerSim's run folders."""
     out: str = ""
@@ -110,12 +110,20 @@ def parse_settings(flags: list[str], comm) -> Settings:
                 raise UsageError(f"--{name} {value}: choose among {', '.join(choices)}")
     if not settings.repeat or min(settings.repeat) < 0:
         raise UsageError(f"--repeat {' '.join(map(str, settings.repeat))}: give seeds of 0 or more")
+    for environment in settings.environment:
+        training(settings, show=comm.is_root, environment=environment)
     for library, methods in NEEDS.items():
         wanted = [m for m in settings.method if any(algorithm in m for algorithm in methods)]
         if wanted and find_spec(library) is None:
             text = f"--method {wanted[0]}: needs {library}; pip install 'personalised-meta-rl[baselines]'"
             raise UsageError(text)
     return settings
+
+
+def training(settings: Settings, show: bool = False, **chosen) -> Config:
+    """What PerSim is trained with, but for `chosen`."""
+    config = parse_flags(Config, settings.train.split(), "--train", show=show)
+    return check_config(dataclasses.replace(config, num_agents=settings.num_agents, **chosen))
 
 
 def claim(settings: Settings) -> None:
@@ -132,7 +140,7 @@ def claim(settings: Settings) -> None:
 def budgets_of(settings: Settings) -> dict:
     """What all results of a table have in common."""
     names = [field.name for field in dataclasses.fields(Budgets)]
-    return {name: getattr(settings, name) for name in ("num_agents", *names)}
+    return {name: getattr(settings, name) for name in ("num_agents", "train", *names)}
 
 
 def grid(settings: Settings) -> list[Cell]:
@@ -185,8 +193,7 @@ def work(cell: Cell, settings: Settings, comm) -> None:
 def make_case(cell: Cell, settings: Settings) -> Case | None:
     """The cell's data and tests; None while another process trains the simulators that it needs."""
     dataset = cell.dataset if cell.method != "true_model" else "random"
-    own = {"environment": cell.environment, "dataset": dataset, "seed": cell.repeat}
-    config = check_config(Config(num_agents=settings.num_agents, **own))
+    config = training(settings, environment=cell.environment, dataset=dataset, seed=cell.repeat)
     family = family_of(config)
     data = generate(config, family)
     simulator = None
@@ -200,7 +207,8 @@ def make_case(cell: Cell, settings: Settings) -> Case | None:
     tested = {name: values[:TESTED] for name, values in data.covariates.items()}
     budgets = Budgets(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Budgets)})
     test_seed = int(stream(0, "evaluation").integers(2**62))  # that of PerSim's evaluation
-    return Case(family, data, tested, budgets, cell.repeat, test_seed, simulator)
+    networks = {name: getattr(config, name) for name in LARGE}
+    return Case(family, data, tested, budgets, cell.repeat, test_seed, simulator, networks)
 
 
 def write(out: Path, settings: Settings) -> None:

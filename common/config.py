@@ -55,10 +55,13 @@ def parse_flags(settings_class: type, flags: list[str], prog: str, *, show=True)
 
 
 def one_line(text: str) -> str:
-    """The message of tyro's box of several lines as one line, without its title and the flag's help text."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
-    body = " ".join(line for line in lines if line and not set(line) <= {"─"})
+    """The message of tyro's box of several lines as one line, without its title and the flag's help text.
+
+    Where the terminal's encoding has no such characters, the box is drawn in spaces and dashes.
+    """
+    _, *lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() or [""]
+    lines = [line.strip("│╰╯─ ") for line in lines]
+    body = " ".join(line for line in lines if line.strip("-"))
     return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()[:MOST_TOLD]
 
 

@@ -1,7 +1,7 @@
 """What every method of the comparison does with one dataset: section 2's two tasks, for each test agent."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -65,6 +65,7 @@ class Case:
     seed: int  # of training
     test_seed: int  # of the tests, the same for all methods and repeats
     simulator: object = None
+    networks: dict[str, int] = field(default_factory=dict)  # sizes of PerSim's, for MOReL's members
 
     @property
     def num_agents(self) -> int:
@@ -97,7 +98,7 @@ def run(method: str, case: Case) -> list[dict]:
 def learn(algorithm: str, data: list, case: Case):
     """The policy of BCQ, CQL or MOReL from lists of transitions."""
     if algorithm == "morel":
-        settings = morel.Settings(num_steps=case.budgets.morel_steps)
+        settings = morel.Settings(num_steps=case.budgets.morel_steps, networks=case.networks)
         return morel.train(data[0], case.family, settings, case.seed)
     return offline.train(algorithm, data, case.family, case.budgets.offline_steps, case.seed)
 

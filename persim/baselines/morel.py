@@ -2,7 +2,7 @@
 
 import io
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -28,6 +28,8 @@ class Settings:
     """Iterations of its training, of 100 gradient steps each; all else is PerSim's, with one factor."""
     model_batch_size: int = 256
     """Transitions of a gradient step, other ones for each member (the authors: 256)."""
+    networks: dict[str, int] = field(default_factory=dict)
+    """Sizes of its members' networks other than PerSim's usual ones, by the names of PerSim's settings."""
     threshold: float = 1.0
     """Members may disagree by this times the most that they do on the data."""
     offset: float = 1.0
@@ -112,7 +114,7 @@ def train_ensemble(data, family, settings: Settings, seed: int):
     """The M members, trained as PerSim's are but with one factor for everybody, ready to be stepped."""
     environment = {name: key for key, name in FAMILIES.items()}.get(family.name, "unknown")
     shared = {"num_models": settings.num_models, "max_iters": settings.model_iters, "seed": seed}
-    shared["batch_size"] = settings.model_batch_size
+    shared |= {"batch_size": settings.model_batch_size} | settings.networks
     config = Config(environment, num_agents=data.num_agents, pooled=True, settle=False, **shared)
     learner = Learner(check_config(config), Comm(), data)
     for i in range(settings.model_iters):

@@ -14,6 +14,7 @@ from envs import make_family
 from mpi_utils.comm import Comm
 from persim.baselines import synthetic, tables
 from persim.baselines.cells import Budgets, Case, acted, run
+from persim.baselines.morel import Settings, train_ensemble
 from persim.behaviour import random_policy
 from persim.planner import Settings as Planning
 from persim.rollout import play
@@ -99,6 +100,23 @@ def test_flags_of_training_and_the_horizon_reach_persim(tmp_path):
     assert words[-2:] == ["--max_iters", "2"]
 
 
+def test_sizes_of_persim_s_networks_are_those_of_morel_s_members():
+    words = [
+        "--runs",
+        "r",
+        "--out",
+        "o",
+        "--num_agents",
+        "6",
+        "--train",
+        "--state_features 8 --state_layers 2",
+    ]
+    settings = opponents.parse_settings(words, Comm())
+    case = opponents.make_case(opponents.Cell("cart_pole", "random", "morel_p", 0), settings)
+    model = train_ensemble(case.data, case.family, Settings(model_iters=1, networks=case.networks), 0)
+    assert [tuple(weight.shape[1:]) for weight in model.hidden] == [(4 + 1, 8), (8 + 1, 8)]
+
+
 def rows(**values):
     """A row for each method and repeat: values {method: [one for each repeat]}."""
     shared = {"environment": "cart_pole", "dataset": "pure", "agent": "a", "metric": "return"}
@@ -175,6 +193,8 @@ def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before, "a part takes away the rest"
     result = command(1, *words[:-2], "--trajectories", "4")
     assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output
+    result = command(1, *words, "--train", "--max_iters many")
+    assert result.code == 2 and "--max_iters" in result.output, result.output
     result = command(1, *words, "--repeat", "-1")
     assert result.code == 2 and "--repeat -1" in result.output, result.output
     (out / "config.json").unlink()  # a table alone, as another machine has it, also knows its budgets
