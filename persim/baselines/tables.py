@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from common.config import UsageError
+from persim.baselines import claims
+from persim.baselines.claims import BOUND
 
 FILE = "opponents.json"
 COLUMNS = ["environment", "dataset", "method", "repeat", "agent", "metric", "value"]
 METRICS = {"return": "Return", "rmse": "RMSE of 50 steps ahead", "median_r2": "Median R² of 50 steps ahead"}
 BEST = {"return": max, "rmse": min, "median_r2": max}
-BOUND = "true_model"  # no method, but what a perfect simulator would give
 
 
 def read(folder: Path) -> dict:
@@ -60,23 +61,17 @@ def as_markdown(report: dict) -> str:
                 lines += of_dataset(found, dataset, agents, BEST[metric])
             lines.append("")
     for environment in dict.fromkeys(row["environment"] for row in rows):
-        lines += duels(grouped(rows, "return", environment), environment)
+        means = [claims.cells(grouped(rows, metric, environment)) for metric in METRICS]
+        lines += claims.as_lines(environment, *means)
+        lines += duels(means[0], environment)
     lines += ["Mean ± standard deviation over repeats; bold: the best of its dataset.", ""]
     budgets = ", ".join(f"{name} {value}" for name, value in report["budgets"].items())
     return "\n".join([*lines, f"Budgets: {budgets}.", ""])
 
 
-def duels(found: dict, environment: str) -> list[str]:
+def duels(returns: dict, environment: str) -> list[str]:
     """A table of how often one method's return is above another's, over datasets and agents."""
-    means = {
-        method: {
-            (dataset, agent): np.mean(own[agent])
-            for (dataset, of), own in found.items()
-            if of == method
-            for agent in own
-        }
-        for method in dict.fromkeys(method for _, method in found if method != BOUND)
-    }
+    means = {method: own for method, own in returns.items() if method != BOUND}
     if len(means) < 2:
         return []
     lines = [f"### Whose return is higher, of datasets and agents: {environment}", ""]

@@ -154,6 +154,38 @@ def test_how_often_one_is_better_is_counted_where_both_were_tried():
     assert f"| persim |  | {agents} of {agents} |" in text and f"| bcq_p | 0 of {agents} |  |" in text
 
 
+def test_the_paper_s_claims_are_counted_cell_by_cell():
+    def table(**values):
+        """Two agents, one dataset: values {method: for each agent, of two repeats}."""
+        return [
+            row | {"agent": agent, "dataset": "none" if row["method"] == "true_model" else "pure"}
+            for at, agent in enumerate(("a", "b"))
+            for row in rows(**{method: own[at] for method, own in values.items()})
+        ]
+
+    returns = table(
+        true_model=[[-100.0], [-200.0]],
+        persim=[[-100.0, -106.0], [-190.0, -190.0]],
+        cadm=[[-90.0, -90.0], [-195.0, -195.0]],
+        cql_p=[[-99.0, -99.0], [-500.0, -500.0]],
+    )
+    rmse = table(persim=[[0.1, 0.3], [1.0]], cadm=[[1.0], [0.5]], cadm_pets=[[0.8], [9.0]])
+    r2 = table(persim=[[0.9], [0.8]], cadm=[[-1.0, 0.5], [0.3]])
+    report = returns + [r | {"metric": "rmse"} for r in rmse] + [r | {"metric": "median_r2"} for r in r2]
+    text = tables.as_markdown({"budgets": {}, "rows": report})
+    for line in (
+        "PerSim's RMSE is lower than CaDM's in 1 of 2 cells; "
+        "that of the better CaDM is 0.5 to 4 times as high.",
+        "Median R² is below zero in 0 of 2 (persim), 1 of 2 (cadm) cells; PerSim's lowest is 0.8.",
+        "PerSim returns most in 1 of 2 cells, within 5% of that in 1.",
+        "It returns -3.0% to +5.0% beside planning on the true dynamics.",
+        "More than that, by over 5%, returns agent a: cadm (pure).",
+        "More than that, by over 5%, returns agent b: nobody.",
+    ):
+        assert f"- {line}\n" in text, line
+    assert "in numbers" not in tables.as_markdown({"budgets": {}, "rows": returns})
+
+
 def test_a_damaged_table_is_refused(tmp_path):
     for content in ("{", "[]", '{"budgets": {}, "rows": []}', '{"budgets": {}, "rows": [{"agent": 1}]}'):
         (tmp_path / tables.FILE).write_text(content)
