@@ -13,6 +13,7 @@ cells that an earlier command had asked for stay.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -171,17 +172,19 @@ def persim_words(settings: Settings) -> list[str]:
     return ["persim", "--over", *over, f"seed={seeds}", *where, "--evaluate", protocol, "--", *flags]
 
 
-def persim_folder(cell: Cell, settings: Settings) -> Path:
+def persim_folder(environment: str, dataset: str, repeat: int, settings: Settings) -> Path:
     """The folder that the sweep gives a run."""
-    name = f"environment-{cell.environment}__dataset-{cell.dataset}__seed-{cell.repeat}"
+    name = f"environment-{environment}__dataset-{dataset}__seed-{repeat}"
     return Path(settings.runs) / name
 
 
 def work(cell: Cell, settings: Settings, comm) -> None:
-    """Do a cell unless another process just did, and write its result."""
+    """Write a cell's result, unless another process just did or still trains the simulators for it."""
     began = time.monotonic()
-    case = None if result(Path(settings.out), cell) else make_case(cell, settings)
-    if case is None:
+    if result(Path(settings.out), cell):
+        return
+    case = make_case(cell.environment, cell.dataset, cell.repeat, settings)
+    if cell.method in AUGMENTED and case.simulator is None:
         return
     rows = [dataclasses.asdict(cell) | row for row in run(cell.method, case)]
     report = {"rows": rows, "seconds": round(time.monotonic() - began, 1)}
@@ -190,17 +193,16 @@ def work(cell: Cell, settings: Settings, comm) -> None:
     print(f"rank {comm.rank}: {cell.name} in {report['seconds']} s", flush=True)
 
 
-def make_case(cell: Cell, settings: Settings) -> Case | None:
-    """The cell's data and tests; None while another process trains the simulators that it needs."""
-    dataset = cell.dataset if cell.method != "true_model" else "random"
-    config = training(settings, environment=cell.environment, dataset=dataset, seed=cell.repeat)
+@functools.lru_cache(maxsize=1)  # cells that follow each other share it
+def make_case(environment: str, dataset: str, repeat: int, settings: Settings) -> Case:
+    """Data, tests, and PerSim's simulators if they are trained."""
+    dataset = dataset if dataset != "none" else "random"
+    config = training(settings, environment=environment, dataset=dataset, seed=repeat)
     family = family_of(config)
     data = generate(config, family)
+    path, _ = checkpoint.newest_valid(persim_folder(environment, dataset, repeat, settings))
     simulator = None
-    if cell.method in AUGMENTED:
-        path, _ = checkpoint.newest_valid(persim_folder(cell, settings))
-        if path is None or json.loads((path / checkpoint.MANIFEST).read_bytes())["step"] < config.iterations:
-            return None
+    if path and json.loads((path / checkpoint.MANIFEST).read_bytes())["step"] >= config.iterations:
         _, state = checkpoint.load(path)
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
@@ -208,7 +210,7 @@ def make_case(cell: Cell, settings: Settings) -> Case | None:
     budgets = Budgets(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Budgets)})
     test_seed = int(stream(0, "evaluation").integers(2**62))  # that of PerSim's evaluation
     networks = {name: getattr(config, name) for name in LARGE}
-    return Case(family, data, tested, budgets, cell.repeat, test_seed, simulator, networks)
+    return Case(family, data, tested, budgets, repeat, test_seed, simulator, networks)
 
 
 def write(out: Path, settings: Settings) -> None:
@@ -251,7 +253,8 @@ def result(out: Path, cell: Cell) -> list[dict]:
 
 def persim_rows(cell: Cell, settings: Settings) -> list[dict]:
     """The rows of a run's evaluation that are about its simulators and one agent."""
-    path = persim_folder(cell, settings) / "evaluation.json"
+    folder = persim_folder(cell.environment, cell.dataset, cell.repeat, settings)
+    path = folder / "evaluation.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     return [
         dataclasses.asdict(cell) | {"agent": row["agent"], "metric": row["metric"], "value": row["mean"]}

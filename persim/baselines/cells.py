@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -78,6 +79,13 @@ class Case:
         changed["horizon"] = self.budgets.horizon or authors.horizon
         return dataclasses.replace(authors, **changed)
 
+    @cached_property
+    def imagined(self) -> list:
+        """Each agent's transitions out of its simulator, the same for all who learn from them."""
+        agents, planning = np.arange(self.num_agents), self.planning(self.budgets.synthetic_candidates)
+        rng, num = stream(self.seed, "acting", 2), self.budgets.synthetic
+        return synthetic.imagine(self.family, self.simulator, agents, num, planning, rng, self.seed)
+
 
 def run(method: str, case: Case) -> list[dict]:
     """Rows `agent, metric, value` of one of METHODS but persim, whose runs are evaluated as such."""
@@ -105,12 +113,8 @@ def learn(algorithm: str, data: list, case: Case):
 
 def augmented(algorithm: str, case: Case) -> list:
     """For each agent a policy from what it did and from what a planner did in its simulator."""
-    agents, planning = np.arange(case.num_agents), case.planning(case.budgets.synthetic_candidates)
-    rng = stream(case.seed, "acting", 2)
-    made = synthetic.imagine(
-        case.family, case.simulator, agents, case.budgets.synthetic, planning, rng, case.seed
-    )
-    return [learn(algorithm, [case.data.of([i]), made[i]], case) for i in agents]
+    agents = range(case.num_agents)
+    return [learn(algorithm, [case.data.of([i]), case.imagined[i]], case) for i in agents]
 
 
 def run_cadm(method: str, case: Case) -> list[dict]:

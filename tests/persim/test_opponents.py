@@ -112,7 +112,7 @@ def test_sizes_of_persim_s_networks_are_those_of_morel_s_members():
         "--state_features 8 --state_layers 2",
     ]
     settings = opponents.parse_settings(words, Comm())
-    case = opponents.make_case(opponents.Cell("cart_pole", "random", "morel_p", 0), settings)
+    case = opponents.make_case("cart_pole", "random", 0, settings)
     model = train_ensemble(case.data, case.family, Settings(model_iters=1, networks=case.networks), 0)
     assert [tuple(weight.shape[1:]) for weight in model.hidden] == [(4 + 1, 8), (8 + 1, 8)]
 
