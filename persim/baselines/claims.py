@@ -26,11 +26,10 @@ def as_lines(environment: str, returns: dict, rmse: dict, r2: dict) -> list[str]
 
 
 def predictions(rmse: dict, r2: dict) -> list[str]:
-    lines = []
+    lines, own = [], rmse["persim"]
     rivals = [rmse[method] for method in CADM if method in rmse]
-    if rivals:
-        shared = [cell for cell in rmse["persim"] if all(cell in rival for rival in rivals)]
-        times = [min(rival[cell] for rival in rivals) / rmse["persim"][cell] for cell in shared]
+    if shared := [cell for cell in own if rivals and all(cell in rival for rival in rivals)]:
+        times = [min(rival[cell] for rival in rivals) / own[cell] for cell in shared]
         better = f"PerSim's RMSE is lower than CaDM's in {sum(t > 1 for t in times)} of {len(times)} cells"
         lines.append(
             f"- {better}; that of the better CaDM is {min(times):.3g} to {max(times):.3g} times as high."
@@ -51,10 +50,9 @@ def rewards(returns: dict) -> list[str]:
     lines.append(
         f"- PerSim returns most in {highest} of {len(own)} cells, within {NEAR:.0%} of that in {near}."
     )
-    if BOUND not in returns:
+    true = {agent: value for (_, agent), value in returns.get(BOUND, {}).items()}
+    if not (apart := [(own[d, a] - true[a]) / abs(true[a]) for d, a in own if a in true]):
         return lines
-    true = {agent: value for (_, agent), value in returns[BOUND].items()}
-    apart = [(own[d, agent] - true[agent]) / abs(true[agent]) for d, agent in own if agent in true]
     lines.append(f"- It returns {min(apart):+.1%} to {max(apart):+.1%} beside planning on the true dynamics.")
     for agent, value in true.items():
         above = [

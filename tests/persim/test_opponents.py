@@ -184,6 +184,9 @@ def test_the_paper_s_claims_are_counted_cell_by_cell():
     ):
         assert f"- {line}\n" in text, line
     assert "in numbers" not in tables.as_markdown({"budgets": {}, "rows": returns})
+    apart = [row | {"dataset": "random"} if row["method"] != "persim" else row for row in report]
+    text = tables.as_markdown({"budgets": {}, "rows": apart})
+    assert "PerSim returns most in 2 of 2 cells" in text and "PerSim's RMSE" not in text
 
 
 def test_a_damaged_table_is_refused(tmp_path):
