@@ -101,17 +101,8 @@ def test_flags_of_training_and_the_horizon_reach_persim(tmp_path):
 
 
 def test_sizes_of_persim_s_networks_are_those_of_morel_s_members():
-    words = [
-        "--runs",
-        "r",
-        "--out",
-        "o",
-        "--num_agents",
-        "6",
-        "--train",
-        "--state_features 8 --state_layers 2",
-    ]
-    settings = opponents.parse_settings(words, Comm())
+    words = ["--runs", "r", "--out", "o", "--num_agents", "6", "--method", "cadm"]
+    settings = opponents.parse_settings([*words, "--train", "--state_features 8 --state_layers 2"], Comm())
     case = opponents.make_case("cart_pole", "random", 0, settings)
     model = train_ensemble(case.data, case.family, Settings(model_iters=1, networks=case.networks), 0)
     assert [tuple(weight.shape[1:]) for weight in model.hidden] == [(4 + 1, 8), (8 + 1, 8)]
