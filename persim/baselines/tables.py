@@ -132,6 +132,7 @@ def draw(report: dict, path) -> None:
                 heights = [np.mean(values[a]) if a in values else np.nan for a in agents]
                 spread = [np.std(values[a]) if a in values else 0 for a in agents]
                 panel.bar(place, heights, 0.8 / len(own), yerr=spread, color=colours[method], label=method)
+            fit_to_methods(panel, own)
             panel.set_xticks(range(len(agents)), agents, fontsize=7)
             panel.set_title(f"{environment}, {dataset}", fontsize=9)
         line[0].set_ylabel("return")
@@ -139,3 +140,17 @@ def draw(report: dict, path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def fit_to_methods(panel, own: dict[str, dict[str, list[float]]]) -> None:
+    """Cut bars of true dynamics that would dwarf all methods, and write on those what they return."""
+    methods = [np.mean(repeats) for m, values in own.items() if m != BOUND for repeats in values.values()]
+    if not methods:
+        return
+    low, high = min(0.0, *methods), max(0.0, *methods)
+    margin = 0.3 * (high - low)
+    for agent, repeats in enumerate(own.get(BOUND, {}).values()):
+        if (value := np.mean(repeats)) > high + margin:
+            panel.set_ylim(low - margin, high + margin)
+            place = (agent - 0.4, high + margin)  # left of the bar
+            panel.text(*place, f"{value:,.0f} ", rotation=90, fontsize=6, va="top", ha="right")

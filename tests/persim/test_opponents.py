@@ -180,6 +180,22 @@ def test_the_paper_s_claims_are_counted_cell_by_cell():
     assert "PerSim returns most in 2 of 2 cells" in text and "PerSim's RMSE" not in text
 
 
+def test_true_dynamics_do_not_dwarf_the_methods_in_the_figure():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    for bound, top, told in ((4.0, 5.0, []), (9.0, 3.0 + 0.3 * 4.0, ["9"])):
+        figure, panel = plt.subplots()
+        panel.set_ylim(-2, 5)
+        own = {"true_model": {"a": [bound]}, "persim": {"a": [2.0, 4.0]}, "cadm": {"a": [-1.0]}}
+        tables.fit_to_methods(panel, own)
+        assert panel.get_ylim()[1] == pytest.approx(top)
+        assert [text.get_text().strip() for text in panel.texts] == told
+        plt.close(figure)
+
+
 def test_a_damaged_table_is_refused(tmp_path):
     for content in ("{", "[]", '{"budgets": {}, "rows": []}', '{"budgets": {}, "rows": [{"agent": 1}]}'):
         (tmp_path / tables.FILE).write_text(content)
