@@ -66,7 +66,16 @@ def as_markdown(report: dict) -> str:
         lines += duels(means[0], environment)
     lines += ["Mean ± standard deviation over repeats; bold: the best of its dataset.", ""]
     budgets = ", ".join(f"{name} {value}" for name, value in report["budgets"].items())
-    return "\n".join([*lines, f"Budgets: {budgets}.", ""])
+    return "\n".join([*lines, f"Budgets: {budgets}.", "", f"Seeds: {seeds(rows)}.", ""])
+
+
+def seeds(rows: list[dict]) -> str:
+    """Which seeds which methods have, in words; those with the same are named together."""
+    alike = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = sorted({row["repeat"] for row in rows if row["method"] == method})
+        alike.setdefault(", ".join(map(str, own)), []).append(method)
+    return "; ".join(f"{own} ({', '.join(methods)})" for own, methods in alike.items())
 
 
 def duels(returns: dict, environment: str) -> list[str]:

@@ -123,7 +123,7 @@ def test_the_best_is_bold_with_its_deviation_over_repeats():
     text = tables.as_markdown(report)
     assert "| pure | persim | 2 ± 1.4 | 2 |" in text
     assert "| pure | bcq_p | **4 ± 0** | **4** |" in text
-    assert "episodes 3" in text
+    assert "episodes 3" in text and "Seeds: 0, 1 (persim, bcq_p)." in text
 
 
 def test_small_errors_are_the_best_ones():
