@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.allocator import keep_freed_memory
-from mpi_utils import checkpoint
-from mpi_utils.comm import InputError, guard, set_threads
+from common.errors import UserError
+from common.runs import checkpoint
+from mpi_utils.comm import guard, set_threads
 from persim.baselines import tables as opponents
 from train import SYSTEMS
 
@@ -30,7 +31,7 @@ def main(comm) -> None:
         runs = [open_run(path) for path in paths]
         systems = {stored.get("system") for stored, _ in runs}
         if len(systems) > 1:
-            raise InputError(
+            raise UserError(
                 f"runs of several systems ({', '.join(sorted(systems))}): evaluate one system at a time"
             )
         evaluation = importlib.import_module(f"{systems.pop()}.evaluation")
@@ -59,7 +60,7 @@ def main(comm) -> None:
 
 
 def show_opponents(paths: list[Path], flags: list[str], comm) -> None:
-    """Print and draw the table of PerSim's opponents that `benchmarks.opponents` made."""
+    """Print and draw the table of PerSim's opponents that `experiments.persim_baselines` made."""
     evaluation = importlib.import_module("persim.evaluation")
     settings = evaluation.parse_settings(flags, show=comm.is_root)
     for path in paths if comm.is_root else []:
@@ -85,7 +86,7 @@ def split_arguments(arguments: list[str], comm) -> tuple[list[Path], list[str]]:
         raise SystemExit(0)
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if not count:
-        raise InputError("no run given: python -m evaluate checkpoints/NAME [flags]")
+        raise UserError("no run given: python -m evaluate checkpoints/NAME [flags]")
     return [Path(word) for word in arguments[:count]], arguments[count:]
 
 
@@ -93,19 +94,19 @@ def open_run(path: Path):
     """The stored configuration of a run and the save to use."""
     run_dir = path.parent if path.name.startswith("step_") else path
     if not path.is_dir():
-        raise InputError(
+        raise UserError(
             f"{path}: no such run folder; `ls checkpoints checkpoints/examples` shows what there is"
         )
     stored = checkpoint.read_config(run_dir)
     if stored.get("system") not in SYSTEMS:
-        raise InputError(f"{run_dir}/config.json: unknown system {stored.get('system')!r}")
+        raise UserError(f"{run_dir}/config.json: unknown system {stored.get('system')!r}")
     if path is not run_dir:
         return stored, path
     newest, skipped = checkpoint.newest_valid(run_dir)
     for reason in skipped:
         print(f"warning: {reason}", file=sys.stderr)
     if newest is None:
-        raise InputError(f"{run_dir}: holds no valid save")
+        raise UserError(f"{run_dir}: holds no valid save")
     return stored, newest
 
 

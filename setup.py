@@ -14,12 +14,17 @@ setup(
         "rmdp",
         "persim",
         "persim.baselines",
+        "persim.data",
+        "persim.planning",
+        "persim.testing",
         "caml",
         "comparison",
         "common",
+        "common.runs",
         "envs",
         "mpi_utils",
         "benchmarks",
+        "experiments",
     ],
     py_modules=["train", "evaluate"],
     install_requires=[
@@ -44,7 +49,7 @@ setup(
         "mpi": ["mpich"],
         "openmpi": ["openmpi"],  # never together with [mpi]: one MPI per environment
         "data": ["pyarrow>=17", "h5py>=3.8"],  # logs in Parquet, datasets of Minari
-        "behaviour": ["stable-baselines3>=2.9"],  # trains what benchmarks.behaviour ships
+        "behaviour": ["stable-baselines3>=2.9"],  # trains what experiments.behaviour ships
         # BCQ and CQL (d3rlpy 2.8.1 asks for Gymnasium 1.0.0 and nothing else), and PPO for MOReL.
         "baselines": ["d3rlpy==2.8.0", "stable-baselines3>=2.9"],
         "dev": [*TESTS, "pyarrow>=17", "minari[hdf5]"],

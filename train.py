@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 from common.allocator import keep_freed_memory
-from mpi_utils import checkpoint, loop
-from mpi_utils.comm import InputError, guard, set_threads
+from common.errors import UserError
+from common.runs import checkpoint
+from mpi_utils import loop
+from mpi_utils.comm import guard, set_threads
 
 SYSTEMS = ("rl2", "rmdp", "persim", "caml")
 # A run folder may be moved; the rest shapes no result.
@@ -75,7 +77,7 @@ def describe(name: str, config) -> dict:
     if (run_dir / "config.json").exists():
         stored = checkpoint.read_config(run_dir)
         if differences := checkpoint.config_differences(stored, description, ignore=MAY_CHANGE):
-            raise InputError(
+            raise UserError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "
                 "give the same settings or another --model_name"
             )

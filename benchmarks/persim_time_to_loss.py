@@ -18,11 +18,12 @@ import torch
 
 from benchmarks.throughput_persim import train_as_authors
 from common.allocator import keep_freed_memory
-from common.config import UsageError, parse_flags
+from common.config import parse_flags
+from common.errors import UserError
+from common.runs.seeding import stream
 from mpi_utils.comm import guard, set_threads
-from mpi_utils.seeding import stream
 from persim.config import RECIPES, Config, check_config
-from persim.data import family_of, load
+from persim.data.datasets import family_of, load
 from persim.learner import Learner
 
 HELD_OUT = 10  # one transition in so many
@@ -37,7 +38,7 @@ def main(comm) -> None:
         )
         config = check_config(given)
         if config.environment not in ("mountain_car", "cart_pole") or config.recipe != "fast":
-            raise UsageError("give --environment mountain_car or cart_pole, and no --recipe")
+            raise UserError("give --environment mountain_car or cart_pole, and no --recipe")
     set_threads(comm)
     keep_freed_memory()
     known, held_out = split(load(config, family_of(config), comm))

@@ -2,8 +2,8 @@
 
 Ways to step 160 copies on one core with random actions: Gymnasium's environment, one copy after the other; a
 loop over one MjData each; `mujoco.rollout`, which cannot carry the solver's warm start on; one MjData that
-takes up each copy's state in turn; `mujoco.batch`; and `envs/speed.py`, which uses that and, alone of all,
-starts anew what falls. Seconds are those of the processor, so that a busy machine matters less.
+takes up each copy's state in turn; `mujoco.batch`; and `envs/target_speed.py`, which uses that and, alone
+of all, starts anew what falls. Seconds are those of the processor, so that a busy machine matters less.
 """
 
 import json
@@ -15,8 +15,8 @@ import numpy as np
 from mujoco.batch import Batch
 from mujoco.rollout import Rollout
 
-from common.config import UsageError
-from envs.speed import ROBOTS, SpeedTask, load_robot
+from common.errors import UserError
+from envs.target_speed import ROBOTS, SpeedTask, load_robot
 from mpi_utils.comm import guard
 
 NUM_ENVS, NUM_STEPS, NUM_REPEATS = 160, 40, 5
@@ -27,7 +27,7 @@ def main(comm) -> None:
     """Steps per second: the best of some repeats, all of which begin in the same states."""
     with comm.agree():
         if len(sys.argv) != 2 or sys.argv[1] not in ROBOTS:
-            raise UsageError(f"give one robot: python -m benchmarks.physics [{'|'.join(ROBOTS)}]")
+            raise UserError(f"give one robot: python -m benchmarks.physics [{'|'.join(ROBOTS)}]")
     name = sys.argv[1]
     family = SpeedTask(name)
     shared = family.make_shared(NUM_ENVS, seed=0)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from mpi_utils import checkpoint, loop, sync
+from common.runs import checkpoint
+from mpi_utils import loop, sync
 from mpi_utils.comm import guard, set_threads
 from rl2.config import Config, check_config
 from rl2.learner import Learner

@@ -10,7 +10,8 @@ import json
 import sys
 
 from common.allocator import keep_freed_memory
-from common.config import UsageError, parse_flags
+from common.config import parse_flags
+from common.errors import UserError
 from mpi_utils.comm import guard, set_threads
 
 SYSTEMS = ("rl2", "rmdp", "caml", "persim")
@@ -34,14 +35,12 @@ def config_from(arguments: list[str], comm):
             print(__doc__)
         raise SystemExit(0)
     if not arguments or arguments[0] not in SYSTEMS:
-        raise UsageError(
-            f"give the system first: python -m benchmarks.throughput {'|'.join(SYSTEMS)} [flags]"
-        )
+        raise UserError(f"give the system first: python -m benchmarks.throughput {'|'.join(SYSTEMS)} [flags]")
     system, flags = arguments[0], arguments[1:]
     if "--preset" in flags:
         at = flags.index("--preset")
         if system != "rl2" or flags[at + 1 : at + 2] != ["reference"]:
-            raise UsageError("--preset: only `rl2 --preset reference` exists")
+            raise UserError("--preset: only `rl2 --preset reference` exists")
         from benchmarks.throughput_rl2 import PRESET
 
         flags = [*PRESET, *flags[:at], *flags[at + 2 :]]

@@ -10,7 +10,7 @@ from caml.divergence import policy_divergences
 from caml.learner import Learner
 from caml.policy import Policies, num_weights
 from caml.rollout import Actors, Episodes
-from common.config import UsageError
+from common.errors import UserError
 
 NUM_POLICIES = 200  # of the matrix of divergences
 ROUNDS = 5
@@ -24,7 +24,7 @@ def measure(config, comm) -> dict:
     turns, medians count. Seconds are the processor's, as the comparison is about one core, hence one rank.
     """
     if comm.size > 1:
-        raise UsageError("throughput caml compares on one core: start it without mpirun")
+        raise UserError("throughput caml compares on one core: start it without mpirun")
     learner = Learner(config, comm)
     types = learner.types.support[np.arange(config.tasks_per_iteration) % config.num_support]
     ways = (all_at_once, one_task_at_a_time, one_episode_at_a_time)

@@ -9,12 +9,12 @@ from gymnasium.spaces import Discrete
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.config import UsageError
-from persim.control import play
-from persim.data import family_of
+from common.errors import UserError
+from persim.data.datasets import family_of
 from persim.learner import Learner
-from persim.lookup import tabulate
-from persim.planner import make_planner
+from persim.planning.lookup_table import tabulate
+from persim.planning.planner import make_planner
+from persim.policy import play
 
 WARM_UP, ITERATIONS = 40, 5  # of training; planning has the simulators that come of it
 EPISODES, STEPS = 4, 10  # of each test agent, in which each step is planned
@@ -32,7 +32,7 @@ def measure(config, comm) -> dict:
     with comm.agree():
         family = family_of(config)
         if family is None or not isinstance(family.action_space, Discrete) or config.state_layers > 1:
-            raise UsageError("throughput persim needs mountain_car or cart_pole, and --state_layers 1")
+            raise UserError("throughput persim needs mountain_car or cart_pole, and --state_layers 1")
     learner = Learner(dataclasses.replace(config, max_iters=WARM_UP + ITERATIONS), comm)
     simulator = learner.simulator
     train(learner, range(WARM_UP), comm)

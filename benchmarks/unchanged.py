@@ -1,4 +1,4 @@
-"""Does a rewrite change a result or the speed?  python -m benchmarks.unchanged COMMIT [--rounds 3] [--only rl2]
+"""Whether a rewrite changes results or speed:  python -m benchmarks.unchanged COMMIT [flags]
 
 Trains every system for a few iterations in this tree and in COMMIT's, with one rank and with two, evaluates
 each run, and compares digests of every stored tensor, of the table of metrics (times apart) and of the
@@ -42,7 +42,8 @@ CASES = {
     "rl2_bandit": ("rl2", f"--environment bandit --num_actions 5 --architecture gru {SMALL_RL2}", True),
     "rl2_warm_snail": (
         "rl2",
-        f"--num_states 3 --num_actions 2 --meta_episode_len 20 --warm_start bayes_greedy --warm_start_iters 4 "
+        f"--num_states 3 --num_actions 2 --meta_episode_len 20 --warm_start bayes_greedy "
+        "--warm_start_iters 4 "
         f"--architecture snail {SMALL_RL2}",
         False,
     ),

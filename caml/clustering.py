@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.config import UsageError
+from common.errors import UserError
 
 RESTARTS = 10
 
@@ -27,10 +27,10 @@ def k_medoids(distances, num_medoids: int, weights=None) -> KMedoids:
     distances = check_distances(distances)
     num_members = len(distances)
     if not 1 <= num_medoids <= num_members:
-        raise UsageError(f"k-medoids: num_medoids is {num_medoids}; give 1 to {num_members}")
+        raise UserError(f"k-medoids: num_medoids is {num_medoids}; give 1 to {num_members}")
     weights = np.ones(num_members) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (num_members,) or not ((weights >= 0).all() and 0 < weights.sum() < np.inf):
-        raise UsageError(f"k-medoids: give {num_members} finite weights of at least 0, not all 0")
+        raise UserError(f"k-medoids: give {num_members} finite weights of at least 0, not all 0")
     # Losses that differ by rounding only count as equal; this also ends the swaps.
     tolerance = 1e-12 * weights.sum() * distances.max()
     rng, medoids, loss = np.random.default_rng(0), None, np.inf
@@ -50,11 +50,11 @@ def check_distances(distances):
     """`distances` as float64 [P, P]: finite, at least 0, symmetric, 0 on the diagonal."""
     distances = np.asarray(distances, np.float64)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
-        raise UsageError(f"distances of shape {distances.shape}: give a square matrix [P, P]")
+        raise UserError(f"distances of shape {distances.shape}: give a square matrix [P, P]")
     if not np.isfinite(distances).all() or (distances < 0).any():
-        raise UsageError("distances: every number must be finite and at least 0")
+        raise UserError("distances: every number must be finite and at least 0")
     if np.abs(distances - distances.T).max() > 1e-6 * distances.max() or distances.diagonal().any():
-        raise UsageError("distances: the matrix must be symmetric with zeros on its diagonal")
+        raise UserError("distances: the matrix must be symmetric with zeros on its diagonal")
     return distances
 
 
@@ -98,7 +98,7 @@ def choose_k(distances, candidates) -> int:
     """The number of medoids among `candidates` (2 to P - 1 each) with the best mean silhouette."""
     distances, candidates = check_distances(distances), sorted(set(candidates))
     if not candidates or candidates[0] < 2 or candidates[-1] >= len(distances):
-        raise UsageError(f"choose_k: candidates {candidates}; give some from 2 to {len(distances) - 1}")
+        raise UserError(f"choose_k: candidates {candidates}; give some from 2 to {len(distances) - 1}")
     silhouettes = [silhouette(distances, k_medoids(distances, k).labels) for k in candidates]
     return candidates[int(np.argmax(silhouettes))]
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config import UsageError, check, check_run_name
+from common.config import check, check_run_name
+from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -102,32 +103,32 @@ def check_config(config: Config) -> Config:
     )
     check_run_name(config)
     if config.pool_size % config.tasks_per_iteration:
-        raise UsageError(
+        raise UserError(
             f"--pool_size {config.pool_size}: must be a multiple of --tasks_per_iteration "
             f"({config.tasks_per_iteration})"
         )
     if config.num_medoids > config.pool_size:
-        raise UsageError(
+        raise UserError(
             f"--num_medoids {config.num_medoids}: more than --pool_size ({config.pool_size}); choose fewer"
         )
     if config.medoid_choice == "best" and config.num_medoids > config.num_rollouts:
-        raise UsageError(
+        raise UserError(
             f"--num_medoids {config.num_medoids}: more than --num_rollouts ({config.num_rollouts}) can try; "
             "choose fewer, or --medoid_choice random"
         )
     if not config.num_medoids and config.most_medoids < 2:
-        raise UsageError("--num_medoids 0: a choice takes --pool_size of 4 and --num_rollouts of 2 or more")
+        raise UserError("--num_medoids 0: a choice takes --pool_size of 4 and --num_rollouts of 2 or more")
     num_types = config.num_groups * config.num_variants
     if config.num_support >= num_types:
-        raise UsageError(
+        raise UserError(
             f"--num_support {config.num_support}: leaves no query type of {num_types} "
             "(--num_groups times --num_variants)"
         )
     if isinstance(config.bandwidth, float) and config.bandwidth <= 0:
-        raise UsageError(f"--bandwidth {config.bandwidth}: must be greater than 0")
+        raise UserError(f"--bandwidth {config.bandwidth}: must be greater than 0")
     author = (config.num_groups, config.num_variants, config.num_support) == (6, 4, 12)
     if config.split == "released" and not author:
-        raise UsageError(
+        raise UserError(
             "--split released: the author's split is of --num_groups 6, --num_variants 4, --num_support 12"
         )
     return config

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.config import UsageError
+from common.errors import UserError
 
 MIN_BANDWIDTH = 1e-3  # states without spread still get a density
 BLOCK_SIZE = 2**17  # numbers in one block of pairs: 1 MB stays in the cache
@@ -19,9 +19,9 @@ def state_density(states, bandwidth: float | str | None = None):
 
     states = np.asarray(states, np.float64)
     if states.ndim != 2 or 0 in states.shape:
-        raise UsageError(f"state density: states of shape {states.shape}; give at least one, [m, d]")
+        raise UserError(f"state density: states of shape {states.shape}; give at least one, [m, d]")
     if not np.isfinite(states).all():
-        raise UsageError("state density: a state is not finite; look for a trajectory that diverged")
+        raise UserError("state density: a state is not finite; look for a trajectory that diverged")
     if bandwidth == "cross_validate" and len(states) > 1:
         from sklearn.model_selection import GridSearchCV
 
@@ -32,7 +32,7 @@ def state_density(states, bandwidth: float | str | None = None):
         spread = np.sqrt(states.var(axis=0).mean())
         bandwidth = max(MIN_BANDWIDTH, spread * len(states) ** (-1 / (states.shape[1] + 4)))
     elif isinstance(bandwidth, str) or not 0 < bandwidth < np.inf:
-        raise UsageError(f"state density: bandwidth {bandwidth!r}; give a number > 0 or 'cross_validate'")
+        raise UserError(f"state density: bandwidth {bandwidth!r}; give a number > 0 or 'cross_validate'")
     return KernelDensity(bandwidth=float(bandwidth)).fit(states)
 
 
@@ -48,7 +48,7 @@ def sample_pooled_states(pooled, num_states: int, rng, bandwidth: float | str | 
     Sampling from q and weighting by q are both the paper's (Algorithm 1): often visited states count twice.
     """
     if num_states < 1:
-        raise UsageError(f"pooled states: num_states is {num_states}; give at least 1")
+        raise UserError(f"pooled states: num_states is {num_states}; give at least 1")
     density = state_density(pooled, bandwidth)
     pooled = np.asarray(pooled, np.float64)
     centres = pooled[rng.integers(len(pooled), size=num_states)]
@@ -66,18 +66,18 @@ def occupancies(action_probabilities, weights, state_densities=None):
     """
     probabilities, weights = np.asarray(action_probabilities, np.float64), np.asarray(weights, np.float64)
     if probabilities.ndim != 3 or 0 in probabilities.shape:
-        raise UsageError(f"divergence: action probabilities of shape {probabilities.shape}; give [P, S, A]")
+        raise UserError(f"divergence: action probabilities of shape {probabilities.shape}; give [P, S, A]")
     sums = probabilities.sum(axis=2, keepdims=True)
     if not ((probabilities >= 0).all() and (np.abs(sums - 1) < 1e-3).all()):
-        raise UsageError("divergence: action probabilities must be at least 0 and sum to 1 at every state")
+        raise UserError("divergence: action probabilities must be at least 0 and sum to 1 at every state")
     shape = probabilities.shape[:2]
     densities = np.ones(shape) if state_densities is None else np.asarray(state_densities, np.float64)
     if weights.shape != shape[1:] or densities.shape != shape:
-        raise UsageError(f"divergence: give {shape[1]} weights, and densities of shape {shape} or none")
+        raise UserError(f"divergence: give {shape[1]} weights, and densities of shape {shape} or none")
     mass = weights * densities
     total = mass.sum(axis=1, keepdims=True)
     if not ((mass >= 0).all() and ((total > 0) & (total < np.inf)).all()):
-        raise UsageError("divergence: weights and densities must be finite, at least 0, and not all 0")
+        raise UserError("divergence: weights and densities must be finite, at least 0, and not all 0")
     return probabilities / sums * (mass / total)[..., None]
 
 
@@ -126,7 +126,7 @@ def policy_divergences(
     policy's own trajectory; see `occupancies`. Ranks that share rows must bring equal `rng`.
     """
     if not len(trajectories):
-        raise UsageError("divergence: no trajectory; give one for each policy")
+        raise UserError("divergence: no trajectory; give one for each policy")
     states, weights = sample_pooled_states(np.concatenate(trajectories), num_states, rng, bandwidth)
     densities = None
     if not normalised:  # lengths differ, so the densities are fitted one by one

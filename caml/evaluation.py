@@ -7,15 +7,16 @@ import numpy as np
 import torch
 
 from caml import figures, report
+from caml.baselines import METHODS, Start, Training, train_all
 from caml.config import Config, check_config
+from caml.divergence_study import divergence_study
 from caml.fewshot import FewShot
-from caml.opponents import METHODS, Start, Training, train_all
 from caml.policy import Policies
-from caml.study import divergence_study
 from caml.tasks import Types, identities, task_family
-from common.config import UsageError, check, parse_flags
+from common.config import check, parse_flags
+from common.errors import UserError
+from common.runs.seeding import stream
 from envs.particle import TARGET
-from mpi_utils.seeding import stream
 
 CHECKPOINTS = (0, 10, 20, 40)
 
@@ -62,7 +63,7 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
     unknown = [name for name in settings.methods if name not in METHODS]
     if unknown or not (settings.methods or settings.opponents == "none"):
         what = f"{unknown[0]!r} is unknown" if unknown else "names nobody"
-        raise UsageError(
+        raise UserError(
             f"--opponents {settings.opponents}: {what}; give all, none, or some of {', '.join(METHODS)}"
         )
     return settings
@@ -74,9 +75,9 @@ def stored_config(stored: dict, settings: Settings) -> Config:
     try:
         config = check_config(Config(**{name: value for name, value in stored.items() if name in fields}))
     except TypeError as error:
-        raise UsageError(f"config.json: {error}") from None
+        raise UserError(f"config.json: {error}") from None
     if ":" in config.environment and settings.environment != config.environment:
-        raise UsageError(
+        raise UserError(
             f"this run trained on {config.environment!r}; name it again: --environment {config.environment}"
         )
     return config
@@ -98,9 +99,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
         config = stored_config(stored, settings)
         medoids = Policies({k: torch.as_tensor(v) for k, v in state["policy"].items()}, config.activation)
         if not len(medoids):
-            raise UsageError(
-                f"no medoids yet: they come with --pool_size ({config.pool_size}) saved policies"
-            )
+            raise UserError(f"no medoids yet: they come with --pool_size ({config.pool_size}) saved policies")
     family = task_family(config, comm)
     parameters = {name: np.asarray(values) for name, values in state["types"].items()}
     types = Types(

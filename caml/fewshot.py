@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from caml.adapt import make_optimiser, update
-from caml.arms import mean_returns, successive_halving, take_turns
-from caml.opponents import Start
+from caml.baselines import Start
+from caml.medoid_selection import mean_returns, successive_halving, take_turns
 from caml.rollout import Actors
 from common.optim import SGD
 

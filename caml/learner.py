@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from caml.adapt import make_optimiser, update
-from caml.arms import mean_returns, take_turns
 from caml.clustering import choose_k, k_medoids, scores, silhouette
 from caml.divergence import policy_divergences
+from caml.medoid_selection import mean_returns, take_turns
 from caml.policy import Policies, num_weights, weight_shapes
 from caml.rollout import Actors, num_inputs_of
 from caml.tasks import Types, draw_types, task_family
-from mpi_utils.seeding import SharedStream, stream
+from common.runs.seeding import SharedStream, stream
 
 RETURNS = ("return", "return_before", "last_reward", "last_reward_before")
 

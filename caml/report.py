@@ -6,7 +6,7 @@ import torch
 from caml.clustering import attainable_rand_index, scores, silhouette
 from caml.divergence import policy_divergences
 from caml.policy import Policies
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 
 METRICS = ("return", "last_reward")  # the sum over an episode, and the quantity of the paper's Figure 1
 

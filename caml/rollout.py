@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 
-from mpi_utils.seeding import SharedStream, stream
+from common.runs.seeding import SharedStream, stream
 
 
 @dataclass

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from common.config import UsageError
+from common.errors import UserError
+from common.runs.seeding import stream
 from envs import agreed_factory, make_family
-from mpi_utils.seeding import stream
 
 RELEASED_SUPPORT = [0, 1, 3, 8, 9, 10, 13, 15, 16, 18, 21, 22]  # of 24: the author's code
 
@@ -34,7 +34,7 @@ def task_family(config, comm):
         sizes = {name: getattr(config, name) for name in names if config.environment == "particle"}
         family = make_family(factory or config.environment, **sizes)
         if not isinstance(family.action_space, Discrete):
-            raise UsageError(f"--environment {config.environment}: CAML needs discrete actions, not a Box")
+            raise UserError(f"--environment {config.environment}: CAML needs discrete actions, not a Box")
     return family
 
 

@@ -9,13 +9,9 @@ import sys
 
 import tyro
 
+from common.errors import UserError
+
 MOST_TOLD = 500  # characters of a message: it may hold what was given, of any length
-
-
-class UsageError(ValueError):
-    """A mistake on the command line or in a setting: one clear line."""
-
-    user_mistake = True  # so that all ranks leave together with this line and exit code 2
 
 
 def parse(
@@ -23,7 +19,7 @@ def parse(
 ):
     """The name and configuration chosen by `argv`: `[name] [flags]`, where no name means `default`.
 
-    `--help` prints (where `show`, i.e. on one rank) and exits with 0; a mistake raises `UsageError`.
+    `--help` prints (where `show`, i.e. on one rank) and exits with 0; a mistake raises `UserError`.
     """
     if argv and argv[0] in ("-h", "--help"):
         if show:
@@ -32,7 +28,7 @@ def parse(
         raise SystemExit(0)
     name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
     if name not in commands:
-        raise UsageError(f"unknown system {name!r}: choose one of {', '.join(commands)}")
+        raise UserError(f"unknown system {name!r}: choose one of {', '.join(commands)}")
     return name, parse_flags(commands[name], flags, f"{prog} {name}", show=show)
 
 
@@ -51,7 +47,7 @@ def parse_flags(settings_class: type, flags: list[str], prog: str, *, show=True)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(f"{one_line(errors.getvalue())} (see {prog} --help)") from None
+        raise UserError(f"{one_line(errors.getvalue())} (see {prog} --help)") from None
 
 
 def one_line(text: str) -> str:
@@ -70,27 +66,27 @@ def check(config, positive=(), at_least_zero=(), unit_interval=(), may_be_empty=
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{field.name} {value}: must be a finite number")
+            raise UserError(f"--{field.name} {value}: must be a finite number")
         if isinstance(value, int | float) and abs(value) > 1e12:
-            raise UsageError(f"--{field.name} {value}: too large")
+            raise UserError(f"--{field.name} {value}: too large")
         if isinstance(value, str) and (len(value) > 500 or "\n" in value or "\0" in value):
-            raise UsageError(f"--{field.name}: must be one line of at most 500 characters")
+            raise UserError(f"--{field.name}: must be one line of at most 500 characters")
         if value == "" and field.name not in may_be_empty:
-            raise UsageError(f"--{field.name}: must not be empty")
+            raise UserError(f"--{field.name}: must not be empty")
     for name in positive:
         if not getattr(config, name) > 0:
-            raise UsageError(f"--{name} {getattr(config, name)}: must be greater than 0")
+            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
     for name in at_least_zero:
         if not getattr(config, name) >= 0:
-            raise UsageError(f"--{name} {getattr(config, name)}: must be 0 or more")
+            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
     for name in unit_interval:
         if not 0 <= getattr(config, name) <= 1:
-            raise UsageError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
+            raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
 
 
 def check_run_name(config) -> None:
     """`model_name` names a folder inside `checkpoint_dir`, nothing else."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.model_name):
-        raise UsageError(
+        raise UserError(
             f"--model_name {config.model_name!r}: it names a folder; use letters, digits, '.', '_' and '-'"
         )

@@ -2,7 +2,7 @@
 
 import torch
 
-from common.config import UsageError
+from common.errors import UserError
 
 
 def check_device(name: str) -> None:
@@ -11,7 +11,7 @@ def check_device(name: str) -> None:
         torch.zeros(1, device=torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name}: not usable here ({reason}); use cpu") from None
+        raise UserError(f"--device {name}: not usable here ({reason}); use cpu") from None
 
 
 def use_bfloat16(precision: str, device: str) -> bool:

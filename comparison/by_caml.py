@@ -4,15 +4,15 @@ import numpy as np
 import torch
 
 from caml.adapt import make_optimiser, update
-from caml.arms import mean_returns, take_turns
 from caml.config import Config, check_config
 from caml.learner import Learner
+from caml.medoid_selection import mean_returns, take_turns
 from caml.rollout import Actors, inputs
 from caml.tasks import Types
+from common.runs.seeding import stream
 from comparison.config import CAML, recipe
-from comparison.people import People, outcome, test
+from comparison.problem import People, outcome, test
 from mpi_utils.comm import Comm
-from mpi_utils.seeding import stream
 
 UPDATES = 5  # on a new agent, after its start was chosen, that the curve shows
 COUNTED = 1  # of them, as in the paper, that the table counts

@@ -3,17 +3,19 @@
 import numpy as np
 import torch
 
-from common.config import UsageError
+from common.errors import UserError
+from common.runs.seeding import stream
 from comparison.config import PERSIM, recipe
-from comparison.people import People, outcome, test
+from comparison.problem import People, outcome, test
 from mpi_utils.comm import Comm
-from mpi_utils.seeding import stream
-from persim import behaviour, planner, unseen
+from persim import new_agents
 from persim.config import NETWORKS, Config, check_config
-from persim.earned import with_earned
+from persim.data import behaviour
+from persim.data.transitions import Transitions
+from persim.learned_reward import with_earned
 from persim.learner import Learner
-from persim.lookup import tabulate
-from persim.transitions import Transitions
+from persim.planning import planner
+from persim.planning.lookup_table import tabulate
 
 EPSILON = 0.2  # how often the behaviour policies act at random
 FEW = 20  # steps of the curve's first point
@@ -65,7 +67,7 @@ def shipped(people: People) -> bool:
         return False
     try:
         behaviour.load(people.family)
-    except UsageError:
+    except UserError:
         return False
     return True
 
@@ -153,14 +155,14 @@ class New:
 
     def __init__(self, simulator, steps):
         self.simulator = simulator
-        self.factor = unseen.from_steps(simulator, *steps)
+        self.factor = new_agents.from_steps(simulator, *steps)
 
     def at(self, agents):
         return self.simulator.at(factor=self.factor[:, agents])
 
 
 def first_steps(data: Transitions, n: int):
-    """The first `FEW` steps of each agent, as `unseen.from_steps` takes them."""
+    """The first `FEW` steps of each agent, as `new_agents.from_steps` takes them."""
     d = data.state.shape[1]
     state, following = np.zeros((2, n, FEW, d), np.float32)
     action, counts = np.zeros((n, FEW), np.int64), np.zeros((n, FEW), bool)

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from common.runs.seeding import stream
 from comparison.config import RL2, recipe
-from comparison.people import Padded, People, Rows, outcome, test
+from comparison.problem import Padded, People, Rows, outcome, test
 from mpi_utils.comm import Comm
-from mpi_utils.seeding import stream
 from rl2.config import Config, check_config
 from rl2.learner import Learner
 

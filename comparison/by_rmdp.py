@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from common.runs.seeding import stream
 from comparison.config import PER_AGENT, RMDP, recipe
-from comparison.people import People, outcome, test
+from comparison.problem import People, outcome, test
 from mpi_utils.comm import Comm
-from mpi_utils.seeding import stream
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
 from rmdp.worlds import try_all

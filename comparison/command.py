@@ -10,13 +10,13 @@ works on. A cell that is done is not done again: the same command continues wher
 from pathlib import Path
 
 from common.allocator import keep_freed_memory
+from common.runs.files import write_atomic
 from comparison import figures, report, tables
-from comparison.cells import cells_of, stored, work
 from comparison.config import parse_settings
-from comparison.people import People
+from comparison.experiments import cells_of, stored, work
+from comparison.problem import People
 from envs import Population
 from mpi_utils.comm import set_threads
-from mpi_utils.files import write_atomic
 
 
 def main(comm, flags: list[str]) -> None:

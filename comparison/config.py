@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from common.config import UsageError, check, parse_flags
+from common.config import check, parse_flags
+from common.errors import UserError
 
 METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
 
@@ -48,16 +49,16 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
     )
     for name in ("population", "out"):
         if not getattr(settings, name):
-            raise UsageError(f"--{name}: missing (see python -m evaluate compare --help)")
+            raise UserError(f"--{name}: missing (see python -m evaluate compare --help)")
     names = methods_of(settings)
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names:
         what = f"{unknown[0]!r} is unknown" if unknown else "names nobody"
-        raise UsageError(f"--methods {settings.methods}: {what}; give some of {', '.join(METHODS)}")
+        raise UserError(f"--methods {settings.methods}: {what}; give some of {', '.join(METHODS)}")
     numbers(settings, "seeds")
     numbers(settings, "budgets")
     if settings.planned > settings.episodes:
-        raise UsageError(f"--planned {settings.planned}: more than --episodes ({settings.episodes})")
+        raise UserError(f"--planned {settings.planned}: more than --episodes ({settings.episodes})")
     return settings
 
 
@@ -71,7 +72,7 @@ def numbers(settings: Settings, name: str) -> list[int]:
     """Whole numbers with commas between."""
     words = [word.strip() for word in getattr(settings, name).split(",") if word.strip()]
     if not all(word.isdecimal() for word in words) or (not words and name == "seeds"):
-        raise UsageError(f"--{name} {getattr(settings, name)}: give whole numbers with commas between")
+        raise UserError(f"--{name} {getattr(settings, name)}: give whole numbers with commas between")
     return list(dict.fromkeys(map(int, words)))
 
 

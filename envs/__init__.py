@@ -2,9 +2,9 @@
 
 import gymnasium
 
-from envs.checks import EnvError
 from envs.families import FAMILIES, SHARED_FAMILIES, make_family, make_shared_family
 from envs.gym_family import agreed_factory, load_factory
+from envs.parameters import EnvError
 from envs.population import Population
 
 __all__ = ["FAMILIES", "SHARED_FAMILIES", "EnvError", "Population"]

@@ -3,7 +3,7 @@
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
+from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
 from envs.task_env import SingleTaskEnv, TaskVectorEnv
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
+from envs.heterogeneous_dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
 
 GRAVITY, CART_MASS, POLE_MASS, DT = 9.8, 1.0, 0.1, 0.02
 MASS = CART_MASS + POLE_MASS

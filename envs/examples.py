@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs.checks import check_parameters, check_shapes
+from envs.parameters import check_parameters, check_shapes
 from envs.task_env import TaskVectorEnv
 
 

@@ -5,14 +5,14 @@ from functools import partial
 
 from envs.bandit import BernoulliBandit
 from envs.cart_pole import CartPole
-from envs.checks import EnvError
 from envs.gym_family import GymFamily
 from envs.half_cheetah import HalfCheetah
 from envs.mountain_car import MountainCar
+from envs.parameters import EnvError
 from envs.particle import Particle
 from envs.resource_gathering import ResourceGathering
-from envs.speed import ROBOTS, SpeedTask
 from envs.tabular_mdp import TabularMDP
+from envs.target_speed import ROBOTS, SpeedTask
 
 FAMILIES = {"bandit": BernoulliBandit, "tabular_mdp": TabularMDP, "particle": Particle}
 FAMILIES |= {family.name: family for family in (MountainCar, CartPole, HalfCheetah)}

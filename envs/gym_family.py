@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.checks import EnvError, check_parameters
-from envs.contract import attempt, check_repeats, play_env, play_vector_env, require
+from envs.parameters import EnvError, check_parameters
+from envs.validate_env import attempt, check_repeats, play_env, play_vector_env, require
 
 
 def load_factory(environment: str):

@@ -8,8 +8,8 @@ from gymnasium.spaces import Box
 from mujoco import mjtStage
 from mujoco.batch import Batch
 
-from envs.dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
-from envs.speed import diverged, load_robot, no_warnings
+from envs.heterogeneous_dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
+from envs.target_speed import diverged, load_robot, no_warnings
 
 JOINTS = ("rootx", "rootz", "rooty", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 CONTROL_COST = 0.1

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
+from envs.heterogeneous_dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
 
 FORCE, TOP_SPEED = 0.001, 0.07
 LEFT_END, GOAL, RIGHT_END = -1.2, 0.5, 0.6

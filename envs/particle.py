@@ -6,7 +6,7 @@ import numbers
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.checks import EnvError, check_parameters, check_shapes, check_sizes
+from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
 from envs.task_env import SeparateTaskVectorEnv, SingleTaskEnv
 
 DIRECTIONS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)  # left, right, down, up

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.checks import EnvError
 from envs.families import make_family
 from envs.gym_family import load_factory
+from envs.parameters import EnvError
 from envs.population import Population
 
 

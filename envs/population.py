@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.checks import EnvError, check_parameters, one_line
 from envs.families import FAMILIES, SHARED_FAMILIES
+from envs.parameters import EnvError, check_parameters, one_line
 
 FORMAT = 1
 

@@ -3,8 +3,8 @@
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.checks import EnvError, check_parameters, check_shapes
-from envs.shared_env import SharedVectorEnv
+from envs.parameters import EnvError, check_parameters, check_shapes
+from envs.shared_reward_env import SharedVectorEnv
 
 SIZE, HOME = 5, (4, 2)  # rows and columns, counted from the upper left
 NUM_CELLS = SIZE * SIZE

@@ -6,7 +6,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.checks import EnvError, check_actions
+from envs.parameters import EnvError, check_actions
 
 
 class TaskVectorEnv(VectorEnv):

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import cloudpickle
 import numpy as np
 
-from mpi_utils.leaving import InputError, SaveError, exit_code, leave
-from mpi_utils.matching import same_call
+from common.errors import SaveError, UserError, is_user_mistake
+from mpi_utils.collective_check import same_call
+from mpi_utils.exit import exit_code, leave
 
 REDUCIBLE = {np.dtype(c) for c in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
 
@@ -101,28 +102,25 @@ class Comm:
     def agree(self):
         """Let all ranks pass the block, or raise the first failing rank's error on all of them.
 
-        An InputError or SaveError is shared as it is; an OSError as an InputError, and so is an error whose
-        class says `user_mistake` (those of packages that know nothing of ranks); any other exception is a bug
-        and passes. The block itself holds no collective: a rank that fails in it would miss it.
+        A user's mistake or a SaveError is shared as it is, an OSError as a UserError; any other exception is
+        a bug and passes. The block itself holds no collective: a rank that fails in it would miss it.
         """
         error, code = None, 0
         try:
             yield
-        except (InputError, SaveError) as caught:
-            error, code = caught, exit_code(caught)
         except OSError as caught:
-            error, code = InputError(f"{caught.filename or 'input/output'}: {caught.strerror or caught}"), 2
+            error, code = UserError(f"{caught.filename or 'input/output'}: {caught.strerror or caught}"), 2
         except Exception as caught:
-            if not getattr(caught, "user_mistake", False):
+            if not (is_user_mistake(caught) or isinstance(caught, SaveError)):
                 raise
-            error, code = caught, 2
+            error, code = caught, exit_code(caught)
         codes = np.zeros(self.size, np.int64)
         codes[self.rank] = code
         self.allreduce_(codes)
         if codes.any():
             first = int(np.flatnonzero(codes)[0])
             text = self.bcast_bytes(str(error).encode(), first).decode()
-            raise (SaveError if codes[first] == 75 else InputError)(text) from error
+            raise (SaveError if codes[first] == 75 else UserError)(text) from error
 
     def abort(self, code: int) -> None:
         """End all ranks now."""
@@ -154,14 +152,14 @@ def _serialise(obj) -> bytes:
     try:
         return cloudpickle.dumps(obj)
     except Exception as error:  # pickling runs the object's own code, which may raise anything
-        raise InputError(f"{type(obj).__name__} cannot be sent to the other ranks: {error}") from error
+        raise UserError(f"{type(obj).__name__} cannot be sent to the other ranks: {error}") from error
 
 
 @functools.lru_cache(1)
 def world() -> Comm:
     """Return the communicator of all ranks, the same object at every call.
 
-    Without a usable MPI library, and not under mpirun, it has the one rank 0. Raises InputError if mpirun
+    Without a usable MPI library, and not under mpirun, it has the one rank 0. Raises UserError if mpirun
     started several ranks that cannot talk to each other.
     """
     launched = int(os.environ.get("PMI_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
@@ -170,11 +168,11 @@ def world() -> Comm:
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, libmpi is not
         if launched > 1:
             reason = str(error).splitlines()[0]
-            raise InputError(f"mpirun started {launched} ranks but MPI cannot be loaded: {reason}") from error
+            raise UserError(f"mpirun started {launched} ranks but MPI cannot be loaded: {reason}") from error
         return Comm()
     comm = Comm(MPI.COMM_WORLD)
     if launched > 1 and comm.size == 1:
-        raise InputError(
+        raise UserError(
             f"mpirun started {launched} ranks that do not see each other: it belongs to another "
             "MPI than mpi4py's; use the mpirun beside this python"
         )
@@ -208,15 +206,15 @@ def set_threads(comm: Comm) -> int:
 def guard(main) -> None:
     """Run `main(comm)` on this rank, then end the process with all other ranks; works under plain mpirun.
 
-    Exit codes: 0 done, 2 InputError, 75 SaveError, 130 Ctrl-C, that of a SystemExit, 1 any other exception.
-    InputError and SaveError print their line once; any other exception prints its rank's traceback once, and
+    Exit codes: 0 done, 2 UserError, 75 SaveError, 130 Ctrl-C, that of a SystemExit, 1 any other exception.
+    UserError and SaveError print their line once; any other exception prints its rank's traceback once, and
     ends the ranks that would wait for it.
     """
     faulthandler.enable()
     error = None
     try:
         comm = world()
-    except InputError as caught:
+    except UserError as caught:
         first = os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) == "0"
         sys.exit(leave(Comm(), caught) if first else 2)
     try:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mpi_utils import checkpoint
-from mpi_utils.encoding import first_not_finite
-from mpi_utils.leaving import InputError
-from mpi_utils.logger import Logger
-from mpi_utils.pace import Pace
+from common.errors import UserError
+from common.runs import checkpoint
+from common.runs.encoding import first_not_finite
+from common.runs.logger import Logger
+from mpi_utils.stragglers import Pace
 from mpi_utils.sync import check_in_sync
 from mpi_utils.watchdog import Watchdog
 
@@ -41,7 +41,7 @@ def run(
     """
     for name, value in (("checkpoint_interval", checkpoint_interval), ("sync_interval", sync_interval)):
         if value < 1:
-            raise InputError(f"{name}: {value} is too small; choose 1 or more")
+            raise UserError(f"{name}: {value} is too small; choose 1 or more")
     with _signals() as received, Watchdog(comm, run_dir) as watchdog:
         with watchdog.at_the_disk():
             done = resume(learner, comm, run_dir)
@@ -89,7 +89,7 @@ def resume(learner, comm, run_dir) -> int:
     """Load the newest valid save on all ranks and return its step, 0 if there is none; a collective.
 
     Rank 0 chooses, tells in one line each which damaged saves it skipped, and sends the bytes of the files.
-    Raises InputError if there are saves and none of them is valid.
+    Raises UserError if there are saves and none of them is valid.
     """
     contents = None
     with comm.agree():
@@ -98,7 +98,7 @@ def resume(learner, comm, run_dir) -> int:
             for reason in skipped:
                 print(f"skipped {reason}", file=sys.stderr, flush=True)
             if path is None and skipped:
-                raise InputError(
+                raise UserError(
                     f"{run_dir}: none of {len(skipped)} saves is valid; restore one, or start "
                     "anew in another folder"
                 )

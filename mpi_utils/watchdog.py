@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mpi_utils import files
-from mpi_utils.leaving import InputError
-from mpi_utils.reports import Report, blame, read
+from common.errors import UserError
+from common.runs import files
+from mpi_utils.watchdog_reports import Report, blame, read
 
 VARIABLE = "STALL_LIMIT_S"
 LEAST, FIRST, TIMES = 600.0, 3600.0, 20.0  # seconds, seconds before any iteration is done, iterations
@@ -203,6 +203,6 @@ def _asked_limit(comm) -> float | None:
             except ValueError:
                 limit = -1.0
             if not 0 <= limit < math.inf:
-                raise InputError(f"{VARIABLE}={text[:50]}: give seconds, or 0 to wait for ever")
+                raise UserError(f"{VARIABLE}={text[:50]}: give seconds, or 0 to wait for ever")
     limit = float(comm.bcast_(np.array([limit]))[0])
     return None if math.isnan(limit) else limit

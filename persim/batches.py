@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 
 
 class Batches:

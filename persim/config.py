@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.config import UsageError, check, check_run_name
+from common.config import check, check_run_name
+from common.errors import UserError
 
 # Whose dynamics an environment has.
 FAMILIES = {"mountain_car": "mountain_car", "cart_pole": "cart_pole", "half_cheetah": "half_cheetah_body"}
@@ -141,13 +142,13 @@ def check_dataset(config: Config) -> None:
     """Refuse data that cannot be had, or that are too few."""
     if config.dataset not in DATASETS:
         if not Path(config.dataset).exists():
-            raise UsageError(
+            raise UserError(
                 f"--dataset {config.dataset}: neither {', '.join(DATASETS)} nor the path of a log; correct it"
             )
     elif config.environment == "unknown":
-        raise UsageError(f"--environment unknown: {config.dataset} data cannot be made; give a log's path")
+        raise UserError(f"--environment unknown: {config.dataset} data cannot be made; give a log's path")
     elif config.num_factors > config.num_agents and not config.pooled:
-        raise UsageError(
+        raise UserError(
             f"--num_factors {config.num_factors}: more factors than the {config.num_agents} agents "
             "(--num_agents); choose fewer"
         )

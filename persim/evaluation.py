@@ -4,14 +4,18 @@ import dataclasses
 
 import numpy as np
 
-from common.config import UsageError, check, parse_flags
-from mpi_utils.seeding import stream
-from persim import behaviour, control, figures, held_out, planner, prediction, report, unseen
+from common.config import check, parse_flags
+from common.errors import UserError
+from common.runs.seeding import stream
+from persim import new_agents, policy
 from persim.config import Config, check_config
-from persim.data import family_of
-from persim.earned import Earning, hide
+from persim.data import behaviour
+from persim.data.datasets import family_of
+from persim.learned_reward import Earning, hide
+from persim.planning import planner
+from persim.planning.true_dynamics import TrueModel
 from persim.simulator import Simulator
-from persim.true_model import TrueModel
+from persim.testing import figures, held_out_log, prediction, report
 
 plot, show = figures.plot, report.show
 
@@ -67,7 +71,7 @@ def stored_config(stored: dict) -> Config:
         config = Config(**{name: value for name, value in stored.items() if name in fields})
         return check_config(config, with_data=False)
     except TypeError as error:
-        raise UsageError(f"config.json: {error}") from None
+        raise UserError(f"config.json: {error}") from None
 
 
 def title(name: str, settings: Settings) -> str:
@@ -86,13 +90,13 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
         if settings.log:
-            return held_out.evaluate(settings.log, state["data"], simulator, config, settings)
+            return held_out_log.evaluate(settings.log, state["data"], simulator, config, settings)
         family = family_of(config)
         data = state["data"]
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
         chosen = chosen_agents(settings, list(data["names"]), stored["dataset"])
         if family is None or not covariates:
-            raise UsageError(
+            raise UserError(
                 f"{stored['dataset']}: tests need an environment, and its covariates in the log: neither "
                 "the predictions nor the plans of this run have anything true to be held against; give --log "
                 "with steps that it was not trained on"
@@ -120,7 +124,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
         if settings.bound:
             models["true_model"] = (TrueModel(family, tested), None)
         for method, (model, numbers) in models.items():
-            played = control.play(family, tested, model, settings.episodes, seed, comm, planning, numbers)
+            played = policy.play(family, tested, model, settings.episodes, seed, comm, planning, numbers)
             rows += row.returns(method, labels, played)
     if not config.pooled:
         rows += row.factors(simulator, covariates)
@@ -136,7 +140,7 @@ def chosen_agents(settings: Settings, names: list[str], dataset: str) -> np.ndar
     wanted = [name.strip() for name in settings.agents.split(",")]
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise UsageError(f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it")
+        raise UserError(f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it")
     return np.array([names.index(name) for name in wanted])
 
 
@@ -153,11 +157,11 @@ def unseen_agents(row, simulator, family, covariates, test_policy, settings: Set
     """Rows on agents drawn anew, from their covariates and from random actions in their environment."""
     rng = stream(seed, "tasks")
     agents = family.sample(rng, settings.unseen)
-    seen = unseen.observe(family, agents, settings.observed, rng)
+    seen = new_agents.observe(family, agents, settings.observed, rng)
     test = prediction.draw_test(family, agents, test_policy, settings.trajectories, stream(seed, "acting", 1))
     factors = {
-        "from_covariates": unseen.from_covariates(simulator, covariates, agents),
-        "from_steps": unseen.from_steps(simulator, *seen),
+        "from_covariates": new_agents.from_covariates(simulator, covariates, agents),
+        "from_steps": new_agents.from_steps(simulator, *seen),
     }
     rows = []
     for method, factor in factors.items():

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import torch
 
-from common.config import UsageError
 from common.device import check_device
+from common.errors import UserError
 from common.optim import (
     flatten,
     load_optimiser_state,
@@ -15,13 +15,12 @@ from common.optim import (
     optimiser_state,
     share_gradient,
 )
-from mpi_utils.leaving import InputError
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 from mpi_utils.sync import FlatGradients
 from persim.batches import Batches
-from persim.data import family_of, load
+from persim.data.datasets import family_of, load
+from persim.factor_posterior import Steps, settle
 from persim.gradients import make_gradient
-from persim.posterior import Steps, settle
 from persim.simulator import Simulator
 
 LAST_LEARNING_RATE = 1e-3  # of the cosine, as a part of the first
@@ -150,7 +149,7 @@ class Learner:
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state_dict`, at any number of ranks; refuses to go on with other data."""
         if state["data"]["digest"] != self.digest:
-            raise InputError(
+            raise UserError(
                 f"--dataset {self.config.dataset}: its transitions are not those that the run began with; "
                 "give the same data or another --model_name"
             )
@@ -167,7 +166,7 @@ def make_simulator(config, data, family) -> Simulator:
     """The simulator that suits the data, with drawn weights."""
     num_agents = 1 if config.pooled else data.num_agents
     if config.num_factors > num_agents and not config.pooled:
-        raise UsageError(
+        raise UserError(
             f"--num_factors {config.num_factors}: more factors than the {num_agents} agents of "
             f"{config.dataset}; choose fewer"
         )

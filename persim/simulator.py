@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from persim.personal import Personal
+from persim.agent_models import Personal
 
 
 class Simulator(nn.Module):

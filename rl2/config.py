@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config import UsageError, check, check_run_name
+from common.config import check, check_run_name
+from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,12 @@ def check_config(config: Config) -> Config:
     check_run_name(config)
     total, batch = config.meta_episodes_per_policy_update, config.meta_episodes_per_learner_batch
     if total % batch:
-        raise UsageError(
+        raise UserError(
             f"--meta_episodes_per_policy_update {total}: must be a multiple of "
             f"--meta_episodes_per_learner_batch ({batch})"
         )
     if config.warm_start != "none" and config.environment != "tabular_mdp":
-        raise UsageError(
+        raise UserError(
             f"--warm_start {config.warm_start}: its planner knows the prior of tabular_mdp only, "
             f"not of {config.environment}"
         )

@@ -5,9 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from common.config import UsageError, check, parse_flags
+from common.config import check, parse_flags
+from common.errors import UserError
 from common.plots import curves_figure
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 from rl2.baselines import BANDITS, MDPS, make_opponent
 from rl2.baselines import play as play_opponent
 from rl2.config import Config
@@ -59,9 +60,9 @@ def stored_config(stored: dict, settings: Settings) -> Config:
     try:
         config = Config(**{name: value for name, value in stored.items() if name in fields})
     except TypeError as error:
-        raise UsageError(f"config.json: {error}") from None
+        raise UserError(f"config.json: {error}") from None
     if ":" in config.environment and settings.environment != config.environment:
-        raise UsageError(
+        raise UserError(
             f"this run trained on {config.environment!r}; name it again: --environment {config.environment}"
         )
     return dataclasses.replace(config, device="cpu")

@@ -10,7 +10,7 @@ from common.device import check_device
 from common.gae import gae
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.ppo import ppo_loss
-from mpi_utils.seeding import SharedStream, stream
+from common.runs.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients, broadcast_parameters
 from rl2.policy import RecurrentPolicy
 from rl2.rollout import MetaEpisodes, episode_returns, play

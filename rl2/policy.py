@@ -5,9 +5,9 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from common.config import UsageError
 from common.device import use_bfloat16
 from common.distributions import ActionHead
+from common.errors import UserError
 from common.memory import make_memory
 
 MAX_JOINT = 512  # pairs (observation, action) up to which they get inputs of their own
@@ -28,11 +28,11 @@ def resolve(config, observation_space, action_space) -> tuple[str, str]:
     encoder = ("joint" if small else "mlp") if encoder == "auto" else encoder
     readout = ("bilinear" if small else "mlp") if readout == "auto" else readout
     if encoder == "joint" and not small:
-        raise UsageError(
+        raise UserError(
             f"--transition_encoder joint needs discrete spaces of at most {MAX_JOINT} pairs: use mlp"
         )
     if readout == "bilinear" and not discrete:
-        raise UsageError("--readout bilinear needs discrete observations: use mlp")
+        raise UserError("--readout bilinear needs discrete observations: use mlp")
     return encoder, readout
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.speed import ROBOTS
+from envs.target_speed import ROBOTS
 from rmdp.report import Report
 
 LISTED = 50  # agents up to which a card names each

@@ -4,7 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config import UsageError, check, check_run_name
+from common.config import check, check_run_name
+from common.errors import UserError
 from envs import SHARED_FAMILIES
 
 # Ivanov & Ben-Porat 2024, the settings of the authors' code, where the two kinds of tasks differ.
@@ -129,9 +130,9 @@ def check_environment(config: Config) -> None:
         return
     if name not in ("cart_pole", "mountain_car", "particle") and ":" not in name:
         known = ", ".join([*SHARED_FAMILIES, "cart_pole", "mountain_car", "particle"])
-        raise UsageError(f"--environment {name}: unknown; choose one of {known}, or module:factory")
+        raise UserError(f"--environment {name}: unknown; choose one of {known}, or module:factory")
     if config.algorithm not in SEPARATE_ALGORITHMS:
-        raise UsageError(
+        raise UserError(
             f"--algorithm {config.algorithm}: scores all agents on the same steps, but agents of {name} have "
             f"dynamics of their own; choose one of {', '.join(SEPARATE_ALGORITHMS)}"
         )
@@ -158,19 +159,19 @@ def check_config(config: Config) -> Config:
     )
     check_run_name(config)
     if config.num_policies > config.num_agents:
-        raise UsageError(
+        raise UserError(
             f"--num_policies {config.num_policies}: more policies than the {config.num_agents} agents "
             "(--num_agents); a policy that serves nobody cannot learn"
         )
     for name in ("envs_per_policy", "num_minibatches"):
         if config.steps_per_policy % getattr(config, name):
-            raise UsageError(
+            raise UserError(
                 f"--steps_per_policy {config.steps_per_policy}: must be a multiple of --{name} "
                 f"({getattr(config, name)})"
             )
     speeds = shared(config) and config.environment != "resource_gathering"
     if not speeds and (config.target_low, config.target_high) != (None, None):
-        raise UsageError(
+        raise UserError(
             f"--target_low, --target_high: {config.environment} has no target speeds; leave them out"
         )
     return config

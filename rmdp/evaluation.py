@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import UsageError, check, parse_flags
-from mpi_utils.seeding import stream
+from common.config import check, parse_flags
+from common.errors import UserError
+from common.runs.seeding import stream
 from rmdp import figures, separate_report
 from rmdp.config import Config, check_config, shared
 from rmdp.export import check_folder, export
@@ -56,7 +57,7 @@ def stored_config(stored: dict) -> Config:
     try:
         return check_config(Config(**{name: value for name, value in stored.items() if name in fields}))
     except TypeError as error:
-        raise UsageError(f"config.json: {error}") from None
+        raise UserError(f"config.json: {error}") from None
 
 
 def title(name: str, settings: Settings) -> str:
@@ -97,9 +98,9 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
 def check_separate(config: Config, settings: Settings) -> None:
     """Refuse what cannot be done where agents have dynamics of their own."""
     if settings.export:
-        raise UsageError(f"--export: cards tell what agents want; those of {config.environment} do not say")
+        raise UserError(f"--export: cards tell what agents want; those of {config.environment} do not say")
     if ":" in config.environment and settings.environment != config.environment:
-        raise UsageError(
+        raise UserError(
             f"this run trained on {config.environment!r}; name it again: --environment {config.environment}"
         )
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.config import UsageError
-from mpi_utils import files
+from common.errors import UserError
+from common.runs import files
 from rmdp.cards import card
 from rmdp.policy import CLIP
 from rmdp.report import Report
@@ -24,9 +24,9 @@ PACKAGES = ("torch", "numpy", "gymnasium", "mujoco")
 def check_folder(folder: Path, assignment: dict) -> None:
     """Refuse, before any work, what cannot be exported."""
     if not assignment:
-        raise UsageError("--export: nobody is assigned yet (cluster assigns halfway); use a later save")
+        raise UserError("--export: nobody is assigned yet (cluster assigns halfway); use a later save")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--export {folder}: is there and not an empty folder; choose a new one")
+        raise UserError(f"--export {folder}: is there and not an empty folder; choose a new one")
 
 
 class Frozen(nn.Module):
@@ -66,7 +66,7 @@ def torchscript(policies, j: int) -> bytes:
 def export(folder: Path, policies, report: Report, stored: dict, settings) -> None:
     """Write policy_J.pt and policy_J.md for each policy, and index.json; all of it or nothing.
 
-    Call it on one rank only. Raises UsageError for a folder that holds anything, OSError if the disk refuses.
+    Call it on one rank only. Raises UserError for a folder that holds anything, OSError if the disk refuses.
     """
     check_folder(folder, report.state["assignment"])
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}

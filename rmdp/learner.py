@@ -13,16 +13,16 @@ from common.optim import (
     optimiser_state,
     share_gradient,
 )
-from mpi_utils.seeding import SharedStream, stream
+from common.runs.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients
+from rmdp.agent_shard import OwnAgents
 from rmdp.config import shared
 from rmdp.gradients import CriticGradient, PolicyGradient
 from rmdp.members import Members, summed
-from rmdp.own_agents import OwnAgents
 from rmdp.policy import Critic, Policies
 from rmdp.rollout import Actors, Steps
 from rmdp.tasks import SCALE, draw_agents, shared_family
-from rmdp.welfare import Welfare
+from rmdp.utility import Welfare
 
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
 

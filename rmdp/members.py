@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 from rmdp.assignment import by_rewards, contiguous, even_random, expectation_step, one_hot
 
 FEATURES = 10_000  # steps by which K-means tells agents apart (section 2)

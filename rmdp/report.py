@@ -3,7 +3,7 @@
 import numpy as np
 
 from envs.resource_gathering import HOME, SIZE
-from rmdp.optimum import speed_optimum, walk_bound
+from rmdp.bounds import speed_optimum, walk_bound
 from rmdp.scoring import Episodes, Scores, served_by
 from rmdp.tasks import SCALE
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from common.gae import gae
-from mpi_utils.seeding import SharedStream, stream
+from common.runs.seeding import SharedStream, stream
+from rmdp.agent_shard import OwnAgents
 from rmdp.assignment import even_random, expectation_step
 from rmdp.learner import Learner
-from rmdp.own_agents import OwnAgents
 from rmdp.rollout import Actors, Steps
 from rmdp.tasks import draw_agents, separate_family
 from rmdp.worlds import Worlds, try_all

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mpi_utils.seeding import SharedStream, stream
+from common.runs.seeding import SharedStream, stream
 from rmdp.policy import Policies
 from rmdp.tasks import separate_family
 from rmdp.worlds import try_all

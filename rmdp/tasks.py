@@ -3,9 +3,9 @@
 import numpy as np
 from gymnasium.spaces import Box
 
-from common.config import UsageError
+from common.errors import UserError
+from common.runs.seeding import stream
 from envs import Population, agreed_factory, make_family, make_shared_family
-from mpi_utils.seeding import stream
 from rmdp.config import shared
 
 SCALE = {"resource_gathering": 100.0}  # returns are reported as percent there, as in the paper
@@ -24,7 +24,7 @@ def separate_family(config, comm):
     with comm.agree():
         family = make_family(factory or config.environment)
         if not isinstance(family.observation_space, Box):
-            raise UsageError(f"--environment {config.environment}: r-MDP needs observations in a Box")
+            raise UserError(f"--environment {config.environment}: r-MDP needs observations in a Box")
     return family
 
 
@@ -40,12 +40,12 @@ def draw_agents(config, family) -> dict[str, np.ndarray]:
         return family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
     population = Population.load(config.population)
     if population.environment != config.environment:
-        raise UsageError(
+        raise UserError(
             f"--population {config.population}: its agents live in {population.environment}, "
             f"not in --environment {config.environment}"
         )
     if len(population) != config.num_agents:
-        raise UsageError(
+        raise UserError(
             f"--population {config.population}: holds {len(population)} agents; give --num_agents "
             f"{len(population)}"
         )

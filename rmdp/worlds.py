@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 
-from envs.shared_env import Step
-from mpi_utils.seeding import SharedStream
+from common.runs.seeding import SharedStream
+from envs.shared_reward_env import Step
 from rmdp.rollout import by_policy
 
 LONGEST = 1000  # steps after which an episode of a user's environment is cut where it only is tried

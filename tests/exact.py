@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.runs.checkpoint import pack
 from mpi_utils import loop
-from mpi_utils.checkpoint import pack
 from mpi_utils.comm import Comm, guard, set_threads
 from tests.test_kills import flags
 from train import parse_arguments

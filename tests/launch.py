@@ -14,8 +14,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import SaveError, is_user_mistake
 from mpi_utils.comm import Comm
-from mpi_utils.leaving import InputError, SaveError, exit_code
+from mpi_utils.exit import exit_code
 
 ROOT = Path(__file__).parent.parent
 OPEN_MPI = {  # lets Open MPI start as root and beyond the core count; MPICH ignores all of it
@@ -128,12 +129,16 @@ def command(num_ranks: int, module: str, *arguments, **options) -> Result:
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             importlib.import_module(module).main(Comm())
-    except (InputError, SaveError) as error:
-        code = exit_code(error)
-        said.write(f"{error}\n")
     except (SystemExit, Exception) as error:
         code = exit_code(error)
-        said.write("" if isinstance(error, SystemExit) else traceback.format_exc())
+        in_one_line = is_user_mistake(error) or isinstance(error, SaveError)
+        said.write(
+            f"{error}\n"
+            if in_one_line
+            else ""
+            if code == 0 or isinstance(error, SystemExit)
+            else traceback.format_exc()
+        )
     finally:
         sys.argv = before
     return Result(code, said.getvalue(), time.monotonic() - began)

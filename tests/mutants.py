@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 LEFT_OUT = shutil.ignore_patterns(
     *(".*", "__pycache__", "checkpoints", "runs", "docs", "shared", "*.egg-info", "build")
 )
-SAVES, DAMAGE = "tests/mpi_utils/test_checkpoint.py", "tests/mpi_utils/test_damage.py"
-RANKS, FOLDER = "tests/mpi_utils/test_mpi.py", "tests/mpi_utils/test_run_folder.py"
+SAVES, DAMAGE = "tests/common/runs/test_checkpoint.py", "tests/common/runs/test_damage.py"
+RANKS, FOLDER = "tests/mpi_utils/test_mpi.py", "tests/common/runs/test_run_folder.py"
 
 
 class Mutant(NamedTuple):
@@ -34,42 +34,42 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant(
         "no fsync",
-        "mpi_utils/files.py",
+        "common/runs/files.py",
         "    os.fsync(descriptor)\n",
         "    pass\n",
         f"{SAVES}::test_everything_is_synced_before_the_rename_and_the_parent_after_it",
     ),
     Mutant(
         "saves written in place",
-        "mpi_utils/checkpoint.py",
+        "common/runs/checkpoint.py",
         'temporary = run_dir / f".{target.name}.tmp"',
         'temporary = run_dir / f"{target.name}.old"',
         f"{SAVES}::test_killed_at_any_file_operation_leaves_the_old_or_the_new_save",
     ),
     Mutant(
         "contents not compared with the manifest",
-        "mpi_utils/checkpoint.py",
+        "common/runs/checkpoint.py",
         '        if hashlib.sha256(contents[name]).hexdigest() != entry["sha256"]:',
         "        if False:",
         f"{DAMAGE}::test_every_flipped_bit",
     ),
     Mutant(
         "damaged saves used",
-        "mpi_utils/checkpoint.py",
+        "common/runs/checkpoint.py",
         "        if not reason:\n",
         "        if True:\n",
         "tests/mpi_utils/test_loop.py",
     ),
     Mutant(
         "links followed",
-        "mpi_utils/files.py",
+        "common/runs/files.py",
         "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
         "os.O_RDONLY | os.O_NONBLOCK",
         f"{DAMAGE}::test_cut_missing_or_replaced_files",
     ),
     Mutant(
         "the last good save pruned",
-        "mpi_utils/checkpoint.py",
+        "common/runs/checkpoint.py",
         "[: max(1, keep)], newest]",
         "[: max(1, keep)]]",
         f"{SAVES}::test_prune_keeps_the_newest_ones_and_always_a_valid_one",
@@ -111,7 +111,7 @@ MUTANTS = [
     ),
     Mutant(
         "no lock",
-        "mpi_utils/run_folder.py",
+        "common/runs/run_folder.py",
         "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        pass\n",
         f"{FOLDER}::test_the_second_writer_is_told_who_holds_the_folder",
@@ -125,10 +125,10 @@ MUTANTS = [
     ),
     Mutant(
         "rows twice after a resume",
-        "mpi_utils/logger.py",
+        "common/runs/logger.py",
         "for i in sorted(kept) if i <= start]",
         "for i in sorted(kept)]",
-        "tests/mpi_utils/test_logger.py::test_a_resumed_table_has_no_gap_and_no_duplicate",
+        "tests/common/runs/test_logger.py::test_a_resumed_table_has_no_gap_and_no_duplicate",
     ),
     Mutant(
         "what is waited for is not told",

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mpi_utils import checkpoint, loop
+from common.runs import checkpoint
+from common.runs.encoding import first_not_finite
+from mpi_utils import loop
 from mpi_utils.comm import Comm, guard
-from mpi_utils.encoding import first_not_finite
 from tests.test_kills import flags
 from train import parse_arguments
 

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from mpi_utils import files, loop
+from common.runs import files
+from mpi_utils import loop
 from mpi_utils.comm import Comm, world
 
 PHASES = ("load", "roll-out", "all-reduce", "save")

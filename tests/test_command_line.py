@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mpi_utils import checkpoint
+from common.runs import checkpoint
 from tests.launch import Job, command
 
 TINY = (

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mpi_utils import checkpoint
+from common.runs import checkpoint
 from tests.launch import OPEN_MPI, ROOT, find_mpirun
 from tests.test_kills import flags
 

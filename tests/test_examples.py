@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_utils import checkpoint
+from common.runs import checkpoint
 from mpi_utils.comm import Comm
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"

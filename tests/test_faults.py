@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mpi_utils import checkpoint
+from common.runs import checkpoint
 from tests import test_kills as kills
 from tests.launch import Job, find_mpirun, mpirun
 from tests.not_finite import PLACES, VALUES

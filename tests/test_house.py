@@ -13,19 +13,21 @@ ALLOWED = {
     "train": SYSTEMS | SHARED,
     "evaluate": SYSTEMS | SHARED | {"train", "comparison"},
     "comparison": SYSTEMS | SHARED,  # the one place where the four meet
-    "benchmarks": SYSTEMS | SHARED | {"train"},
+    "benchmarks": SYSTEMS | SHARED | {"train", "experiments"},
+    "experiments": SYSTEMS | SHARED | {"train"},
     "envs": set(),
-    "mpi_utils": set(),
+    "mpi_utils": {"common"},
     "common": set(),
     **{system: SHARED for system in SYSTEMS},
 }
-OURS = SYSTEMS | SHARED | {"train", "evaluate", "benchmarks", "comparison", "tests"}
+OURS = SYSTEMS | SHARED | {"train", "evaluate", "benchmarks", "experiments", "comparison", "tests"}
 FILES = [
     path
     for place in (
         "train.py",
         "evaluate.py",
         "benchmarks",
+        "experiments",
         "comparison",
         "envs",
         "mpi_utils",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_utils import checkpoint
+from common.runs import checkpoint
 from tests import phases
 from tests.launch import Job, find_mpirun
 

@@ -57,7 +57,7 @@ def test_hostile_flags_get_one_line_or_are_taken_as_they_are(system, tmp_path, m
         try:
             parse_arguments([system, f"--{name}", value], Comm())
         except Exception as error:
-            assert getattr(error, "user_mistake", False) or type(error).__name__ == "InputError", (
+            assert getattr(error, "user_mistake", False) or type(error).__name__ == "UserError", (
                 name,
                 value,
             )
@@ -104,7 +104,7 @@ def test_files_of_a_run_are_quiet(tmp_path, monkeypatch, promise):
 
 
 PICKLED = {  # where ranks send each other objects: when they start, and once a save
-    "rl2/tasks.py", "caml/tasks.py", "caml/opponents.py", "rmdp/rollout.py", "rmdp/tasks.py",
+    "rl2/tasks.py", "caml/tasks.py", "caml/baselines.py", "rmdp/rollout.py", "rmdp/tasks.py",
     "mpi_utils/watchdog.py", "mpi_utils/comm.py", "mpi_utils/loop.py",
 }  # fmt: skip
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from common.config import UsageError, check
+from common.config import check
+from common.errors import UserError
 from common.optim import make_adamw
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 from persim.baselines.context import Batches
 from persim.baselines.context_model import Cadm
 
@@ -53,13 +54,13 @@ PE_TS = Settings(probabilistic=True, num_models=5, num_particles=20)
 
 
 def train(data, family, settings: Settings, seed: int) -> Cadm:
-    """A model of all agents of `data`, of which it knows nothing but what they do; raises `UsageError`."""
+    """A model of all agents of `data`, of which it knows nothing but what they do; raises `UserError`."""
     positive = ("num_models", "num_particles", "future", "context_size", "num_steps", "batch_size")
     check(settings, positive=(*positive, "learning_rate"), at_least_zero=("history", "backward_weight"))
     M, particles = settings.num_models, settings.num_particles
     if particles % M or particles > M and not settings.probabilistic:
         many = f"a multiple of {M}" if settings.probabilistic else f"{M}"
-        raise UsageError(f"num_particles {particles}: with {M} models choose {many}")
+        raise UserError(f"num_particles {particles}: with {M} models choose {many}")
     d, action = data.state.shape[1], data.action
     sizes = {"num_actions": int(family.action_space.n)} if data.discrete else {"action_size": action.shape[1]}
     model = Cadm(settings, d, **sizes, seed=seed)

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import silu, softplus
 
-from mpi_utils.seeding import stream
+from common.runs.seeding import stream
 
 CHUNK = 1000  # states worked on at once, so that their hidden units stay in a core's cache
 

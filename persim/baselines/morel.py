@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from common.config import UsageError, check
+from common.config import check
+from common.errors import UserError
+from common.runs.seeding import stream
 from mpi_utils.comm import Comm
-from mpi_utils.seeding import stream
 from persim.baselines.pessimistic import Pessimism, PessimisticMDP, disagreement, predict
 from persim.config import Config, check_config
-from persim.data import FAMILIES
+from persim.data.datasets import FAMILIES
 from persim.learner import Learner, positive
 
 NUM_ENVS = 64
@@ -78,7 +79,7 @@ def train(data, family, settings: Settings, seed: int) -> Greedy:
     """The policy of MOReL from the transitions `data` (Kidambi et al. 2020, arXiv 2005.05951).
 
     It knows of no agents: who acted plays no part but in where trajectories start. The policy is the last
-    one. Raises `UsageError` for settings that cannot work and where stable-baselines3 is not installed.
+    one. Raises `UserError` for settings that cannot work and where stable-baselines3 is not installed.
     """
     check_settings(settings)
     try:
@@ -86,7 +87,7 @@ def train(data, family, settings: Settings, seed: int) -> Greedy:
             from persim.baselines import ppo
     except ImportError:
         text = "stable-baselines3 is missing; pip install 'personalised-meta-rl[behaviour]'"
-        raise UsageError(text) from None
+        raise UserError(text) from None
     mdp = make_mdp(train_ensemble(data, family, settings, seed), data, family, settings, seed)
     mean, scale = data.state.mean(0, np.float64), positive(data.state.std(0, np.float64))
     number = int(stream(seed, "weights", index=settings.num_models).integers(2**31))
@@ -105,9 +106,9 @@ def check_settings(settings: Settings) -> None:
         unit_interval=("gamma", "spread"),
     )
     if settings.num_models < 2:
-        raise UsageError(f"--num_models {settings.num_models}: one alone never disagrees; give at least 2")
+        raise UserError(f"--num_models {settings.num_models}: one alone never disagrees; give at least 2")
     if settings.gamma == 1:
-        raise UsageError("--gamma 1.0: HALT would cost without end; give less")
+        raise UserError("--gamma 1.0: HALT would cost without end; give less")
 
 
 def train_ensemble(data, family, settings: Settings, seed: int):

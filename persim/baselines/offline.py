@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 
-from common.config import UsageError
-from mpi_utils.seeding import stream
+from common.errors import UserError
+from common.runs.seeding import stream
 
 ALGORITHMS = ("bcq", "cql")
 LEAST_SCALE = 1e-6  # a coordinate that never moves is not blown up
@@ -62,18 +62,18 @@ def train(algorithm: str, data, family, num_steps: int, seed: int, settings=None
     `data` are `Transitions`, or several in a list, of which the agents do not matter. Values stop at states
     where the family ends an episode and go on behind all others, such as those at a time limit. States are
     standardised by the data. BCQ's continuous policy draws its candidates from `rng`. Global random
-    generators stay as they are. Raises `UsageError` for an unknown algorithm, no transitions, and without
+    generators stay as they are. Raises `UserError` for an unknown algorithm, no transitions, and without
     d3rlpy (extra [baselines]).
     """
     if algorithm not in ALGORITHMS:
-        raise UsageError(f"algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
+        raise UserError(f"algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
     parts = data if isinstance(data, list | tuple) else [data]
     state, action, reward, next_state = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("state", "action", "reward", "next_state")
     )
     if not len(state):
-        raise UsageError(f"{algorithm}: there are no transitions to learn from; give some")
+        raise UserError(f"{algorithm}: there are no transitions to learn from; give some")
     discrete = isinstance(family.action_space, Discrete)
     settings = settings or (DiscreteSettings() if discrete else ContinuousSettings())
     mean, scale = state.mean(0, dtype=np.float64), state.std(0, dtype=np.float64)
@@ -194,12 +194,12 @@ def forward(layers, x) -> np.ndarray:
 
 
 def _library():
-    """d3rlpy and its type of minibatches; raises `UsageError` where it is not installed."""
+    """d3rlpy and its type of minibatches; raises `UserError` where it is not installed."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Gym, which it imports, tells that it is old
             import d3rlpy
             from d3rlpy.dataset import TransitionMiniBatch
     except ImportError:
         text = "BCQ and CQL need d3rlpy; pip install 'personalised-meta-rl[baselines]'"
-        raise UsageError(text) from None
+        raise UserError(text) from None
     return d3rlpy, TransitionMiniBatch

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from persim.lookup import tabulate
-from persim.planner import make_planner
-from persim.rollout import play
-from persim.transitions import Transitions
+from persim.data.rollout import play
+from persim.data.transitions import Transitions
+from persim.planning.lookup_table import tabulate
+from persim.planning.planner import make_planner
 
 
 class Imagined:

@@ -1,4 +1,4 @@
-"""Tables and the figure of PerSim and its opponents, from the rows of `benchmarks.opponents`."""
+"""Tables and the figure of PerSim and its opponents, from the rows of `experiments.persim_baselines`."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import UsageError
+from common.errors import UserError
 from persim.baselines import claims
 from persim.baselines.claims import BOUND
 
@@ -18,14 +18,14 @@ BEST = {"return": max, "rmse": min, "median_r2": max}
 
 
 def read(folder: Path) -> dict:
-    """What `benchmarks.opponents` wrote in `folder`: `budgets` and `rows`."""
+    """What `experiments.persim_baselines` wrote in `folder`: `budgets` and `rows`."""
     try:
         report = json.loads((folder / FILE).read_text())
         if not all(set(COLUMNS) <= set(row) for row in report["rows"]) or not report["rows"]:
             raise ValueError("rows lack columns, or there are none")
         return {"budgets": dict(report["budgets"]), "rows": report["rows"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / FILE}: not a table of opponents ({error}); make it anew") from None
+        raise UserError(f"{folder / FILE}: not a table of opponents ({error}); make it anew") from None
 
 
 def as_csv(rows: list[dict]) -> str:

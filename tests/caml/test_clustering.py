@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caml.clustering import attainable_rand_index, build, choose_k, k_medoids, scores, swap
-from common.config import UsageError
+from common.errors import UserError
 
 
 def between(points):
@@ -156,7 +156,7 @@ def changed(*changes):
     ],
 )
 def test_what_cannot_be_meant_is_refused(distances, k, weights, words):
-    with pytest.raises(UsageError, match=words) as error:
+    with pytest.raises(UserError, match=words) as error:
         k_medoids(distances, k, weights)
     assert "\n" not in str(error.value)
 
@@ -171,7 +171,7 @@ def test_the_number_of_clusters_is_recovered(k):
 
 @pytest.mark.parametrize("candidates", [[], [1, 2], [2, 10]])
 def test_candidates_without_a_silhouette_are_refused(candidates):
-    with pytest.raises(UsageError, match="choose_k"):
+    with pytest.raises(UserError, match="choose_k"):
         choose_k(heaps([5, 5])[0], candidates)
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from caml import evaluation, report
+from caml.baselines import METHODS
 from caml.config import Config
 from caml.evaluation import evaluate, parse_settings
 from caml.learner import Learner
-from caml.opponents import METHODS
 from caml.tasks import draw_types, identities, task_family
-from common.config import UsageError
-from mpi_utils.comm import Comm, InputError
+from common.errors import UserError
+from mpi_utils.comm import Comm
 from tests.launch import mpirun
 
 SMALL = Config(
@@ -196,7 +196,7 @@ def test_the_score_of_medoids_is_that_of_the_nearest():
     ],
 )
 def test_flags_that_cannot_be_meant_are_refused_in_one_line(flags, text):
-    with pytest.raises(UsageError, match=re.escape(text)) as caught:
+    with pytest.raises(UserError, match=re.escape(text)) as caught:
         parse_settings(flags.split(), show=True)
     assert "\n" not in str(caught.value)
 
@@ -206,6 +206,6 @@ def test_flags_that_cannot_be_meant_are_refused_in_one_line(flags, text):
     [(SHORT, 0, "no medoids yet: they come with --pool_size (4)"), (CART_POLES, 2, "name it again")],
 )
 def test_runs_that_cannot_be_evaluated_are_refused_in_one_line(config, iterations, text):
-    with pytest.raises((UsageError, InputError), match=re.escape(text)) as caught:
+    with pytest.raises((UserError, UserError), match=re.escape(text)) as caught:
         rows_of(config, iterations=iterations)
     assert "\n" not in str(caught.value)

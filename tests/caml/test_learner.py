@@ -9,9 +9,9 @@ import torch
 
 from caml.config import Config, check_config
 from caml.learner import Learner
-from common.config import UsageError
+from common.errors import UserError
 from envs import EnvError
-from mpi_utils.comm import Comm, InputError
+from mpi_utils.comm import Comm
 from tests.launch import mpirun
 
 TINY = check_config(
@@ -225,7 +225,7 @@ def test_meta_training_finds_the_groups_and_medoids_that_serve_them():
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(settings, text):
-    with pytest.raises(UsageError, match=re.escape(text)) as caught:
+    with pytest.raises(UserError, match=re.escape(text)) as caught:
         check_config(dataclasses.replace(TINY, **settings))
     assert "\n" not in str(caught.value)
 
@@ -235,11 +235,11 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings, text):
     [
         ("envs.examples:point_family", "CAML needs discrete actions, not a Box"),
         ("envs.examples:nothing", "--environment envs.examples:nothing: cannot be imported"),
-        ("envs.checks:one_line", "the factory failed"),
+        ("envs.parameters:one_line", "the factory failed"),
         ("nowhere", "unknown environment 'nowhere'"),
     ],
 )
 def test_environments_that_cannot_work_are_refused_in_one_line(environment, text):
-    with pytest.raises((UsageError, EnvError, InputError), match=re.escape(text)) as caught:
+    with pytest.raises((UserError, EnvError, UserError), match=re.escape(text)) as caught:
         Learner(dataclasses.replace(TINY, environment=environment), Comm())
     assert "\n" not in str(caught.value)

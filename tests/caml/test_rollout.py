@@ -5,8 +5,8 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from caml.arms import mean_returns, take_turns
 from caml.config import Config
+from caml.medoid_selection import mean_returns, take_turns
 from caml.policy import Policies, num_weights
 from caml.rollout import Actors, collect
 from envs import make_family

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from caml.divergence import relative_density, sample_pooled_states, state_density
-from common.config import UsageError
+from common.errors import UserError
 
 
 def test_density_by_hand():
@@ -65,6 +65,6 @@ def test_densities_too_small_for_a_float_still_weigh():
     ],
 )
 def test_states_that_cannot_be_meant_are_refused(pooled, num_states, bandwidth, words):
-    with pytest.raises(UsageError, match=words) as error:
+    with pytest.raises(UserError, match=words) as error:
         sample_pooled_states(pooled, num_states, np.random.default_rng(0), bandwidth)
     assert "\n" not in str(error.value)

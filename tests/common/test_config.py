@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from common.config import UsageError, parse_flags
+from common.config import parse_flags
+from common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ def test_a_mistake_is_named_whatever_characters_the_terminal_has(encoding, monke
         (["--bouts", "3"], "--bouts"),
         (["--rounds"], "--rounds"),
     ):
-        with pytest.raises(UsageError) as mistake:
+        with pytest.raises(UserError) as mistake:
             parse_flags(Settings, flags, "program")
         (line,) = str(mistake.value).splitlines()
         assert told in line and line.endswith("(see program --help)") and not set("│─╭╰╮╯") & set(line)

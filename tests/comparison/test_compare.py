@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from comparison.cells import cells_of, identity
+from common.runs.seeding import stream
 from comparison.config import METHODS, RL2, Settings, parse_settings
-from comparison.people import Padded, People, Rows, outcome, worst_decile
-from comparison.people import test as play
+from comparison.experiments import cells_of, identity
+from comparison.problem import Padded, People, Rows, outcome, worst_decile
+from comparison.problem import test as play
 from comparison.tables import markdown, rows_of
 from envs import Population, make_family
-from mpi_utils.seeding import stream
 from tests.launch import command
 
 TINY = "--effort 0.02 --episodes 2 --planned 1 --num_policies 2 --budgets 3 --max_episode_len 20".split()

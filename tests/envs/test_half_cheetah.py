@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs import make_family
-from envs.speed import load_robot
+from envs.target_speed import load_robot
 
 FAMILY = make_family("half_cheetah_body")
 DEFAULT = {name: np.array([value]) for name, value in FAMILY.default.items()}

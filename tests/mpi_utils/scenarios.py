@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from common.runs.seeding import SharedStream, stream
 from mpi_utils.comm import Comm
 from mpi_utils.loop import resume
 from mpi_utils.loop import run as train
-from mpi_utils.seeding import SharedStream, stream
 from mpi_utils.sync import FlatGradients, broadcast_parameters, check_in_sync
 from tests.mpi_utils.tiny import Learner, digest, send_myself
 

@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from mpi_utils import checkpoint, loop
+from common.runs import checkpoint
+from mpi_utils import loop
 from mpi_utils.comm import guard
 from tests.mpi_utils import tiny
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mpi_utils.comm import Comm, InputError
+from common.errors import UserError
+from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients, check_in_sync
 from tests.launch import ROOT
 
@@ -44,7 +45,7 @@ def test_exit_codes_alone(scenario, code):
 
 
 def test_agree_shares_the_users_and_the_disks_errors_only():
-    with pytest.raises(InputError, match="/no/such/file: No such file or directory"), Comm().agree():
+    with pytest.raises(UserError, match="/no/such/file: No such file or directory"), Comm().agree():
         open("/no/such/file").close()
     with pytest.raises(ZeroDivisionError), Comm().agree():
         1 / 0  # noqa: B018

@@ -7,8 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from mpi_utils import checkpoint, files
-from mpi_utils.comm import Comm, InputError, SaveError
+from common.errors import SaveError, UserError
+from common.runs import checkpoint, files
+from mpi_utils.comm import Comm
 from mpi_utils.loop import resume, run
 from tests.mpi_utils.tiny import Learner, digest
 
@@ -39,7 +40,7 @@ def test_without_any_valid_save_it_does_not_start_over(tmp_path):
     train(tmp_path, iterations=2)
     for path in tmp_path.glob("step_*"):
         (path / "state.json").unlink()
-    with pytest.raises(InputError, match="none of 2 saves is valid"):
+    with pytest.raises(UserError, match="none of 2 saves is valid"):
         resume(Learner(Comm()), Comm(), tmp_path)
 
 
@@ -61,7 +62,7 @@ def test_a_full_disk_ends_the_run_and_the_next_start_goes_on(tmp_path, monkeypat
 
 @pytest.mark.parametrize("options", [{"interval": 0}, {"sync_interval": 0}])
 def test_bad_intervals_are_refused_before_the_first_iteration(tmp_path, options):
-    with pytest.raises(InputError, match="choose 1 or more"):
+    with pytest.raises(UserError, match="choose 1 or more"):
         train(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 

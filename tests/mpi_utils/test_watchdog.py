@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from mpi_utils.comm import Comm, InputError
+from common.errors import UserError
+from mpi_utils.comm import Comm
 from mpi_utils.loop import run
-from mpi_utils.pace import FOR, Pace
-from mpi_utils.reports import Report, blame
+from mpi_utils.stragglers import FOR, Pace
 from mpi_utils.watchdog import Watchdog
+from mpi_utils.watchdog_reports import Report, blame
 from tests.launch import Job, find_mpirun, mpirun
 from tests.mpi_utils.tiny import Learner
 
@@ -192,7 +193,7 @@ def test_the_limit_follows_the_longest_iteration(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])
 def test_a_bad_limit_is_refused(tmp_path, monkeypatch, value):
     monkeypatch.setenv("STALL_LIMIT_S", value)
-    with pytest.raises(InputError, match=f"STALL_LIMIT_S={value}: give seconds"):
+    with pytest.raises(UserError, match=f"STALL_LIMIT_S={value}: give seconds"):
         run(Learner(Comm()), Comm(), tmp_path, iterations=1, checkpoint_interval=1)
 
 

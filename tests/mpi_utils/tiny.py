@@ -6,8 +6,8 @@ import signal
 
 import torch
 
-from mpi_utils.checkpoint import pack
-from mpi_utils.seeding import stream
+from common.runs.checkpoint import pack
+from common.runs.seeding import stream
 from mpi_utils.sync import FlatGradients
 
 NUM_SAMPLES = 5  # an odd number: shares differ in size, and one is empty at more ranks

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpi_utils.comm import InputError, SaveError, guard, set_threads
+from common.errors import SaveError, UserError
+from mpi_utils.comm import guard, set_threads
 
 
 def fail(comm):
@@ -33,18 +34,18 @@ def leave_together(comm):
 
 def input_error(comm):
     if comm.rank == comm.size - 1:
-        raise InputError("settings.json: no such file; name another")
+        raise UserError("settings.json: no such file; name another")
     comm.barrier()
 
 
 def agreed(comm):
     """One rank fails inside `agree`, all ranks get its error; first a save, then an input."""
-    for kind, failing in ((SaveError, 1), (InputError, comm.size - 1)):
+    for kind, failing in ((SaveError, 1), (UserError, comm.size - 1)):
         try:
             with comm.agree():
                 if comm.rank == failing:
                     raise kind(f"of rank {failing}")
-        except (SaveError, InputError) as error:
+        except (SaveError, UserError) as error:
             assert type(error) is kind and str(error) == f"of rank {failing}"
         else:
             raise AssertionError(f"rank {comm.rank} passed")
@@ -82,7 +83,7 @@ def collectives(comm):
     for send in (comm.bcast_object, comm.allgather_object):
         try:
             send(threading.Lock() if comm.is_root else None)
-        except InputError as error:
+        except UserError as error:
             assert "lock cannot be sent" in str(error)
         else:
             raise AssertionError("a lock was sent")

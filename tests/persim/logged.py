@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from common.config import UsageError
-from persim.logs import read
-from persim.transitions import Transitions
+from common.errors import UserError
+from persim.data.logs import read
+from persim.data.transitions import Transitions
 
 # Two agents, three steps each, and a hidden gravity.
 HEADER = "agent,time,state_x,state_v,action,reward,covariate_gravity"
@@ -62,7 +62,7 @@ def same(one, other):
 
 def refused(path, family_=None):
     """The text after the path of the one line that refuses a log, with nothing written."""
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UserError) as error:
         read(path, family_)
     text = str(error.value)
     assert "\n" not in text and len(text) <= 500 and text.startswith(f"{path}:")

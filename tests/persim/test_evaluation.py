@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from mpi_utils import checkpoint
-from mpi_utils.comm import Comm, InputError
-from persim import evaluation, report
+from common.errors import UserError
+from common.runs import checkpoint
+from mpi_utils.comm import Comm
+from persim import evaluation
 from persim.config import Config, check_config
 from persim.learner import Learner
+from persim.testing import report
 from tests.launch import mpirun
 
 SMALL = {"num_agents": 40, "num_models": 2, "state_features": 32, "max_iters": 4}
@@ -91,14 +93,14 @@ def test_agents_can_be_named():
 def test_mistakes_are_refused_in_one_line(flags, text):
     with pytest.raises(Exception) as error:
         rows_of(*flags)
-    assert str(error.value) == text and type(error.value).__name__ in ("UsageError", "InputError")
+    assert str(error.value) == text and type(error.value).__name__ in ("UserError", "UserError")
 
 
 def test_a_log_without_covariates_has_nothing_to_be_tested_in():
     stored, state = trained()
     state = state | {"data": state["data"] | {"covariates": {}}}
     settings = evaluation.parse_settings(QUICK, show=False)
-    with pytest.raises(InputError, match="its covariates in the log"):
+    with pytest.raises(UserError, match="its covariates in the log"):
         evaluation.evaluate(stored | {"dataset": "log.csv"}, state, settings, Comm())
 
 

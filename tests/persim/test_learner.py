@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import UsageError
-from mpi_utils.comm import Comm, InputError
+from common.errors import UserError
+from mpi_utils.comm import Comm
 from persim.config import Config, check_config
-from persim.data import draw_agents, family_of
+from persim.data.datasets import draw_agents, family_of
+from persim.data.transitions import Transitions
 from persim.learner import Learner
-from persim.transitions import Transitions
 from tests.launch import mpirun
 
 TINY = check_config(
@@ -193,7 +193,7 @@ def test_a_loaded_learner_continues_bit_for_bit(config, start):
 
 def test_a_run_does_not_go_on_with_other_data():
     state = trained(TINY, 1).state_dict()
-    with pytest.raises(InputError, match="its transitions are not those that the run began with"):
+    with pytest.raises(UserError, match="its transitions are not those that the run began with"):
         Learner(dataclasses.replace(TINY, seed=1), Comm()).load_state_dict(state)
 
 
@@ -252,7 +252,7 @@ print("same")
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(settings, text):
-    with pytest.raises(UsageError, match=re.escape(text)) as caught:
+    with pytest.raises(UserError, match=re.escape(text)) as caught:
         check_config(dataclasses.replace(TINY, **settings))
     assert "\n" not in str(caught.value)
 
@@ -260,10 +260,10 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings, text):
 def test_logs_that_cannot_work_are_refused_in_one_line(tmp_path):
     linear_agents(tmp_path / "log.npz")
     config = dataclasses.replace(TINY, dataset=str(tmp_path / "log.npz"))
-    with pytest.raises(InputError, match="1 states, but the environment has 2"):
+    with pytest.raises(UserError, match="1 states, but the environment has 2"):
         Learner(config, Comm())
     config = dataclasses.replace(config, environment="unknown", num_factors=13)
-    with pytest.raises(InputError, match="--num_factors 13: more factors than the 12 agents of"):
+    with pytest.raises(UserError, match="--num_factors 13: more factors than the 12 agents of"):
         Learner(config, Comm())
-    with pytest.raises(InputError, match="--device nonsense: not usable here"):
+    with pytest.raises(UserError, match="--device nonsense: not usable here"):
         Learner(dataclasses.replace(TINY, device="nonsense"), Comm())

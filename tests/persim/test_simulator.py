@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from persim import personal
+from persim import agent_models
 from persim.simulator import Simulator
 
 
@@ -81,7 +81,7 @@ def test_encoders_share_nothing(sizes):
 @KINDS
 @pytest.mark.parametrize("chunk", [3, 1000])
 def test_stepping_equals_the_forward_pass(sizes, chunk, monkeypatch):
-    monkeypatch.setattr(personal, "CHUNK", chunk)
+    monkeypatch.setattr(agent_models, "CHUNK", chunk)
     simulator = drawn(**sizes)
     M, E, C, d = simulator.num_models, 3, 5, 2
     agents = torch.tensor([4, 0, 4])

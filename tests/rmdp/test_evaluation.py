@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import UsageError
+from common.errors import UserError
+from common.runs import checkpoint
 from envs.families import make_shared_family
-from mpi_utils import checkpoint
 from mpi_utils.comm import Comm
-from mpi_utils.leaving import InputError
 from rmdp import evaluation, scoring
+from rmdp.bounds import WALKS
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
-from rmdp.optimum import WALKS
 from rmdp.scoring import Episodes, play, score
 from tests.launch import command
 
@@ -213,11 +212,11 @@ def test_the_command_gives_the_same_numbers_at_any_number_of_ranks(run, tmp_path
 
 @pytest.mark.parametrize("flags", [["--episodes", "0"], ["--seed", "-1"], ["--episode", "3"], ["--export"]])
 def test_bad_flags_get_one_line(flags):
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UserError) as error:
         evaluation.parse_settings(flags, show=True)
     assert "\n" not in str(error.value) and flags[0].strip("-") in str(error.value)
 
 
 def test_export_before_there_is_an_assignment_is_refused(monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="nobody is assigned"):
+    with pytest.raises(UserError, match="nobody is assigned"):
         walked(monkeypatch, TWO, CELLS, {}, ["--export", str(tmp_path / "policies")])

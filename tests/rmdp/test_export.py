@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from mpi_utils import files
+from common.errors import UserError
+from common.runs import files
 from mpi_utils.comm import Comm
-from mpi_utils.leaving import InputError
 from rmdp import evaluation
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
@@ -105,7 +105,7 @@ def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tmp_path):
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="not an empty folder") as error:
+    with pytest.raises(UserError, match="not an empty folder") as error:
         evaluated("resource_gathering", "shared", folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
     assert [path.name for path in tmp_path.rglob("*")] == ["policies", "mine.txt"]
@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         write_file(path, data)
 
     monkeypatch.setattr(files, "write_file", fail_late)
-    with pytest.raises(InputError, match="No space left") as error:
+    with pytest.raises(UserError, match="No space left") as error:
         evaluated("resource_gathering", "shared", tmp_path / "policies")
     assert "\n" not in str(error.value) and len(written) == 3
     assert not list(tmp_path.iterdir())

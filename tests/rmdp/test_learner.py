@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import UsageError
+from common.errors import UserError
 from mpi_utils.comm import Comm
 from rmdp.config import Config, check_config
 from rmdp.learner import HEAD, Learner
@@ -170,7 +170,7 @@ def test_chunks_of_agents_change_nothing(monkeypatch):
     for algorithm in ("em", "end_to_end"):
         config = dataclasses.replace(CHEETAH, algorithm=algorithm)
         whole = Learner(config, Comm())
-        monkeypatch.setattr("rmdp.own_agents.CHUNK", 4)
+        monkeypatch.setattr("rmdp.agent_shard.CHUNK", 4)
         parts = Learner(config, Comm())
         monkeypatch.undo()
         assert len(whole.own.chunks) == 1 and len(parts.own.chunks) == 3
@@ -205,7 +205,7 @@ def test_policies_of_agents_with_one_wish_learn_it():
 
 
 def test_more_policies_than_agents_are_refused_in_one_line():
-    with pytest.raises(UsageError, match="--num_policies 12: more policies than the 11 agents"):
+    with pytest.raises(UserError, match="--num_policies 12: more policies than the 11 agents"):
         check_config(dataclasses.replace(TINY, num_policies=12))
-    with pytest.raises(UsageError, match="--steps_per_policy 64: must be a multiple of --num_minibatches"):
+    with pytest.raises(UserError, match="--steps_per_policy 64: must be a multiple of --num_minibatches"):
         check_config(dataclasses.replace(TINY, num_minibatches=5))

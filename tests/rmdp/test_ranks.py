@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from mpi_utils import checkpoint
+from common.runs import checkpoint
 from rmdp.learner import WHOLE_CRITIC
 from tests.launch import command, mpirun
 

@@ -1,0 +1,141 @@
+"""The run folder's settings and its lock."""
+
+import atexit
+import fcntl
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from common.runs import files
+from common.errors import UserError
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def write_config(run_dir, config: dict) -> None:
+    """Write config.json, whole or not at all; OSError if the folder cannot be written."""
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    files.write_atomic(Path(run_dir) / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+
+
+def read_config(run_dir) -> dict:
+    """Return the contents of config.json; UserError if the folder holds no readable one."""
+    path = Path(run_dir) / "config.json"
+    try:
+        config = json.loads(files.read_regular(path, 10**6))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({reason}); is this the folder of a run?") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds no settings; is this the folder of a run?")
+    return config
+
+
+def config_differences(old: dict, new: dict, ignore: Collection[str] = ()) -> list[str]:
+    """Return one line "field: old -> new" for each field that differs, nested ones as "group.field".
+
+    A name in `ignore` leaves out that field or group.
+    """
+    before, after = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
+    fields = [f for f in before | after if not any(f == i or f.startswith(f"{i}.") for i in ignore)]
+    pairs = [(f, before.get(f, "absent"), after.get(f, "absent")) for f in fields]
+    return [f"{f}: {a} -> {b}" for f, a, b in pairs if a != b or type(a) is not type(b)]
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+class InUse(UserError):
+    """Another process holds the run folder."""
+
+
+class Lock:
+    """A held lock of a run folder; kept until `release`, the end of a `with`, or the end of the process."""
+
+    def __init__(self, descriptor: int):
+        self.descriptor, self.pid = descriptor, os.getpid()
+        atexit.register(self.release)  # so that only a process that was killed leaves its name in the file
+
+    def release(self) -> None:
+        """Give the folder free; a second call does nothing, nor one in a forked child."""
+        if self.descriptor >= 0 and os.getpid() == self.pid:
+            os.ftruncate(self.descriptor, 0)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.release()
+
+
+def lock(run_dir) -> Lock:
+    """Make this process the only writer of a run folder, creating the folder; call it on one rank only.
+
+    Raises InUse naming the holder's host and process id if another process has it, UserError if the folder
+    cannot be written. The kernel frees the lock of a killed process. Not to be relied on over a network.
+    """
+    path = Path(run_dir) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be written ({error.strerror}); choose another folder") from error
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "shared_memory": _shared_memory()}
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        deadline = time.monotonic() + 1.0
+        while not os.fstat(descriptor).st_size and time.monotonic() < deadline:
+            time.sleep(0.02)  # the winner of a race needs a moment to write its name
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        raise InUse(f"{run_dir}: in use by {holder}; wait for it or choose another folder") from None
+    except OSError as error:
+        os.close(descriptor)
+        raise UserError(f"{run_dir}: cannot be locked ({error.strerror}); choose another disk") from error
+    if os.fstat(descriptor).st_size:
+        print(f"{run_dir}: taken over from {_holder(descriptor)}, which was killed", file=sys.stderr)
+        _remove_shared_memory(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+    return Lock(descriptor)
+
+
+def _shared_memory() -> list[str]:
+    """The files in SHARED_MEMORY by which MPICH joins the ranks of a host, and which it leaves if killed."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return []
+    return sorted(set(re.findall(rf"{SHARED_MEMORY}/(mpich_shm_\w+)$", maps, re.M)))[:20]
+
+
+def _remove_shared_memory(descriptor: int) -> None:
+    """Remove what a killed holder of the lock left in this host's memory; it may be some MB each time."""
+    try:
+        holder = json.loads(os.pread(descriptor, 4000, 0))
+        names = holder["shared_memory"] if holder["host"] == socket.gethostname() else []
+        for name in names:
+            if re.fullmatch(r"mpich_shm_\w+", name):  # a file says so: no other name, in no other folder
+                (SHARED_MEMORY / name).unlink(missing_ok=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4000, 0))
+        return f"process {int(holder['pid'])} on host {str(holder['host'])[:100]}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,58 @@
+"""Random numbers drawn from counters: what is drawn depends on (seed, purpose, iteration, index) only.
+
+So a save stores no generator, and no draw depends on the number of ranks.
+"""
+
+import numpy as np
+
+from common.errors import UserError
+
+# The position is part of every stored result: append, never reorder.
+PURPOSES = ("weights", "tasks", "environment", "acting", "minibatches", "evaluation", "planning")
+PURPOSES += ("assignment",)
+
+
+def stream(seed: int, purpose: str, iteration: int = 0, index: int = 0) -> np.random.Generator:
+    """Return the generator of one purpose in one iteration; `index` tells draws within it apart, e.g. epochs.
+
+    Streams of different arguments are independent. Raises UserError for a negative seed, ValueError for an
+    unknown purpose or counters outside [0, 2**32).
+    """
+    if purpose not in PURPOSES:
+        raise ValueError(f"purpose: {purpose!r} is none of {', '.join(PURPOSES)}")
+    if not (0 <= iteration < 2**32 and 0 <= index < 2**32):
+        raise ValueError(f"iteration {iteration}, index {index}: both must be in [0, 2**32)")
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed: {seed} is not in [0, 2**64); choose a whole number from there")
+    key = (PURPOSES.index(purpose), int(iteration), int(index))
+    return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=key))
+
+
+class SharedStream:
+    """One generator for a batch of `total` items of which this rank holds the rows `share`.
+
+    Every rank draws for the whole batch and keeps its rows: numbers do not depend on the number of ranks, for
+    the price of drawing all of them. The first axis of every asked size must be the length of the share.
+    """
+
+    def __init__(self, generator: np.random.Generator, total: int, share: slice):
+        self.generator, self.total, self.share = generator, total, share
+        self.num_local = len(range(*share.indices(total)))
+
+    def random(self, size, dtype=np.float64) -> np.ndarray:
+        """Return uniform draws in [0, 1) of shape `size`."""
+        return self.generator.random(self._whole(size), dtype)[self.share]
+
+    def standard_normal(self, size, dtype=np.float64) -> np.ndarray:
+        """Return normal draws of shape `size`."""
+        return self.generator.standard_normal(self._whole(size), dtype)[self.share]
+
+    def standard_exponential(self, size, dtype=np.float64) -> np.ndarray:
+        """Return exponential draws of shape `size`, e.g. for Gumbel noise as minus their logarithm."""
+        return self.generator.standard_exponential(self._whole(size), dtype)[self.share]
+
+    def _whole(self, size) -> tuple[int, ...]:
+        shape = tuple(np.atleast_1d(size).tolist())
+        if not shape or shape[0] != self.num_local:
+            raise ValueError(f"size {size}: the first axis must be {self.num_local}, the rows of this rank")
+        return (self.total, *shape[1:])

@@ -1,0 +1,103 @@
+"""N copies of dynamics that a whole population shares, stepped at once; what a step pays is scored later."""
+
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from envs.parameters import EnvError, check_actions, check_sizes
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+class Step(NamedTuple):
+    """What one step of N environments led to; an episode is never both terminated and truncated.
+
+    `observation` is where acting goes on: the new episode's first where one ended. `final_observation` is
+    what the step itself led to, and equals `observation` where nothing ended.
+    """
+
+    observation: np.ndarray  # [N, D] float32
+    outcome: np.ndarray  # [N, O] float32, what the family's `rewards` scores
+    terminated: np.ndarray  # [N] bool
+    truncated: np.ndarray  # [N] bool
+    final_observation: np.ndarray  # [N, D] float32
+
+
+class SharedVectorEnv:
+    """Base of environments whose step pays all agents of a population (r-MDP, Ivanov & Ben-Porat 2024).
+
+    `index` [num_envs] are the environments' global numbers (default: 0, 1, ...). Episode p of environment
+    number i draws from `default_rng([seed, i, p])` only, so results do not depend on how environments are
+    divided. With `stagger`, each first episode ends early, at its own time, so that later ends are spread.
+
+    A subclass sets `action_space` (of one environment) and defines `start(envs, generators)`, which begins an
+    episode at the positions that `envs` lists, `observe() -> [N, D] float32`, `advance(actions) -> (outcome
+    [N, O] float32, terminated [N] bool)`, `dynamics_state() -> {name: [N, ...]}` and
+    `set_dynamics_state(state)`. `observe` and `advance` return new arrays.
+    """
+
+    def __init__(self, num_envs: int, *, max_episode_len: int, seed: int, index=None, stagger: bool = False):
+        check_sizes("shared environment", max_episode_len=max_episode_len)
+        for name, value in (("num_envs", num_envs), ("seed", seed)):  # a rank's share may be empty
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+                raise EnvError(f"shared environment: {name} is {value!r}; give a whole number of at least 0")
+        index = np.arange(num_envs) if index is None else np.asarray(index)
+        if index.shape != (num_envs,) or (index.size and (index.dtype.kind not in "iu" or index.min() < 0)):
+            raise EnvError(f"shared environment: index must be {num_envs} whole numbers of at least 0")
+        self.num_envs, self.max_episode_len, self.seed = int(num_envs), int(max_episode_len), int(seed)
+        self.index, self.stagger = index.astype(np.int64), stagger
+        self.elapsed = None  # [N] steps of the running episode
+        self.episode = np.full(self.num_envs, -1)  # [N] number of the running episode
+
+    def reset(self) -> np.ndarray:
+        """Begin the next episode of every environment; observations [N, D]."""
+        first = self.elapsed is None
+        self.elapsed = np.zeros(self.num_envs, np.int64)
+        self._begin(np.arange(self.num_envs))
+        if first and self.stagger:
+            self.elapsed += (self.index * GOLDEN_RATIO % 1 * self.max_episode_len).astype(np.int64)
+        return self.observe()
+
+    def _begin(self, envs):
+        self.elapsed[envs] = 0
+        self.episode[envs] += 1
+        numbers = zip(self.index[envs].tolist(), self.episode[envs].tolist(), strict=True)
+        self.start(envs, [np.random.default_rng([self.seed, *pair]) for pair in numbers])
+
+    def step(self, actions) -> Step:
+        """Act once in every environment (`actions` [N, A] or [N]); where an episode ends, the next begins."""
+        if self.elapsed is None:
+            raise ResetNeeded("step before reset: call reset() first")
+        shape = (self.num_envs, *self.action_space.shape)
+        outcome, terminated = self.advance(check_actions(actions, self.action_space, shape))
+        self.elapsed += 1
+        truncated = (self.elapsed >= self.max_episode_len) & ~terminated
+        observation = final_observation = self.observe()
+        ended = np.flatnonzero(terminated | truncated)
+        if ended.size:
+            self._begin(ended)
+            observation = self.observe()
+        return Step(observation, outcome, terminated, truncated, final_observation)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Copies {name: [N, ...]} of everything that continuing bit for bit needs."""
+        if self.elapsed is None:
+            raise ResetNeeded("get_state before reset: call reset() first")
+        return {"elapsed": self.elapsed.copy(), "episode": self.episode.copy()} | {
+            name: np.array(array) for name, array in self.dynamics_state().items()
+        }
+
+    def set_state(self, state) -> np.ndarray:
+        """Continue from what `get_state` gave; the observations [N, D] that acting goes on from."""
+        state = {name: np.array(array) for name, array in state.items()}
+        for name, array in state.items():
+            if array.shape[:1] != (self.num_envs,):
+                text = f"state {name!r} has shape {list(array.shape)} for {self.num_envs} environments"
+                raise EnvError(f"{text}; restore it into as many as it was saved from")
+        if not {"elapsed", "episode"} <= state.keys():
+            raise EnvError(f"state has only {sorted(state)}; give what get_state returned")
+        elapsed, episode = state.pop("elapsed"), state.pop("episode")
+        self.set_dynamics_state(state)
+        self.elapsed, self.episode = elapsed, episode
+        return self.observe()

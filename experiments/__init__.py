@@ -1,0 +1,1 @@
+"""Sweeps, studies and the tables of the papers."""

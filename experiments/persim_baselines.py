@@ -1,0 +1,268 @@
+"""PerSim and its opponents in one table; start it again, or elsewhere too, and it goes on:
+
+    mpirun -np R python -m experiments.persim_baselines --runs RUNS --out OUT [flags]
+    python -m evaluate OUT
+
+A cell is a method on one dataset with one seed; its result is a file in OUT. Several of these commands share
+the work: each rank takes cells that nobody holds. PerSim's own runs are those of
+
+    python -m experiments.sweep persim --over environment=... dataset=... seed=... --runs RUNS ...
+
+and are trained first where they are missing. Writes opponents.json, opponents.csv, opponents.md, in which
+cells that an earlier command had asked for stay.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from common.allocator import keep_freed_memory
+from common.config import check, parse_flags
+from common.errors import UserError
+from common.runs import checkpoint, run_folder
+from common.runs.files import write_atomic
+from common.runs.seeding import stream
+from experiments import sweep
+from mpi_utils.comm import guard, set_threads
+from persim.baselines import tables
+from persim.baselines.protocol import AUGMENTED, METHODS, Budgets, Case, run
+from persim.config import DATASETS, LARGE, Config, check_config
+from persim.data.datasets import family_of, generate
+from persim.simulator import Simulator
+
+TESTED = 5  # the test agents are the first
+RESULT = "result.json"
+NEEDS = {"d3rlpy": ("bcq", "cql"), "stable_baselines3": ("morel",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Budgets):
+    """PerSim and its opponents: environments x datasets x methods x repeats, and what each may cost."""
+
+    environment: tuple[str, ...] = ("mountain_car", "cart_pole")
+    """Environments."""
+    dataset: tuple[str, ...] = DATASETS
+    """Who acted."""
+    method: tuple[str, ...] = METHODS
+    """Methods."""
+    repeat: tuple[int, ...] = (0, 1, 2)
+    """Seeds of data and training."""
+    num_agents: int = 500
+    """Agents with one trajectory each; the first five are tested."""
+    train: str = ""
+    """More flags of PerSim's training, as one word: "--max_iters 40"; sizes of networks are MOReL's too."""
+    runs: str = ""
+    """Folder of PerSim's run folders."""
+    out: str = ""
+    """Folder of the results and tables."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A method on a dataset with a seed."""
+
+    environment: str
+    dataset: str
+    method: str
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        return "__".join(map(str, dataclasses.astuple(self)))
+
+
+def main(comm) -> None:
+    """Train PerSim where it is missing, work on the free cells, write the tables."""
+    with comm.agree():
+        settings = parse_settings(sys.argv[1:], comm)
+        if comm.is_root:
+            claim(settings)
+    set_threads(comm)
+    keep_freed_memory()
+    if any(method == "persim" or method in AUGMENTED for method in settings.method):
+        sweep.sweep(persim_words(settings), comm)
+    out = Path(settings.out)
+    for cell in grid(settings):
+        if cell.method != "persim" and not result(out, cell):
+            with suppress(checkpoint.InUse), checkpoint.lock(out / "cells" / cell.name):
+                work(cell, settings, comm)
+    comm.barrier()
+    with comm.agree():
+        if comm.is_root:
+            write(out, settings)
+
+
+def parse_settings(flags: list[str], comm) -> Settings:
+    """The flags, checked."""
+    flags = sweep.attached(flags, "--train")
+    settings = parse_flags(Settings, flags, "python -m experiments.persim_baselines", show=comm.is_root)
+    numbers = {field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")}
+    check(
+        settings, positive=sorted(numbers - {"horizon"}), at_least_zero=("horizon",), may_be_empty=("train",)
+    )
+    known = {"environment": ("mountain_car", "cart_pole", "half_cheetah"), "dataset": DATASETS}
+    for name, choices in (known | {"method": METHODS}).items():
+        for value in getattr(settings, name):
+            if value not in choices:
+                raise UserError(f"--{name} {value}: choose among {', '.join(choices)}")
+    if not settings.repeat or min(settings.repeat) < 0:
+        raise UserError(f"--repeat {' '.join(map(str, settings.repeat))}: give seeds of 0 or more")
+    for environment in settings.environment:
+        training(settings, show=comm.is_root, environment=environment)
+    for library, methods in NEEDS.items():
+        wanted = [m for m in settings.method if any(algorithm in m for algorithm in methods)]
+        if wanted and find_spec(library) is None:
+            text = f"--method {wanted[0]}: needs {library}; pip install 'personalised-meta-rl[baselines]'"
+            raise UserError(text)
+    return settings
+
+
+def training(settings: Settings, show: bool = False, **chosen) -> Config:
+    """What PerSim is trained with, but for `chosen`."""
+    config = parse_flags(Config, settings.train.split(), "--train", show=show)
+    return check_config(dataclasses.replace(config, num_agents=settings.num_agents, **chosen))
+
+
+def claim(settings: Settings) -> None:
+    """Note the budgets in OUT; refuse a folder whose results have others, or whose table is damaged."""
+    out, budgets = Path(settings.out), budgets_of(settings)
+    stored = tables.read(out)["budgets"] if (out / tables.FILE).exists() else budgets
+    if (out / "config.json").exists():
+        stored = run_folder.read_config(out)
+    if changed := run_folder.config_differences(stored, budgets):
+        raise UserError(f"{out}: has other budgets ({'; '.join(changed)}); give another --out")
+    run_folder.write_config(out, budgets)
+
+
+def budgets_of(settings: Settings) -> dict:
+    """What all results of a table have in common."""
+    names = [field.name for field in dataclasses.fields(Budgets)]
+    return {name: getattr(settings, name) for name in ("num_agents", "train", *names)}
+
+
+def grid(settings: Settings) -> list[Cell]:
+    """All cells, a seed of all methods after the other. True dynamics have no data, and only seed 0."""
+    cells = [
+        Cell(environment, dataset if method != "true_model" else "none", method, repeat)
+        for repeat in settings.repeat
+        for environment in settings.environment
+        for dataset in settings.dataset
+        for method in settings.method
+        if method != "true_model" or not repeat
+    ]
+    return list(dict.fromkeys(cells))
+
+
+def persim_words(settings: Settings) -> list[str]:
+    """The sweep of PerSim's runs."""
+    seeds = ",".join(map(str, settings.repeat))
+    over = [f"environment={','.join(settings.environment)}", f"dataset={','.join(settings.dataset)}"]
+    protocol = f"--bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
+    if settings.candidates != Budgets.candidates:
+        protocol += f" --candidates {settings.candidates}"
+    if settings.horizon:
+        protocol += f" --horizon {settings.horizon}"
+    where = ["--runs", settings.runs, "--table", str(Path(settings.out) / "persim"), "--curve", "train/loss"]
+    flags = ["--num_agents", str(settings.num_agents), "--checkpoint_interval", "1000"]
+    flags += settings.train.split()
+    return ["persim", "--over", *over, f"seed={seeds}", *where, "--evaluate", protocol, "--", *flags]
+
+
+def persim_folder(environment: str, dataset: str, repeat: int, settings: Settings) -> Path:
+    """The folder that the sweep gives a run."""
+    name = f"environment-{environment}__dataset-{dataset}__seed-{repeat}"
+    return Path(settings.runs) / name
+
+
+def work(cell: Cell, settings: Settings, comm) -> None:
+    """Write a cell's result, unless another process just did or still trains the simulators for it."""
+    began = time.monotonic()
+    if result(Path(settings.out), cell):
+        return
+    case = make_case(cell.environment, cell.dataset, cell.repeat, settings)
+    if cell.method in AUGMENTED and case.simulator is None:
+        return
+    rows = [dataclasses.asdict(cell) | row for row in run(cell.method, case)]
+    report = {"rows": rows, "seconds": round(time.monotonic() - began, 1)}
+    path = Path(settings.out) / "cells" / cell.name / RESULT
+    write_atomic(path, json.dumps(report, indent=1).encode() + b"\n")
+    print(f"rank {comm.rank}: {cell.name} in {report['seconds']} s", flush=True)
+
+
+@functools.lru_cache(maxsize=1)  # cells that follow each other share it
+def make_case(environment: str, dataset: str, repeat: int, settings: Settings) -> Case:
+    """Data, tests, and PerSim's simulators if they are trained."""
+    dataset = dataset if dataset != "none" else "random"
+    config = training(settings, environment=environment, dataset=dataset, seed=repeat)
+    family = family_of(config)
+    data = generate(config, family)
+    path, _ = checkpoint.newest_valid(persim_folder(environment, dataset, repeat, settings))
+    simulator = None
+    if path and json.loads((path / checkpoint.MANIFEST).read_bytes())["step"] >= config.iterations:
+        _, state = checkpoint.load(path)
+        simulator = Simulator(**state["sizes"])
+        simulator.load_state_dict(state["simulator"])
+    tested = {name: values[:TESTED] for name, values in data.covariates.items()}
+    budgets = Budgets(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Budgets)})
+    test_seed = int(stream(0, "evaluation").integers(2**62))  # that of PerSim's evaluation
+    networks = {name: getattr(config, name) for name in LARGE}
+    return Case(family, data, tested, budgets, repeat, test_seed, simulator, networks)
+
+
+def write(out: Path, settings: Settings) -> None:
+    """Add all results of the grid, whoever made them, to the tables in OUT; tell what is missing."""
+    found = rows_by_cell(tables.read(out)["rows"]) if (out / tables.FILE).exists() else {}
+    missing = []
+    for cell in grid(settings):
+        rows = persim_rows(cell, settings) if cell.method == "persim" else result(out, cell)
+        missing += [] if rows else [cell.name]
+        found |= {cell: rows} if rows else {}
+    order = sorted(found, key=place)
+    report = {"budgets": budgets_of(settings), "rows": [row for cell in order for row in found[cell]]}
+    if found:
+        write_atomic(out / tables.FILE, json.dumps(report, indent=1).encode() + b"\n")
+        write_atomic(out / "opponents.csv", tables.as_csv(report["rows"]).encode())
+        write_atomic(out / "opponents.md", tables.as_markdown(report).encode())
+    print(f"{out / 'opponents.md'}: {len(grid(settings)) - len(missing)} of {len(grid(settings))} cells")
+    if missing:
+        print(f"held elsewhere, the same command later adds them: {', '.join(missing)}")
+
+
+def place(cell: Cell) -> tuple:
+    """Where a cell stands in the tables."""
+    return cell.environment, cell.dataset, METHODS.index(cell.method), cell.repeat
+
+
+def rows_by_cell(rows: list[dict]) -> dict[Cell, list[dict]]:
+    """The rows of a table, by what they are about."""
+    found = {}
+    for row in rows:
+        cell = Cell(*(row[field.name] for field in dataclasses.fields(Cell)))
+        found.setdefault(cell, []).append(row)
+    return found
+
+
+def result(out: Path, cell: Cell) -> list[dict]:
+    path = out / "cells" / cell.name / RESULT
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def persim_rows(cell: Cell, settings: Settings) -> list[dict]:
+    """The rows of a run's evaluation that are about its simulators and one agent."""
+    folder = persim_folder(cell.environment, cell.dataset, cell.repeat, settings)
+    path = folder / "evaluation.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [
+        dataclasses.asdict(cell) | {"agent": row["agent"], "metric": row["metric"], "value": row["mean"]}
+        for row in rows
+        if row["method"] == "persim" and "agent" in row and row["metric"] in tables.METRICS
+    ]
+
+
+if __name__ == "__main__":
+    guard(main)

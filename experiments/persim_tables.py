@@ -1,0 +1,104 @@
+"""Tables of PerSim by agent, from the evaluations of many runs:
+
+    python -m experiments.persim_tables RUNS OUT
+
+RUNS is the folder of a sweep's runs, each with its evaluation.json. Writes agents.csv (a row for each run,
+method, metric and agent) and agents.md (mean ± standard deviation over the runs, which differ in their seed).
+"""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from common.runs.files import write_atomic
+from mpi_utils.comm import guard
+
+COLUMNS = ("environment", "dataset", "method", "metric", "agent")
+TITLES = {
+    "median_r2": "Median R² of 50 steps ahead",
+    "rmse": "RMSE of 50 steps ahead",
+    "return": "Return of planning",
+    "factor_correlation": "Rank correlation of covariates with what is read off the factors",
+    "unseen_median_r2": "Median R² of agents that are in no data",
+}
+ORDER = ("persim", "pooled", "mean", "ceiling", "true_model", "from_covariates", "from_steps")
+
+
+def main(comm) -> None:
+    """Read all evaluations of RUNS and write both files into OUT."""
+    with comm.agree():
+        if len(sys.argv) != 3:
+            raise UserError("give a folder of runs and a folder for the tables: persim_tables RUNS OUT")
+        if comm.is_root:
+            runs, out = map(Path, sys.argv[1:])
+            found = read(runs)
+            out.mkdir(parents=True, exist_ok=True)
+            write_atomic(out / "agents.csv", as_csv(found).encode())
+            write_atomic(out / "agents.md", as_markdown(found).encode())
+
+
+def read(runs: Path) -> list[dict]:
+    """Rows about one agent or one covariate, each with the run's settings."""
+    found = []
+    for path in sorted(runs.glob("*/evaluation.json")):
+        report = json.loads(path.read_text())
+        config = report["config"]
+        for row in report["rows"]:
+            if config["pooled"] and row["method"] != "pooled":
+                continue  # its ceiling is that of its own first step
+            about = row.get("agent") or row.get("covariate") or ("all" if "lowest" in row else None)
+            if about and row["metric"] in TITLES and row["mean"] is not None:
+                run = {name: config[name] for name in ("environment", "num_agents", "seed")}
+                own = {name: row[name] for name in ("dataset", "method", "metric", "mean")}
+                found.append(run | own | {"agent": about})
+    if not found:
+        raise UserError(f"{runs}: holds no evaluation of a PerSim run; evaluate some first")
+    return found
+
+
+def as_csv(found: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, "num_agents", "seed", "mean"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([row | {"mean": f"{row['mean']:.6g}"} for row in found])
+    return text.getvalue()
+
+
+def as_markdown(found: list[dict]) -> str:
+    """One table for each metric and environment: datasets and methods down, agents across."""
+    lines = []
+    for metric, title in TITLES.items():
+        of_metric = [row for row in found if row["metric"] == metric]
+        for environment in dict.fromkeys(row["environment"] for row in of_metric):
+            rows = [row for row in of_metric if row["environment"] == environment]
+            agents = list(dict.fromkeys(row["agent"] for row in rows))
+            keys = dict.fromkeys((row["dataset"], row["method"], row["num_agents"]) for row in rows)
+            order = sorted(keys, key=lambda key: (key[0], ORDER.index(key[1]), -key[2]))
+            lines += [f"### {title}: {environment}", "", f"| data | method | agents | {' | '.join(agents)} |"]
+            lines.append("|---|---|---|" + "---|" * len(agents))
+            for dataset, method, number in order:
+                own = [
+                    r
+                    for r in rows
+                    if (r["dataset"], r["method"], r["num_agents"]) == (dataset, method, number)
+                ]
+                cells = [cell([r["mean"] for r in own if r["agent"] == agent]) for agent in agents]
+                lines.append(f"| {dataset} | {method} | {number} | {' | '.join(cells)} |")
+            lines.append("")
+    return "\n".join([*lines, "Mean ± standard deviation over seeds.", ""])
+
+
+def cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4g}{spread}"
+
+
+if __name__ == "__main__":
+    guard(main)

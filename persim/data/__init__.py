@@ -1,0 +1,1 @@
+"""Logs: read, checked, made by behaviour policies."""

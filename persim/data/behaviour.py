@@ -1,0 +1,172 @@
+"""Behaviour and test policies: shipped as small saves, they act without what trained them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from common.errors import UserError
+from common.runs import checkpoint
+from persim.config import FAMILIES
+
+FOLDER = Path(__file__).parent.parent / "checkpoints" / "behaviour"
+TEST_EPSILON = 0.01  # DQN's policies go on exploring in tests (the authors' code)
+
+
+def random_policy(family):
+    """Uniform actions, as `policy(state [E, d], rng) -> action`."""
+    space = family.action_space
+
+    def policy(state, rng):
+        if isinstance(space, Discrete):
+            return (space.n * rng.random(len(state))).astype(np.int64)
+        noise = rng.random((len(state), *space.shape), dtype=np.float32)
+        return space.low + (space.high - space.low) * noise
+
+    return policy
+
+
+class Policy:
+    """k policies that act for E agents at once, as `policy(state [E, d], rng) -> action [E] or [E, a]`.
+
+    Agent e is served by policy `policy_of[e]`. A policy is a network of `layers`, pairs of weights
+    [k, in, out] and biases [k, 1, out], with ReLU between them; its action is the largest output (Discrete)
+    or the outputs' tanh. With probability `epsilon` the action is uniform instead.
+    """
+
+    def __init__(self, family, layers, policy_of, epsilon: float = 0.0):
+        self.discrete = isinstance(family.action_space, Discrete)
+        self.random, self.layers, self.epsilon = random_policy(family), layers, epsilon
+        counts = np.bincount(policy_of, minlength=len(layers[0][0]))
+        order = np.argsort(policy_of, kind="stable")
+        column = np.empty_like(order)
+        column[order] = np.arange(len(order)) - (counts.cumsum() - counts)[policy_of[order]]
+        # Agents of one policy sit side by side, so that each network runs once, on its own agents only.
+        self.seat, self.size = (policy_of, column), (len(counts), int(counts.max()))
+
+    def greedy(self, state):
+        """Actions without exploration."""
+        x = np.zeros((*self.size, state.shape[-1]), np.float32)
+        x[self.seat] = state
+        for weight, bias in self.layers[:-1]:
+            x = np.maximum(x @ weight + bias, 0)
+        weight, bias = self.layers[-1]
+        x = (x @ weight + bias)[self.seat]
+        return x.argmax(-1) if self.discrete else np.tanh(x)
+
+    def __call__(self, state, rng):
+        explores, random = rng.random(len(state)) < self.epsilon, self.random(state, rng)
+        best = self.greedy(state)
+        return np.where(explores.reshape(-1, *[1] * (best.ndim - 1)), random, best)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """P policies of one family: one for each of its behaviour agents, then the test policy.
+
+    `layers` as in `Policy`, with k = P; `agents` {name: [P]} are the agents that they were trained on; each
+    of `cards` tells what its policy reached, and how.
+    """
+
+    family: object
+    layers: list[tuple[np.ndarray, np.ndarray]]
+    agents: dict[str, np.ndarray]
+    cards: list[dict]
+
+    def behaviour(self, parameters, epsilon: float = 0.0) -> Policy:
+        """Of each of E agents {name: [E]}: the policy of the nearest behaviour agent."""
+        layers = [(weight[:-1], bias[:-1]) for weight, bias in self.layers]
+        return Policy(self.family, layers, self.nearest(parameters), epsilon)
+
+    def test(self, num_agents: int) -> Policy:
+        """The test policy, trained on the default agent, for E agents."""
+        layers = [(weight[-1:], bias[-1:]) for weight, bias in self.layers]
+        return Policy(self.family, layers, np.zeros(num_agents, np.int64), test_epsilon(self.family))
+
+    def nearest(self, parameters) -> np.ndarray:
+        """Numbers [E] of the nearest behaviour agents, covariates measured in their ranges."""
+        distance = sum(
+            ((np.asarray(parameters[name])[:, None] - self.agents[name][:-1]) / (high - low)) ** 2
+            for name, (low, high) in self.family.covariates.items()
+        )
+        return distance.argmin(1)
+
+
+def test_epsilon(family) -> float:
+    """How often the test policy of a family acts at random."""
+    return TEST_EPSILON if isinstance(family.action_space, Discrete) else 0.0
+
+
+def num_policies(family) -> int:
+    """Of a family: one for each behaviour agent and the test policy."""
+    return len(next(iter(family.behaviour_agents.values()))) + 1
+
+
+def load(family, folder=FOLDER) -> Trained:
+    """All policies of a family in its save in `folder`.
+
+    Raises `UserError` where they are not, or not yet all, and `UserError` for a save that is none.
+    """
+    trained, wanted = load_some(family, folder), num_policies(family)
+    if len(trained.cards) != wanted:
+        have = f"{len(trained.cards)} of {wanted} policies of {family.name} are there"
+        environment = next(name for name, known in FAMILIES.items() if known == family.name)
+        command = f"python -m experiments.behaviour --environment {environment}"
+        raise UserError(f"{folder}: {have}; train them with {command}")
+    return trained
+
+
+def load_some(family, folder=FOLDER) -> Trained:
+    """What `save` wrote last, or no policies; nothing in the files is run. All else raises `UserError`."""
+    path, skipped = checkpoint.newest_valid(Path(folder) / family.name)
+    if path is None and skipped:
+        raise UserError(skipped[0])
+    if path is None:
+        return Trained(family, [], {name: np.zeros(0) for name in family.covariates}, [])
+    try:
+        return _trained(family, checkpoint.load(path)[1])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        kind = " ".join(f"{type(error).__name__}: {error}"[:200].split())
+        raise UserError(f"{path}: not policies of {family.name} ({kind}); use another save") from None
+
+
+def save(trained: Trained, folder=FOLDER) -> None:
+    """Write policies as a save whose step is their number, completely or not at all."""
+    state = {"layers": [list(layer) for layer in trained.layers]}
+    state |= {"agents": trained.agents, "cards": trained.cards}
+    checkpoint.save(Path(folder) / trained.family.name, len(trained.cards), state)
+    checkpoint.prune(Path(folder) / trained.family.name, keep=1)
+
+
+def join(first: Trained, second: Trained) -> Trained:
+    """The policies of both, which are networks of the same sizes."""
+    if not first.cards:
+        return second
+    pairs = zip(first.layers, second.layers, strict=True)
+    layers = [tuple(map(np.concatenate, zip(*pair, strict=True))) for pair in pairs]
+    agents = {name: np.concatenate([values, second.agents[name]]) for name, values in first.agents.items()}
+    return Trained(first.family, layers, agents, first.cards + second.cards)
+
+
+def _trained(family, state) -> Trained:
+    """The policies in a decoded save; raises any of a few errors where there are none."""
+    layers = [(weight, bias) for weight, bias in state["layers"]]
+    agents, cards = family.check(state["agents"]), list(state["cards"])
+    width = family.observation_space.shape[0]
+    for weight, bias in layers:
+        following = weight.shape[-1]
+        if weight.shape != (len(cards), width, following) or bias.shape != (len(cards), 1, following):
+            raise ValueError(f"weights of shape {list(weight.shape)}, biases {list(bias.shape)}")
+        if weight.dtype != np.float32 or bias.dtype != np.float32:
+            raise ValueError("numbers of another kind than float32")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError("numbers that are not finite")
+        width = following
+    space = family.action_space
+    wanted = space.n if isinstance(space, Discrete) else space.shape[0]
+    if width != wanted:
+        raise ValueError(f"{width} outputs instead of {wanted}")
+    if any(len(values) != len(cards) for values in agents.values()):
+        raise ValueError("as many agents as cards are needed")
+    return Trained(family, layers, agents, cards)

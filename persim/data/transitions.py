@@ -1,0 +1,152 @@
+"""The logged transitions of a population as arrays, and the file that keeps them."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from common.runs.files import write_atomic
+from persim.data.checks import check, fault
+from persim.data.npz import read_arrays
+
+FORMAT = 1
+# Kinds of numbers and number of axes of each array of the file; covariates are `covariate.NAME`.
+LAYOUT = {
+    "format": ("i", 0),
+    "names": ("U", 1),
+    "state_names": ("U", 1),
+    "action_names": ("U", 1),
+    "agent": ("iu", 1),
+    "time": ("iu", 1),
+    "state": ("f", 2),
+    "action": ("iuf", (1, 2)),
+    "reward": ("f", 1),
+    "next_state": ("f", 2),
+}
+COVARIATE = "covariate."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transitions:
+    """N transitions of n agents, ordered by agent, then by time.
+
+    `agent` [N] int64 indexes `names` (n strings, all different); `time` [N] int64 grows within an agent, and
+    two rows of an agent follow one another where it grows by 1. `state` and `next_state` are [N, d] float32;
+    `action` is [N] int64 (discrete) or [N, a] float32; `reward` is [N] float32. `covariates` maps names to
+    [n] float64, one value an agent; None where they are not known.
+    """
+
+    names: list[str]
+    agent: np.ndarray
+    time: np.ndarray
+    state: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_state: np.ndarray
+    state_names: list[str]
+    action_names: list[str]
+    covariates: dict[str, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.agent)
+
+    @property
+    def num_agents(self) -> int:
+        return len(self.names)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are whole numbers [N] rather than vectors [N, a]."""
+        return self.action.ndim == 1
+
+    def of(self, agents) -> "Transitions":
+        """What the agents with the numbers `agents` [m] did, who become agents 0..m - 1, in that order."""
+        agents = np.asarray(agents)
+        rows = np.concatenate([np.flatnonzero(self.agent == agent) for agent in agents])
+        arrays = {
+            name: getattr(self, name)[rows] for name in ("time", "state", "action", "reward", "next_state")
+        }
+        counts = [(self.agent == agent).sum() for agent in agents]
+        covariates = {name: values[agents] for name, values in (self.covariates or {}).items()}
+        return dataclasses.replace(
+            self,
+            names=[self.names[agent] for agent in agents],
+            agent=np.repeat(np.arange(len(agents)), counts),
+            covariates=covariates or None,
+            **arrays,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All fields as named arrays, as they are stored."""
+        fields = {"names": self.names, "state_names": self.state_names, "action_names": self.action_names}
+        arrays = {name: np.array(value, np.str_) for name, value in fields.items()}
+        arrays |= {name: getattr(self, name) for name in LAYOUT if name not in (*fields, "format")}
+        return arrays | {f"{COVARIATE}{name}": value for name, value in (self.covariates or {}).items()}
+
+    def digest(self) -> str:
+        """SHA-256 over names, kinds, shapes and bytes of all arrays, as hexadecimal text."""
+        whole = hashlib.sha256()
+        for name, array in self.arrays().items():
+            # Texts are padded by kind: their width is no part of what they say.
+            data = json.dumps(array.tolist()).encode() if array.dtype.kind == "U" else array.tobytes()
+            kind = "text" if array.dtype.kind == "U" else array.dtype.str
+            whole.update(f"{name} {kind} {array.shape} {len(data)}\n".encode())
+            whole.update(data)
+        return whole.hexdigest()
+
+    def save(self, path) -> None:
+        """Write one .npz at `path`, completely or not at all."""
+        file = io.BytesIO()
+        np.savez(file, format=np.int64(FORMAT), **self.arrays())
+        write_atomic(Path(path), file.getbuffer())
+
+    @classmethod
+    def load(cls, path, family=None) -> "Transitions":
+        """Read what `save` wrote; nothing in the file is run.
+
+        Raises `UserError`, one line that starts with `file:array:index`, for anything else and for what
+        `persim.data.checks.check` refuses.
+        """
+
+        def place(array, *index):
+            return ":".join([str(path), array, ",".join(map(str, index)) or "0"])
+
+        arrays = read_arrays(Path(path), LAYOUT, {COVARIATE: ("f", 1)})
+        if arrays["format"] != FORMAT:
+            raise fault(place("format"), f"is {arrays['format']}, not {FORMAT}; save it with this version")
+        _check_lengths(arrays, place)
+        fields = {key: arrays[key].tolist() for key in ("names", "state_names", "action_names")}
+        fields |= {key: arrays[key].astype(np.int64) for key in ("agent", "time")}
+        action = "f4" if arrays["action"].dtype.kind == "f" else "i8"
+        with np.errstate(over="ignore"):  # what is beyond 32 bits becomes infinite, and is refused as that
+            fields |= {key: arrays[key].astype(np.float32) for key in ("state", "reward", "next_state")}
+            fields["action"] = arrays["action"].astype(action)
+        covariates = {k.removeprefix(COVARIATE): v for k, v in arrays.items() if k.startswith(COVARIATE)}
+        data = cls(**fields, covariates=covariates or None)
+        check(data, place, family)
+        return data
+
+
+def _check_lengths(arrays, place) -> None:
+    """Refuse stored arrays that do not fit one another, and names that are not all different."""
+    rows, (n, d) = len(arrays["agent"]), (len(arrays["names"]), len(arrays["state_names"]))
+    action = arrays["action"]
+    a = [] if action.ndim == 1 else [len(arrays["action_names"])]
+    wanted = {"time": [rows], "state": [rows, d], "next_state": [rows, d], "reward": [rows]}
+    wanted |= {"action": [rows, *a], "action_names": a or [1]}
+    wanted |= {name: [n] for name in arrays if name.startswith(COVARIATE)}
+    for name, shape in wanted.items():
+        if list(arrays[name].shape) != shape:
+            raise fault(
+                place(name), f"has shape {list(arrays[name].shape)}; the other arrays ask for {shape}"
+            )
+    if (action.ndim == 1) != (action.dtype.kind != "f"):
+        raise fault(place("action"), "give whole numbers [N], or real numbers [N, a]")
+    for name in ("names", "state_names", "action_names"):
+        texts, first = np.unique(arrays[name], return_index=True)
+        if len(texts) < len(arrays[name]):
+            twice = min(set(range(len(arrays[name]))) - set(first.tolist()))
+            raise fault(place(name, twice), f"{str(arrays[name][twice])!r} is there twice; give other names")

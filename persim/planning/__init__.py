@@ -1,0 +1,1 @@
+"""Planning on a model: candidates, their returns, tables."""

@@ -1,0 +1,1 @@
+"""Predictions and plans held against the truth or a held-out log."""

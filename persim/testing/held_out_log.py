@@ -1,0 +1,119 @@
+"""Predictions held against a log that was not trained on: all that a real population can be tested by."""
+
+import numpy as np
+
+from common.errors import UserError
+from persim import new_agents
+from persim.data.logs import read
+from persim.data.transitions import Transitions
+from persim.learned_reward import hide, with_earned
+from persim.testing import prediction, report
+
+SHORTEST = 2  # steps of a window; one has no spread that a fit could explain
+
+
+def evaluate(path: str, data: dict, simulator, config, settings) -> list[dict]:
+    """Rows on each agent of the log at `path`: the next states, from every window's first state on.
+
+    `data` is what the run's save says of what it learnt from. Agents that the run knows, by name, have their
+    simulators (method `persim`, or `pooled`); the others have factors from their first `settings.observed`
+    steps (`from_steps`), and are tested on what follows.
+    """
+    log, pooled = read(path), config.pooled
+    whole = with_earned(log) if config.learn_reward else log
+    check_same(path, whole, data, simulator)
+    number = {name: i for i, name in enumerate(data["names"])}
+    known = np.array([name in number for name in log.names])
+    groups = {"pooled" if pooled else "persim": (known, 0)}
+    if not pooled:
+        groups["from_steps"] = (~known, settings.observed)
+    rows = []
+    for method, (members, skip) in groups.items():
+        found = {int(i): own for i in np.flatnonzero(members) if (own := spans(log, i, skip))}
+        if not found:
+            continue
+        agents = list(found)
+        if method == "from_steps":
+            factor = new_agents.from_steps(simulator, *first_steps(whole, agents, skip))
+            personal = simulator.at(factor=factor)
+        else:
+            personal = simulator.at([0 if pooled else number[log.names[i]] for i in agents])
+        test = windows(whole, [own[: settings.trajectories] for own in found.values()])
+        labels = [log.names[i] for i in agents]
+        predicted = prediction.predict(personal, test)
+        if config.learn_reward:
+            test, predicted = hide(test, predicted)
+        rows += report.Rows(path, method).predictions(labels, test, predicted)
+    if not rows:
+        raise UserError(
+            f"--log {path}: no agent has {SHORTEST} steps in a row to be predicted"
+            + ("" if pooled else f" (of agents that the run does not know, after {settings.observed})")
+        )
+    return rows
+
+
+def check_same(path: str, log: Transitions, data: dict, simulator) -> None:
+    """Refuse a log whose states and actions are not those that the run learnt from."""
+    for name in ("state_names", "action_names"):
+        given, wanted = getattr(log, name), list(data[name])
+        if given != wanted:
+            what = name.removesuffix("_names")
+            raise UserError(
+                f"--log {path}: has the {what} columns {', '.join(given)}, the run has {', '.join(wanted)}; "
+                "give those, in that order"
+            )
+    if log.discrete != bool(simulator.num_actions):
+        kinds = ("vectors of real numbers", "whole numbers")
+        raise UserError(
+            f"--log {path}: actions are {kinds[log.discrete]}, the run's {kinds[not log.discrete]}; "
+            "correct it"
+        )
+    if log.discrete and log.action.max() >= simulator.num_actions:
+        raise UserError(
+            f"--log {path}: action {log.action.max()} is outside 0 to {simulator.num_actions - 1}, which the "
+            "run knows; correct it"
+        )
+
+
+def spans(log: Transitions, agent: int, skip: int) -> list[tuple[int, int]]:
+    """Rows [first, end) of an agent's windows of up to `NUM_STEPS` steps, after its first `skip` steps.
+
+    Windows follow one another; a gap in time, or a jump of the state, begins a new one.
+    """
+    first, end = np.searchsorted(log.agent, [agent, agent + 1])
+    rows = np.arange(min(first + skip, end), end)
+    follows = (np.diff(log.time[rows]) == 1) & (log.next_state[rows[:-1]] == log.state[rows[1:]]).all(1)
+    pieces = np.split(rows, np.flatnonzero(~follows) + 1)
+    length = prediction.NUM_STEPS
+    cut = [piece[at : at + length] for piece in pieces for at in range(0, len(piece), length)]
+    return [(int(own[0]), int(own[-1]) + 1) for own in cut if len(own) >= SHORTEST]
+
+
+def windows(log: Transitions, found) -> prediction.Test:
+    """The windows `found` of each of A agents, as what predictions are held against."""
+    A, C, T = len(found), max(map(len, found)), prediction.NUM_STEPS
+    states = np.zeros((A, C, T + 1, log.state.shape[1]))
+    actions = np.zeros((A, C, T, *log.action.shape[1:]), log.action.dtype)
+    counts = np.zeros((A, C, T), bool)
+    for a, own in enumerate(found):
+        for c, (first, end) in enumerate(own):
+            length = end - first
+            states[a, c, :length] = log.state[first:end]
+            states[a, c, length:] = log.next_state[end - 1]
+            actions[a, c, :length] = log.action[first:end]
+            counts[a, c, :length] = True
+    return prediction.Test({}, states, actions, counts)
+
+
+def first_steps(log: Transitions, agents, num_steps: int):
+    """The first steps of `agents`, as `new_agents.from_steps` takes them."""
+    T, d = num_steps, log.state.shape[1]
+    state, following = np.zeros((2, len(agents), T, d), np.float32)
+    action = np.zeros((len(agents), T, *log.action.shape[1:]), log.action.dtype)
+    counts = np.zeros((len(agents), T), bool)
+    for a, agent in enumerate(agents):
+        first, end = np.searchsorted(log.agent, [agent, agent + 1])
+        rows = np.arange(first, min(first + T, end))
+        state[a, : len(rows)], following[a, : len(rows)] = log.state[rows], log.next_state[rows]
+        action[a, : len(rows)], counts[a, : len(rows)] = log.action[rows], True
+    return state, action, following, counts

@@ -1,0 +1,111 @@
+"""Rows of an evaluation, and the tables that are printed."""
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from persim.testing import prediction
+
+PATHS, PANELS = 3, 5  # drawn for each agent, and agents drawn
+SHOWN = 25  # agents in the printed table
+
+
+def labels(parameters) -> list[str]:
+    """What agents are called: their covariates."""
+    return [
+        ", ".join(f"{value:.4g}" for value in values) for values in zip(*parameters.values(), strict=True)
+    ]
+
+
+class Rows:
+    """Makes rows of one run, whose simulators are the `method`."""
+
+    def __init__(self, dataset: str, method: str):
+        self.dataset, self.method = dataset, method
+
+    def row(self, metric: str, values, method: str = "", **columns) -> dict:
+        """Mean and standard error of some values, or one value without error."""
+        values = np.atleast_1d(np.asarray(values, np.float64))
+        n, head = len(values), {"method": method or self.method, "metric": metric}
+        mean = float(values.mean()) if n else None
+        se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+        return head | {"mean": mean, "se": se, "n": n, "dataset": self.dataset} | columns
+
+    def predictions(self, labels, test, predicted, ceiling=None) -> list[dict]:
+        """Rows on the simulators, on the ceiling that their first step leaves if given, and on a constant."""
+        rows, medians = [], []
+        found = {"": prediction.score(test, predicted)}
+        if ceiling is not None:
+            found["ceiling"] = prediction.score(test, ceiling)
+        found["mean"] = prediction.score(test, prediction.constant(test))
+        for method, (rmse, r2) in found.items():
+            for a, label in enumerate(labels):
+                error, fit = (values[a][np.isfinite(values[a])] for values in (rmse, r2))
+                median = np.median(fit) if len(fit) else []
+                rows.append(self.row("median_r2", median, method, agent=label, trajectories=len(fit)))
+                rows.append(self.row("rmse", error, method, agent=label))
+                medians += [] if method else [median]
+        for a, label in enumerate(labels[:PANELS]):
+            lengths = test.counts[a, :PATHS].sum(1)
+            true, own = (
+                [path[:n].tolist() for path, n in zip(paths[a], lengths, strict=False)]
+                for paths in (test.states[:, :, 1:], predicted)
+            )
+            rows.append(self.row("paths", lengths, agent=label, true=true, predicted=own))
+        return [self.row("median_r2", np.hstack(medians)), *rows]
+
+    def returns(self, method: str, labels, returns) -> list[dict]:
+        """Rows on planning, `returns` [agents, episodes]; `sd` is over episodes."""
+        rows = [self.row("return", returns.mean(0), method)]
+        for label, values in zip(labels, returns, strict=True):
+            rows.append(self.row("return", values, method, agent=label, sd=float(values.std())))
+        return rows
+
+    def factors(self, simulator, covariates) -> list[dict]:
+        """How well each covariate is read off the learned factors: rank correlation with the best linear map.
+
+        Values are one for each member that is heard; `points` are the first one's.
+        """
+        factors = simulator.factors().detach()[simulator.heard].double().numpy()
+        rows = []
+        for name, values in covariates.items():
+            read = np.stack([linear_readout(own, values) for own in factors])
+            found = [spearmanr(own, values).statistic for own in read]
+            points = {"points": np.stack([values, read[0]], axis=1).tolist()}
+            rows.append(self.row("factor_correlation", found, covariate=name) | points)
+        return rows
+
+    def unseen(self, method: str, test, predicted) -> dict:
+        """The median R² of each agent that is in no data; `lowest` is the worst agent's."""
+        r2 = np.nanmedian(prediction.score(test, predicted)[1], axis=1)
+        return self.row("unseen_median_r2", r2, method, lowest=float(r2.min()))
+
+
+def linear_readout(factors, values):
+    """The linear function (with a constant) of `factors` [n, r] that is nearest to `values` [n]."""
+    inputs = np.concatenate([factors, np.ones((len(factors), 1))], axis=1)
+    return inputs @ np.linalg.lstsq(inputs, values, rcond=None)[0]
+
+
+def show(rows: list[dict]) -> None:
+    """Print a table of the agents for each kind of simulators, and what is about all of them."""
+    for method in [r["method"] for r in rows if r["metric"] == "median_r2" and "agent" not in r]:
+        show_agents(rows, method)
+    for r in rows:
+        if r["metric"] in ("factor_correlation", "unseen_median_r2"):
+            what = r.get("covariate") or f"{r['method'].replace('_', ' ')}, worst agent {r['lowest']:.3f}"
+            print(f"{r['metric'].replace('_', ' ')} ({what}): {r['mean']:.3f}")
+
+
+def show_agents(rows: list[dict], own: str) -> None:
+    """Print a line for each agent that the method `own` was tested on."""
+    columns = {"median R2": ("median_r2", own), "ceiling": ("median_r2", "ceiling"), "RMSE": ("rmse", own)}
+    columns |= {"return": ("return", own), "true model": ("return", "true_model")}
+    found = {(r["metric"], r["method"], r.get("agent")): r["mean"] for r in rows}
+    agents = [r["agent"] for r in rows if (r["metric"], r["method"]) == ("median_r2", own) and "agent" in r]
+    print(f"{rows[0]['dataset']}, {own}")
+    print(f"{'agent':16s}" + "".join(f"{head:>13s}" for head in columns))
+    for agent in agents[:SHOWN]:
+        cells = [found.get((*column, agent)) for column in columns.values()]
+        print(f"{agent:16s}" + "".join(f"{'-':>13s}" if c is None else f"{c:13.4g}" for c in cells))
+    if len(agents) > SHOWN:
+        print(f"and {len(agents) - SHOWN} more, in the rows")

@@ -1,0 +1,106 @@
+"""The highest welfare that k policies can reach: what learned figures are compared with."""
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from common.errors import UserError
+
+# The best known walks of resource gathering, one a policy: up, down, left, right from home until home again.
+WALKS = {
+    1: "UUUULLDDDDRUUURRURDDLDRDLL",
+    2: "ULUURRURDDDDLL URULUULLDDDDRR",
+    3: "UUULDDDR URUUURDDDDLL UUUULLDDDDRR",
+    5: "ULLDRR URURDDLL UUULDDDR UUUULLDDDDRR UUUURRDLDDDL",
+    10: "RL ULDR ULLDRR URRDLL UULDDR UURRDDLL UUURDDDL UUULLDDDRR UUUULLDDDDRR UUUURRDDDDLL",
+    25: "D LR RL UD LLRR RRLL ULRD URLD UUDD ULLRRD URRLLD UULRDD UURLDD UUUDDD UULLRRDD UURRLLDD UUULRDDD "
+    "UUURLDDD UUUUDDDD UUULLRRDDD UUURRLLDDD UUUULRDDDD UUUURLDDDD UUUULLRRDDDD UUUURRLLDDDD",
+}
+CELLS_AT_DISTANCE = np.array([1, 3, 5, 5, 5, 4, 2])  # from home, in moves
+
+
+def walk_welfare(walks: str) -> float:
+    """What the 25 agents get on average, x100, if each is served by the best of `walks`.
+
+    Walks are as in `WALKS`: each ends at home, and may bump the wall only there and then.
+    """
+    moves = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
+    best = np.zeros((5, 5))
+    for walk in walks.split():
+        row, column = np.clip(np.cumsum([(4, 2), *(moves[move] for move in walk)], axis=0), 0, 4).T
+        best[row, column] = np.maximum(best[row, column], 100 - len(walk))
+    return float(best.mean())
+
+
+def known_walk_welfare(num_policies: int) -> float:
+    """The welfare, x100, of the best known walks, for the paper's numbers of policies (`WALKS`).
+
+    It is the optimum for 1, 2, 3, 5 and 25 policies, where `walk_bound` is the same; for 10 policies the
+    optimum lies between 92.32, this figure, and the bound, 92.40.
+    """
+    if num_policies not in WALKS:
+        raise UserError(f"no walks are stored for {num_policies} policies; choose one of {list(WALKS)}")
+    return walk_welfare(WALKS[num_policies])
+
+
+def walk_bound(num_policies: int) -> float:
+    """A welfare, x100, that no `num_policies` walks of resource gathering exceed.
+
+    Bumping the wall on the way only costs time, so a useful walk has an even length t, or t = 1 for home
+    alone. It is d moves from home only at times from d to t - d, and only at times that are odd or even as d
+    is. So it meets no more cells of distance d and more, odd, even or both, than there are such times. The
+    bound is the most that walks could pay if these were the only limits. No walk need be longer than 26
+    steps, which suffice for all cells.
+    """
+    if num_policies < 1:
+        raise UserError(f"num_policies is {num_policies}; give a whole number of at least 1")
+    lengths = np.array([1, *range(2, 28, 2)])
+    distance = np.arange(len(CELLS_AT_DISTANCE))
+    # Unknowns: the number of walks of each length, and how many cells of each distance these serve.
+    size = (len(lengths), 1 + len(distance))
+    rows, limits = [np.zeros(size)], [num_policies]
+    rows[0][:, 0] = 1
+    for d in distance:
+        rows.append(np.zeros(size))
+        rows[-1][:, 1 + d] = 1
+        limits.append(CELLS_AT_DISTANCE[d])
+    for walk, t in enumerate(lengths):
+        for d in distance:
+            times = np.arange(d, t + 1 - max(d, 1))  # without the last, at home, which was its first cell
+            for kinds in ((0,), (1,), (0, 1)):
+                rows.append(np.zeros(size))
+                rows[-1][walk, 0] = -np.isin(times % 2, kinds).sum()
+                rows[-1][walk, 1:] = (distance >= d) & np.isin(distance % 2, kinds)
+                limits.append(0)
+    pays = np.zeros(size)
+    pays[:, 1:] = 100 - lengths[:, None]
+    best = milp(
+        -pays.ravel(),
+        constraints=LinearConstraint(np.array(rows).reshape(len(rows), -1), ub=limits),
+        integrality=np.ones(pays.size),
+        bounds=Bounds(0, 25),
+        options={"mip_rel_gap": 0},
+    )
+    return round(-best.fun) / 25
+
+
+def speed_optimum(targets, num_policies: int, half_width: float) -> float:
+    """The highest mean over agents of max_j 100 * max(0, 1 - |v_j - target| / half_width), over speeds v [k].
+
+    Exact for constant speeds. Each speed serves a stretch of the sorted targets; what it pays there is
+    piecewise linear in the speed and bends downwards at targets only, so the best speeds are targets.
+    """
+    if num_policies < 1 or half_width <= 0 or len(targets) == 0:
+        raise UserError("speed_optimum: give targets, at least 1 policy and a half_width above 0")
+    target = np.sort(np.asarray(targets, np.float64))
+    n = len(target)
+    pays = np.clip(1 - np.abs(target[:, None] - target) / half_width, 0, None)  # [speed, agent]
+    until = np.pad(pays.cumsum(axis=1), ((0, 0), (1, 0)))  # [speed, i]: to agents 0..i-1
+    # Of two neighbouring speeds a < b, a serves agents below the middle and b those above.
+    middle = np.searchsorted(target, (target[:, None] + target) / 2)
+    a, b = np.arange(n)[:, None], np.arange(n)
+    between = until[a, middle] - until[a, a] + until[b, b] - until[b, middle]  # [a, b]: to agents a..b-1
+    between[a >= b] = -np.inf
+    best = until[b, b]  # to agents 0..b-1 when b is the last speed so far
+    for _ in range(min(num_policies, n) - 1):
+        best = np.maximum(best, (best[:, None] + between).max(axis=0))
+    return float(100 * (best + until[:, n] - until[b, b]).max() / n)

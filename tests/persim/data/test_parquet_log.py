@@ -1,0 +1,87 @@
+"""Logs in Parquet: the same as in CSV, and faults at column and row."""
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from persim.data.logs import read
+from tests.persim.logged import family, same, transitions
+
+pyarrow = pytest.importorskip("pyarrow", reason="needs extra [data]")
+parquet = pytest.importorskip("pyarrow.parquet", reason="needs extra [data]")
+
+COLUMNS = {
+    "agent": ["ann"] * 3 + ["bob"] * 3,
+    "time": [0, 1, 2, 7, 8, 9],
+    "state_x": [0.5, 0.25, 0.125, 1.0, 2.0, 3.0],
+    "state_v": [-1, -2, -3, 10, 20, 30],
+    "action": [0, 2, 1, 1, 0, 2],
+    "reward": [1.0, 1.0, 1.0, 0.0, 0.5, 0.0],
+    "covariate_gravity": [9.5] * 3 + [3.5] * 3,
+}
+
+
+def write(path, columns, **options):
+    parquet.write_table(pyarrow.table(columns), path, **options)
+    return path
+
+
+def test_parquet_says_what_csv_says(tmp_path):
+    path = write(tmp_path / "log.parquet", COLUMNS, row_group_size=2)
+    assert same(read(path, family(covariates={"gravity": ()})), transitions())
+    rows = [3, 5, 1, 4, 0, 2]
+    names = pyarrow.array([COLUMNS["agent"][i] for i in rows]).dictionary_encode()
+    mixed = {name: [values[i] for i in rows] for name, values in COLUMNS.items()} | {"agent": names}
+    assert read(write(path, mixed)).next_state.tolist() == [[2, 20], [3, 30], [0.25, -2], [0.125, -3]]
+    numbered = COLUMNS | {"agent": [5, 5, 5, 3, 3, 3]}
+    assert read(write(path, numbered)).names == ["5", "3"]
+
+
+FAULTS = {
+    "null": ("state_x", [0.5, None, 1.0, 2.0, 3.0, 4.0], "state_x:1: state 'x' is missing"),
+    "null agent": ("agent", ["ann"] * 3 + ["bob", None, "bob"], "agent:4: agent is missing"),
+    "null action": ("action", [0, 1, 0, None, 1, 0], "action:3: action 'action' is missing"),
+    "infinite": ("reward", [0, 0, 0, 0, float("inf"), 0], "reward:4: reward is inf"),
+    "text": ("state_v", list("123456"), "state_v:0: column of string; give numbers"),
+    "lists": ("state_v", [[1.0]] * 6, "state_v:0: column of list<"),
+    "booleans": ("action", [True] * 6, "action:0: column of bool; give numbers"),
+    "real agents": ("agent", [0.5] * 6, "agent:0: column of double; give text or whole numbers"),
+    "gap": ("time", [0, 1, 2, 7, 8, 10], "time:5: agent 'bob' goes from time 8 to 10"),
+    "constant": ("state_v", [4] * 6, "state_v:0: state 'v' is 4 in all 4 rows"),
+    "unknown": ("done", [0] * 6, "done:0: unknown column 'done'; remove it"),
+    "spaces": ("agent", ["ann"] * 3 + ["ann "] * 3, "agent:0: two agents' names differ only in spaces"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_placed_at_column_and_row(tmp_path, name):
+    column, values, text = FAULTS[name]
+    path = write(tmp_path / "log.parquet", COLUMNS | {column: values})
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}:{text}") and "\n" not in str(error.value)
+
+
+def test_no_rows_and_too_much(tmp_path):
+    path = tmp_path / "log.parquet"
+    with pytest.raises(UserError, match="parquet:agent:0: there are no rows"):
+        read(write(path, {name: np.array(values)[:0] for name, values in COLUMNS.items()}))
+    # A run of one value takes a few bytes, however long it is.
+    million = {name: np.full(10**6, 1.0) for name in COLUMNS} | {"agent": np.zeros(10**6, int)}
+    with pytest.raises(UserError, match="holds far more than its size allows"):
+        read(write(path, million, compression="zstd"))
+
+
+def test_mutations_are_read_or_refused(tmp_path):
+    path, rng = tmp_path / "log.parquet", np.random.default_rng(0)
+    good, refused = write(path, COLUMNS, compression="snappy").read_bytes(), 0
+    for _ in range(300):
+        data = bytearray(good)
+        data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.2 else data)
+        try:
+            read(path)
+        except UserError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+    assert 60 < refused < 300

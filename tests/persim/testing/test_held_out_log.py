@@ -1,0 +1,151 @@
+"""Predictions held against a log: windows, agents known and new, and what is refused."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from common.runs import checkpoint
+from mpi_utils.comm import Comm
+from persim import evaluation
+from persim.config import Config, check_config
+from persim.learner import Learner
+from persim.testing import report
+from persim.testing.held_out_log import spans, windows
+from tests.launch import mpirun
+from tests.persim.logged import transitions
+
+# x grows by a * (action - 1), v by its agent's pull: two factors say it all.
+PULLS = {f"p{i}": -1 + i / 10 for i in range(20)} | {"new": 0.7, "short": 0.1}
+
+
+def table(names, start, steps, seed=0, actions=3):
+    """A log [csv text] of the agents `names`, `steps` each, in dynamics of known factors."""
+    rng, lines = np.random.default_rng(seed), ["agent,time,state_x,state_v,action,reward"]
+    for name in names:
+        x, v = rng.normal(size=2)
+        for t in range(steps if name != "short" else 4):
+            action = int(rng.integers(actions))
+            lines.append(f"{name},{start + t},{x:.9g},{v:.9g},{action},0")
+            x, v = x + 0.1 * (action - 1), v + 0.1 * PULLS[name] - 0.05 * v
+    return "\n".join([*lines, ""])
+
+
+@functools.cache
+def trained(folder, pooled=False):
+    (folder / "log.csv").write_text(table([f"p{i}" for i in range(20)], 0, 60))
+    config = check_config(
+        Config(
+            environment="unknown",
+            dataset=str(folder / "log.csv"),
+            pooled=pooled,
+            num_models=2,
+            num_factors=3,
+            state_features=64,
+            max_iters=20,
+        )
+    )
+    learner = Learner(config, Comm())
+    for i in range(config.max_iters):
+        learner.train_iteration(i)
+    return dataclasses.asdict(config), learner.state_dict()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("logs")
+
+
+def rows_of(folder, log, *flags, pooled=False):
+    (folder / "held.csv").write_text(log)
+    stored, state = trained(folder, pooled)
+    settings = evaluation.parse_settings(["--log", str(folder / "held.csv"), *flags], show=False)
+    return evaluation.evaluate(stored, state, settings, Comm())
+
+
+def fits(rows, method):
+    return {
+        r["agent"]: r["mean"]
+        for r in rows
+        if r["metric"] == "median_r2" and r["method"] == method and "agent" in r
+    }
+
+
+def test_known_and_new_agents_are_predicted_on_steps_that_nobody_trained_on(folder, capsys):
+    rows = rows_of(folder, table(["p3", "new", "p17"], 100, 80, seed=1))
+    known, new = fits(rows, "persim"), fits(rows, "from_steps")
+    assert list(known) == ["p3", "p17"] and list(new) == ["new"]
+    assert min(*known.values(), *new.values()) > 0.9
+    assert all(abs(value) < 1e-9 for value in fits(rows, "mean").values())
+    report.show(rows)
+    shown = capsys.readouterr().out
+    assert "p17" in shown and "from_steps" in shown and "new" in shown
+    evaluation.plot(rows, folder / "figure.png", "held out")
+    assert (folder / "figure.png").stat().st_size > 10_000
+
+
+def test_without_factors_agents_that_differ_are_predicted_worse(folder):
+    log = table(["p0", "p19"], 100, 60, seed=1)
+    own, pooled = fits(rows_of(folder, log), "persim"), fits(rows_of(folder, log, pooled=True), "pooled")
+    assert all(own[name] > pooled[name] + 0.05 for name in ("p0", "p19"))
+
+
+def test_windows_follow_one_another_and_never_cross_a_gap_or_a_jump():
+    time = np.array([*range(60), *range(70, 75), 3])
+    state = np.stack([np.arange(66.0), np.zeros(66)], axis=1).astype(np.float32)
+    following = state + np.array([1, 0], np.float32)
+    following[62] += 5  # the state jumps after row 62
+    data = transitions(
+        agent=np.array([0] * 65 + [1]),
+        time=time,
+        state=state,
+        next_state=following,
+        action=np.arange(66) % 3,
+        reward=np.zeros(66, np.float32),
+    )
+    assert spans(data, 0, 0) == [(0, 51), (51, 60), (60, 63), (63, 65)]
+    assert spans(data, 0, 20) == [(20, 60), (60, 63), (63, 65)]
+    assert spans(data, 1, 0) == []  # one step
+    assert spans(data, 0, 70) == []
+    test = windows(data, [[(0, 51), (51, 60)], [(60, 63)]])
+    assert test.counts.sum(2).tolist() == [[51, 9], [3, 0]]
+    assert test.states[0, 0, :, 0].tolist() == [*range(51), 51]
+    assert test.states[1, 0, :4, 0].tolist() == [60, 61, 62, 68]
+    assert test.actions[0, 1, :9].tolist() == [t % 3 for t in range(51, 60)]
+
+
+@pytest.mark.parametrize(
+    "log, text",
+    [
+        (table(["p1"], 0, 9).replace("state_v", "state_w"), "has the state columns x, w, the run has x, v"),
+        (
+            table(["p1"], 0, 9).replace("action", "action_torque"),
+            "has the action columns torque, the",
+        ),
+        (table(["p1"], 0, 30, actions=4), "action 3 is outside 0 to 2, which the run knows"),
+        (table(["short"], 0, 4), "no agent has 2 steps in a row to be predicted"),
+        ("agent,time\n", "held.csv:1:"),
+    ],
+)
+def test_logs_that_cannot_be_used_are_refused_in_one_line(folder, log, text):
+    with pytest.raises((UserError, UserError)) as error:
+        rows_of(folder, log)
+    assert text in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_of_unknown_dynamics_asks_for_a_log(folder):
+    stored, state = trained(folder)
+    with pytest.raises(UserError, match="give --log"):
+        evaluation.evaluate(stored, state, evaluation.parse_settings([], show=False), Comm())
+
+
+def test_the_command_line(folder):
+    stored, state = trained(folder)
+    checkpoint.write_config(folder / "unknown", {"system": "persim"} | stored)
+    checkpoint.save(folder / "unknown", stored["max_iters"], state)
+    (folder / "later.csv").write_text(table(["p5"], 60, 60, seed=2))
+    done = mpirun(2, "-m", "evaluate", folder / "unknown", "--log", folder / "later.csv")
+    assert done.code == 0 and "p5" in done.output, done.output
+    assert (folder / "unknown" / "evaluation.png").stat().st_size > 10_000

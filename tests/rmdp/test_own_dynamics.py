@@ -1,0 +1,215 @@
+"""Agents with dynamics of their own: utilities are tried, each policy acts in its own agents' worlds."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from common.runs import checkpoint
+from common.runs.seeding import stream
+from envs import Population, make_family
+from mpi_utils.comm import Comm
+from rmdp.config import Config, check_config
+from rmdp.learner import Learner
+from rmdp.policy import Policies
+from rmdp.separate import SURVEY_INTERVAL, SeparateLearner, mean_returns
+from rmdp.worlds import Repeated, Worlds, try_all
+from tests.launch import command
+from tests.rmdp.test_learner import flat, same
+
+TINY = check_config(
+    Config(
+        environment="cart_pole",
+        num_agents=7,
+        num_policies=3,
+        num_features=8,
+        steps_per_policy=64,
+        envs_per_policy=4,
+        num_epochs=2,
+        num_minibatches=4,
+        warm_start_iters=0,
+        max_iters=2 * SURVEY_INTERVAL,
+    )
+)
+FLAGS = (
+    "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
+    "--num_epochs 2 --num_minibatches 4 --warm_start_iters 1 --checkpoint_interval 2"
+).split()
+
+
+def test_the_learner_is_chosen_by_the_environment():
+    assert type(Learner(TINY, Comm())) is SeparateLearner
+    grid = check_config(Config(environment="resource_gathering", num_agents=5, num_policies=2))
+    assert type(Learner(grid, Comm())) is Learner
+
+
+@pytest.mark.parametrize(
+    "environment", ["cart_pole", "mountain_car", "particle", "envs.examples:point_family"]
+)
+def test_a_loaded_learner_continues_bit_for_bit(environment):
+    config = dataclasses.replace(TINY, environment=environment, max_iters=12)
+    learner = Learner(config, Comm())
+    for i in range(9):
+        learner.train_iteration(i)
+    state = learner.state_dict()
+    other = Learner(config, Comm())
+    other.load_state_dict(state)
+    assert same(other.state_dict(), state)
+    for i in range(9, 12):  # with surveys after the tenth and the last
+        learner.train_iteration(i)
+        other.train_iteration(i)
+    assert not same(learner.state_dict(), state)
+    assert same(other.state_dict(), learner.state_dict())
+    assert learner.weight > 1
+
+
+def test_policies_act_in_the_worlds_of_agents_they_serve():
+    """Every agent served appears, none of another policy does, and steps follow that agent's dynamics."""
+    learner = Learner(TINY, Comm())
+    learner.members.policy_of = np.array([0, 0, 0, 0, 1, 2, 1])
+    who = learner.members.draw(4, np.random.default_rng(0))
+    assert sorted(who[:, 0].tolist()) == [0, 1, 2, 3]
+    assert sorted(who[:, 1].tolist()) == [4, 4, 6, 6] and who[:, 2].tolist() == [5] * 4
+    family, agents = learner.family, learner.agents
+    world = Worlds(family, agents, who.ravel()).make_shared(12, seed=3, index=np.arange(12))
+    before = world.reset().astype(np.float64)
+    step = world.step(np.ones(12, np.int64))
+    own = {name: values[who.ravel()] for name, values in agents.items()}
+    expected = family.advance(before, np.ones(12, np.int64), own)
+    np.testing.assert_allclose(step.final_observation, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(step.outcome, 1)
+
+
+def test_trying_gives_what_episodes_played_alone_give():
+    family = make_family("cart_pole")
+    agents = family.sample(np.random.default_rng(1), 5)
+    policies = Policies(TINY, family.observation_space, family.action_space)
+    returns, steps = try_all(policies, family, agents, np.random.default_rng(2))
+    np.testing.assert_array_equal(returns, steps)  # each step pays 1
+    assert returns.shape == (3, 5) and returns.min() >= 5
+    start = family.start(np.random.default_rng(2), 5)
+    for j in range(3):
+        for i in range(5):
+            state, total = start[i : i + 1], 0
+            own = {name: values[i : i + 1] for name, values in agents.items()}
+            while True:
+                seen = torch.from_numpy(np.repeat(state.astype(np.float32)[None], 3, axis=0))
+                with torch.no_grad():
+                    action = policies(policies.normaliser(seen)).mode()[j].numpy()
+                state, total = family.advance(state, action, own), total + 1
+                if family.terminated(state)[0] or total == family.max_episode_len:
+                    break
+            assert returns[j, i] == total
+
+
+def test_starts_are_the_same_for_all_policies():
+    rows = Repeated(np.random.default_rng(0), 3).random((6, 2))
+    np.testing.assert_array_equal(rows, np.random.default_rng(0).random((2, 2)).repeat(3, axis=0))
+
+
+def test_returns_of_episodes_that_end_inside_an_iteration():
+    reward = np.arange(1.0, 13).reshape(1, 6, 2)  # environment 0 is paid 1 3 5 7 9 11, environment 1 2 4 ...
+    done = np.zeros((1, 6, 2), bool)
+    done[0, [1, 4], 0] = True  # 1 + 3, 5 + 7 + 9
+    done[0, 0, 1] = True  # 2
+    assert mean_returns(reward, done, np.zeros(1))[0] == pytest.approx((4 + 21 + 2) / 3)
+    assert mean_returns(reward, done & False, np.array([7.0]))[0] == 7
+
+
+def test_a_survey_moves_agents_to_the_policy_that_serves_them():
+    learner = Learner(TINY, Comm())
+    before = learner.members.policy_of.copy()
+    steps = 0
+    for i in range(SURVEY_INTERVAL):
+        report = learner.train_iteration(i)
+        steps += 3 * 64
+    assert report["train/env_steps"] > steps  # trying costs steps, too
+    best = learner.utility.argmax(0)
+    gain = learner.utility.max(0) > learner.utility[before, np.arange(7)]
+    moved = learner.members.policy_of != before
+    assert report["train/flips"] == moved.sum() and not (moved & ~gain).any()
+    assert (learner.members.policy_of[moved] == best[moved]).sum() >= moved.sum() - 2  # none is left empty
+    assert set(learner.members.policy_of) == {0, 1, 2}
+
+
+def test_one_policy_for_all_and_one_for_each_need_no_survey():
+    for k, algorithm in ((1, "em"), (7, "random")):
+        learner = Learner(dataclasses.replace(TINY, num_policies=k, algorithm=algorithm), Comm())
+        report = [learner.train_iteration(i) for i in range(SURVEY_INTERVAL)][-1]
+        assert report["train/env_steps"] == SURVEY_INTERVAL * k * 64
+        assert len(set(learner.members.policy_of.tolist())) == k
+
+
+@pytest.mark.nightly
+def test_a_policy_learns_to_balance():
+    sizes = {"num_policies": 1, "num_features": 32, "steps_per_policy": 2048, "envs_per_policy": 8}
+    config = dataclasses.replace(TINY, **sizes, num_minibatches=16, num_epochs=6, max_iters=20)
+    learner = Learner(config, Comm())
+    returns = [learner.train_iteration(i)["train/return"] for i in range(20)]
+    assert returns[0] < 60 and returns[-1] > 150
+
+
+@pytest.mark.nightly
+def test_two_kinds_of_particles_find_a_policy_each():
+    """Moves are mirrored between kinds, so one policy cannot serve both; EM has to tell them apart."""
+    family = make_family("particle")
+    towards = np.float32([[1, 0], [0, 1], [-1, 0], [0, -1]])
+    moves = np.stack([towards, -towards])[np.arange(8) % 2]
+    sizes = {"num_agents": 8, "num_policies": 2, "steps_per_policy": 800, "envs_per_policy": 8}
+    sizes |= {"num_features": 32, "num_minibatches": 8, "num_epochs": 6, "max_iters": 60}
+    config = dataclasses.replace(TINY, environment="particle", **sizes)
+    learner = Learner(config, Comm())
+    learner.agents = family.check({"moves": moves, "group": np.arange(8) % 2})
+    for i in range(60):
+        learner.train_iteration(i)
+    policy_of = learner.members.policy_of
+    assert len(set(policy_of[::2])) == 1 and len(set(policy_of[1::2])) == 1
+    assert policy_of[0] != policy_of[1]
+
+
+def test_any_number_of_ranks_learns_the_same_and_its_run_is_evaluated(tmp_path):
+    where = ["--checkpoint_dir", str(tmp_path), "--environment", "cart_pole", "--max_iters", "3"]
+    states = []
+    for ranks in (1, 3):
+        done = command(ranks, "train", "rmdp", *FLAGS, *where, "--model_name", f"ranks_{ranks}")
+        assert done.code == 0, done.output
+        path, _ = checkpoint.newest_valid(tmp_path / f"ranks_{ranks}")
+        states.append(dict(flat(checkpoint.load(path)[1])))
+    for name, value in states[0].items():
+        np.testing.assert_allclose(states[1][name], value, rtol=2e-3, atol=2e-4, err_msg=name)
+    reports = []
+    for ranks in (1, 2):
+        flags = ["--episodes", "4", "--json", str(tmp_path / f"{ranks}.json")]
+        done = command(ranks, "evaluate", str(tmp_path / "ranks_3"), *flags)
+        assert done.code == 0 and "cart_pole, em: 3 policies for 7 agents" in done.output, done.output
+        reports.append(json.loads((tmp_path / f"{ranks}.json").read_text())["rows"])
+    assert (tmp_path / "ranks_3" / "evaluation.png").exists()
+    values = [{(r["metric"], r.get("policy"), r.get("agent")): r["mean"] for r in rows} for rows in reports]
+    assert values[0] == values[1]
+    each = [r["mean"] for r in reports[0] if r["metric"] == "agent_return"]
+    assert len(each) == 7 and values[0]["social_welfare", None, None] == pytest.approx(np.mean(each))
+    assert values[0]["best_policy_welfare", None, None] >= values[0]["social_welfare", None, None]
+
+
+def test_a_population_in_a_file_is_served(tmp_path):
+    population = Population("cart_pole", make_family("cart_pole").sample(stream(0, "tasks"), 7))
+    population.save(tmp_path / "poles.npz")
+    config = dataclasses.replace(TINY, population=str(tmp_path / "poles.npz"))
+    agents = Learner(config, Comm()).agents
+    np.testing.assert_array_equal(agents["force"], population.parameters["force"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"environment": "cartpole"}, "--environment cartpole: unknown; choose one of half_cheetah"),
+        ({"algorithm": "cluster"}, "--algorithm cluster: scores all agents on the same steps"),
+        ({"target_high": 2.0}, "cart_pole has no target speeds"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(settings, said):
+    with pytest.raises(UserError, match=said):
+        check_config(dataclasses.replace(TINY, **settings))
