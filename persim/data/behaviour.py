@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.runs import checkpoint
 from persim.config import FAMILIES
 
-FOLDER = Path(__file__).parent.parent / "checkpoints" / "behaviour"
+FOLDER = Path(__file__).parents[2] / "checkpoints" / "behaviour"
 TEST_EPSILON = 0.01  # DQN's policies go on exploring in tests (the authors' code)
 
 

@@ -65,7 +65,7 @@ def test_two_ranks_agree_with_one(tmp_path):
     program.write_text(
         "from mpi_utils.comm import guard\n"
         "from persim.planning.planner import Settings\n"
-        "from tests.persim.test_control import true_play\n"
+        "from tests.persim.test_policy import true_play\n"
         "def main(comm):\n"
         "    few = Settings(horizon=8, num_candidates=20)\n"
         "    returns = true_play('cart_pole', 3, [0, 4], settings=few, comm=comm, max_episode_len=30)\n"

@@ -16,7 +16,7 @@ from persim.data.behaviour import random_policy
 from persim.planning import planner
 from persim.testing import prediction
 from tests.persim.baselines.test_cadm import SMALL, Line
-from tests.persim.test_control import Rank
+from tests.persim.test_policy import Rank
 
 
 @pytest.fixture(scope="module")
