@@ -1,9 +1,9 @@
 """Settings of CAML; the command-line flags are made from this class."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.config import check, check_run_name
+from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check, check_run_name
 from common.errors import UserError
 
 
@@ -20,20 +20,20 @@ class Config:
     """Physics of the particle: the author's code, with which the figures were made, or the paper's text."""
     maps: Literal["identifiable", "random", "released"] = "identifiable"
     """Base maps of the particle's latent groups: told apart by what is optimal, any, or the author's."""
-    num_groups: int = 6
+    num_groups: Annotated[int, POSITIVE] = 6
     """Latent groups; a family without groups just draws num_groups * num_variants types."""
-    num_variants: int = 4
+    num_variants: Annotated[int, POSITIVE] = 4
     """Types of each group."""
-    num_actions: int = 4
+    num_actions: Annotated[int, POSITIVE] = 4
     """Actions of the particle: 4 moves, or 5 with one that stays."""
-    max_episode_len: int = 100
+    max_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of an episode at most, in any environment; a longer one is cut."""
-    num_support: int = 12
+    num_support: Annotated[int, POSITIVE] = 12
     """Types for meta-training; the others are the query types of the evaluation."""
     split: Literal["balanced", "random", "released"] = "balanced"
     """Which types are support: of each group as many, any, or the author's 12 of 24."""
 
-    num_features: int = 68
+    num_features: Annotated[int, POSITIVE] = 68
     """Units of the hidden layer."""
     activation: Literal["relu", "tanh"] = "relu"
     """Its nonlinearity."""
@@ -42,40 +42,40 @@ class Config:
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
     """Where run folders lie."""
-    checkpoint_interval: int = 50
+    checkpoint_interval: Annotated[int, POSITIVE] = 50
     """Iterations between two saves."""
 
-    max_iters: int = 100
+    max_iters: Annotated[int, POSITIVE] = 100
     """Iterations of training; the same command again with more continues."""
-    tasks_per_iteration: int = 24
+    tasks_per_iteration: Annotated[int, POSITIVE] = 24
     """Types drawn and adapted to at once in an iteration; divides pool_size."""
-    pool_size: int = 48
+    pool_size: Annotated[int, POSITIVE] = 48
     """Policies saved between two clusterings (n); the medoids before count too."""
-    num_medoids: int = 6
+    num_medoids: Annotated[int, AT_LEAST_ZERO] = 6
     """Policies kept at each clustering (k); 0: the number with the best silhouette."""
     medoid_choice: Literal["best", "random"] = "best"
     """Which medoid a task starts from: that with the best mean return over num_rollouts episodes which all
     take in turn, as when tested and as in the author's code, or any, as in the paper's Algorithm 2."""
-    num_rollouts: int = 10
+    num_rollouts: Annotated[int, POSITIVE] = 10
     """Episodes of each update, and of the choice of a medoid (K)."""
-    updates_per_task: int = 1
+    updates_per_task: Annotated[int, POSITIVE] = 1
     """Policy-gradient updates on a type before the policy is saved; the paper has one."""
-    learning_rate: float = 0.01
+    learning_rate: Annotated[float, POSITIVE] = 0.01
     """Adam's learning rate; every task starts with moments of zero."""
-    gamma: float = 0.99
+    gamma: Annotated[float, UNIT_INTERVAL] = 0.99
     """Discount."""
     baseline: Literal["step", "batch"] = "step"
     """Returns are standardised over the episodes at each step, or over all their steps at once."""
-    entropy_coef: float = 0.1
+    entropy_coef: Annotated[float, AT_LEAST_ZERO] = 0.1
     """Weight of the entropy bonus; without it policies specialise in their type and groups blur."""
-    num_states: int = 100
+    num_states: Annotated[int, POSITIVE] = 100
     """States drawn from the pooled density for the divergences."""
     bandwidth: float | Literal["cross_validate"] | None = None
     """Of the kernel density; None: Scott's rule."""
     normalised_occupancy: bool = True
     """Occupancies normalised at each state, where a policy's own density of states cancels, or not."""
 
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
     @property
@@ -91,16 +91,7 @@ class Config:
 
 def check_config(config: Config) -> Config:
     """Refuse settings that cannot work together, each with one line that names the flag; return them."""
-    check(
-        config,
-        positive=(
-            *("num_groups", "num_variants", "num_actions", "max_episode_len", "num_support", "num_features"),
-            *("checkpoint_interval", "max_iters", "tasks_per_iteration", "pool_size", "num_rollouts"),
-            *("updates_per_task", "learning_rate", "num_states"),
-        ),
-        at_least_zero=("num_medoids", "entropy_coef", "seed"),
-        unit_interval=("gamma",),
-    )
+    check(config)
     check_run_name(config)
     if config.pool_size % config.tasks_per_iteration:
         raise UserError(

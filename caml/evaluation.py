@@ -1,7 +1,7 @@
 """The protocol: unseen types, K episodes to choose a start, then a few updates; and the clusters."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from caml.divergence_study import divergence_study
 from caml.fewshot import FewShot
 from caml.policy import Policies
 from caml.tasks import Types, identities, task_family
-from common.config import check, parse_flags
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 from common.runs.seeding import stream
 from envs.particle import TARGET
@@ -32,19 +32,19 @@ class Settings:
     between. Each is trained first, with as many environment steps as the run."""
     arm_selection: Literal["mean", "halving"] = "mean"
     """How K episodes choose the medoid: all take turns, or the worse half leaves after each round."""
-    updates: int = 5
+    updates: Annotated[int, POSITIVE] = 5
     """Policy-gradient updates on each type."""
-    repeats: int = 5
+    repeats: Annotated[int, POSITIVE] = 5
     """How often each type is adapted to."""
     study: bool = True
     """Also train a policy from scratch on every type and see whether divergences find the latent groups."""
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Draws all noise of adaptation and study; opponents train with the run's seed."""
-    environment: str = ""
+    environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a run on a user's own module:factory, which is never taken from a file."""
-    json: str = ""
+    json: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
-    plot: str = ""
+    plot: Annotated[str, MAY_BE_EMPTY] = ""
     """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
 
     @property
@@ -58,8 +58,7 @@ class Settings:
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    optional = ("environment", "json", "plot")
-    check(settings, positive=("updates", "repeats"), at_least_zero=("seed",), may_be_empty=optional)
+    check(settings)
     unknown = [name for name in settings.methods if name not in METHODS]
     if unknown or not (settings.methods or settings.opponents == "none"):
         what = f"{unknown[0]!r} is unknown" if unknown else "names nobody"

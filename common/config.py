@@ -1,22 +1,75 @@
-"""Flags from dataclasses, and checks that give one clear line."""
+"""Flags from dataclasses, and checks that give one clear line.
 
+A setting is a field of a frozen dataclass; its default, its sentence and its limits stand together:
+
+    num_agents: Annotated[int, POSITIVE] = 100
+    "Agents of the population."
+"""
+
+import ast
 import contextlib
 import dataclasses
+import functools
+import inspect
 import io
 import math
 import re
 import sys
+import textwrap
+import typing
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from common.errors import UserError
 
 MOST_TOLD = 500  # characters of a message: it may hold what was given, of any length
+Settings = TypeVar("Settings")
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What a number may be: at least `low` (more, if `above`) and at most `high`."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def complaint(self, value: float) -> str:
+        """What is wrong with a value; empty if nothing is."""
+        good = (self.low < value if self.above else self.low <= value) and value <= self.high
+        if good:
+            return ""
+        if self.high < math.inf:
+            return f"must lie between {self.low:g} and {self.high:g}"
+        return f"must be greater than {self.low:g}" if self.above else f"must be {self.low:g} or more"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Begins a group of flags in the help text, at its first field."""
+
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MayBeEmpty:
+    """A text that may be empty."""
+
+
+POSITIVE, AT_LEAST_ZERO, UNIT_INTERVAL = Within(0, above=True), Within(0), Within(0, 1)
+MAY_BE_EMPTY = MayBeEmpty()
 
 
 def parse(
-    commands: dict[str, type], default: str, argv: list[str], prog: str, description: str, *, show=True
-):
+    commands: dict[str, type],
+    default: str,
+    argv: list[str],
+    prog: str,
+    description: str,
+    *,
+    show: bool = True,
+) -> tuple[str, Any]:
     """The name and configuration chosen by `argv`: `[name] [flags]`, where no name means `default`.
 
     `--help` prints (where `show`, i.e. on one rank) and exits with 0; a mistake raises `UserError`.
@@ -24,7 +77,7 @@ def parse(
     if argv and argv[0] in ("-h", "--help"):
         if show:
             print(f"{description}\nSystems: {', '.join(commands)} (no name: {default}).")
-            print(f"Flags of a system: {prog} {default} --help")
+            print("Flags of a system: " + ", ".join(f"{prog} {name} --help" for name in commands))
         raise SystemExit(0)
     name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
     if name not in commands:
@@ -32,22 +85,150 @@ def parse(
     return name, parse_flags(commands[name], flags, f"{prog} {name}", show=show)
 
 
-def parse_flags(settings_class: type, flags: list[str], prog: str, *, show=True):
-    """An instance of a dataclass from flags named after its fields; underscores and hyphens both work."""
+def parse_flags(
+    settings_class: type[Settings], flags: list[str], prog: str, *, show: bool = True
+) -> Settings:
+    """An instance of a dataclass from flags named after its fields; underscores and hyphens both work.
+
+    The class may have `ALIASES` {old name: name} and `VALUE_ALIASES` {name: {old value: value}}, and a class
+    method `defaults(given)` that makes the defaults from the flags given {name: text}, where they depend on
+    some of them. Raises `UserError` for a mistake.
+    """
+    flags = current(settings_class, flags)
+    defaults = getattr(settings_class, "defaults", None)
+    default = defaults(given_by(flags)) if defaults else None
+    nested, flat = in_groups(settings_class, default)
     out, errors = sys.stdout if show else io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
-            return tyro.cli(
-                settings_class,
+            found = tyro.cli(
+                nested,
                 prog=prog,
+                description=inspect.getdoc(settings_class),
                 args=flags,
                 use_underscores=True,
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise UserError(f"{one_line(errors.getvalue())} (see {prog} --help)") from None
+    return flat(found)
+
+
+def current(settings_class: type, flags: list[str]) -> list[str]:
+    """Flags with names and values of today."""
+    aliases, values = renames(settings_class)
+    words, name = [], ""
+    for word in flags:
+        start, value = "", word
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            name = aliases.get(name, name)
+            start = f"--{name}{equals}"
+        today = {str(old): str(new) for old, new in values.get(name, {}).items()}
+        words.append(start + today.get(value, value))
+    return words
+
+
+def given_by(flags: list[str]) -> dict[str, str]:
+    """The values of `--name value` and `--name=value`."""
+    given = {}
+    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            given[name] = value if equals else following
+    return given
+
+
+def renames(settings_class: type) -> tuple[dict[str, str], dict[str, dict]]:
+    """A class's old names of settings, and its old values."""
+    return getattr(settings_class, "ALIASES", {}), getattr(settings_class, "VALUE_ALIASES", {})
+
+
+def from_stored(settings_class: type[Settings], stored: dict[str, Any]) -> Settings:
+    """Settings from what config.json holds, under old or new names; what it lacks has its default.
+
+    Raises `UserError` for what is no configuration.
+    """
+    known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
+    found = {name: value for name, value in renamed(settings_class, stored).items() if name in known}
+    try:
+        defaults = getattr(settings_class, "defaults", None)
+        if not defaults:
+            return settings_class(**found)
+        return dataclasses.replace(defaults(found), **found)
+    except TypeError as error:
+        raise UserError(f"config.json: {error}") from None
+
+
+def renamed(settings_class: type, stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings under today's names and with today's values."""
+    aliases, values = renames(settings_class)
+    found = {}
+    for name, value in stored.items():
+        name = aliases.get(name, name)
+        old = values.get(name, {})
+        try:
+            value = old.get(value, value)
+        except TypeError:  # a value that cannot be looked up is none of the old ones
+            pass
+        found[name] = value
+    return found
+
+
+def in_groups(settings_class: type, default: Any) -> tuple[type, Any]:
+    """A dataclass of dataclasses, one for each `Group`, and the function that makes one instance of them."""
+    hints = typing.get_type_hints(settings_class, include_extras=True)
+    texts, groups = field_texts(settings_class), {}
+    title = "flags"
+    for field in dataclasses.fields(settings_class):
+        hint = hints[field.name]
+        title = next((extra.title for extra in extras(hint) if isinstance(extra, Group)), title)
+        value = field.default if default is None else getattr(default, field.name)
+        if typing.get_origin(plain(hint)) is Literal and value not in typing.get_args(plain(hint)):
+            value = field.default  # a mistake: tyro is to tell of it
+        told = Annotated[plain(hint), tyro.conf.arg(help=texts.get(field.name, ""))]
+        groups.setdefault(title, []).append((field.name, told, dataclasses.field(default=value)))
+    members = []
+    for title, fields in groups.items():
+        group = dataclasses.make_dataclass(title.capitalize(), fields, frozen=True)
+        group.__doc__ = ""
+        members.append((title, group, dataclasses.field(default_factory=group)))
+    nested = dataclasses.make_dataclass("Flags", members, frozen=True)
+
+    def flat(found):
+        values = {}
+        for title in groups:
+            values |= vars(getattr(found, title))
+        return settings_class(**values)
+
+    return nested, flat
+
+
+def extras(hint: Any) -> tuple:
+    """What an `Annotated` type says beside the type."""
+    return getattr(hint, "__metadata__", ())
+
+
+def plain(hint: Any) -> Any:
+    """The type alone."""
+    return hint.__origin__ if extras(hint) else hint
+
+
+@functools.cache
+def field_texts(settings_class: type) -> dict[str, str]:
+    """The sentence below each field of a dataclass, its bases included."""
+    texts: dict[str, str] = {}
+    for base in reversed(settings_class.__mro__[:-1]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(body, ast.ClassDef)
+        for node, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(node, ast.AnnAssign) and isinstance(below, ast.Expr):
+                assert isinstance(node.target, ast.Name) and isinstance(below.value, ast.Constant)
+                texts[node.target.id] = " ".join(str(below.value.value).split())
+    return texts
 
 
 def one_line(text: str) -> str:
@@ -61,30 +242,26 @@ def one_line(text: str) -> str:
     return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()[:MOST_TOLD]
 
 
-def check(config, positive=(), at_least_zero=(), unit_interval=(), may_be_empty=()) -> None:
-    """Refuse numbers that cannot be meant; the message names the flag."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{field.name} {value}: must be a finite number")
-        if isinstance(value, int | float) and abs(value) > 1e12:
-            raise UserError(f"--{field.name} {value}: too large")
+def check(config: Any) -> None:
+    """Refuse numbers and texts that cannot be meant; the message names the flag."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for name in (field.name for field in dataclasses.fields(config)):
+        value, said = getattr(config, name), extras(hints[name])
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and not math.isfinite(value):
+            raise UserError(f"--{name} {value}: must be a finite number")
+        if number and abs(value) > 1e12:
+            raise UserError(f"--{name} {value}: too large")
         if isinstance(value, str) and (len(value) > 500 or "\n" in value or "\0" in value):
-            raise UserError(f"--{field.name}: must be one line of at most 500 characters")
-        if value == "" and field.name not in may_be_empty:
-            raise UserError(f"--{field.name}: must not be empty")
-    for name in positive:
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name} {getattr(config, name)}: must be greater than 0")
-    for name in at_least_zero:
-        if not getattr(config, name) >= 0:
-            raise UserError(f"--{name} {getattr(config, name)}: must be 0 or more")
-    for name in unit_interval:
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError(f"--{name} {getattr(config, name)}: must lie between 0 and 1")
+            raise UserError(f"--{name}: must be one line of at most 500 characters")
+        if value == "" and MAY_BE_EMPTY not in said:
+            raise UserError(f"--{name}: must not be empty")
+        for limits in said:
+            if isinstance(limits, Within) and number and (complaint := limits.complaint(value)):
+                raise UserError(f"--{name} {value}: {complaint}")
 
 
-def check_run_name(config) -> None:
+def check_run_name(config: Any) -> None:
     """`model_name` names a folder inside `checkpoint_dir`, nothing else."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.model_name):
         raise UserError(

@@ -1,8 +1,9 @@
 """Settings of a comparison, and how long each method trains in each environment."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from common.config import check, parse_flags
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 
 METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
@@ -12,41 +13,36 @@ METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longes
 class Settings:
     """Compare ways to personalise on one population: training, adaptation to each agent, return, cost."""
 
-    population: str = ""
+    population: Annotated[str, MAY_BE_EMPTY] = ""
     """The agents: a file made by `python -m envs.populate` (or envs.Population.save)."""
     methods: str = ",".join(METHODS)
     """Which, with commas between: rl2, rmdp, persim, caml, single (one policy for all), per_agent (each)."""
     seeds: str = "0"
     """Seeds with commas between; each is a training of its own of every method."""
-    out: str = ""
+    out: Annotated[str, MAY_BE_EMPTY] = ""
     """Folder of everything that is written; the same command again continues there."""
-    num_policies: int = 5
+    num_policies: Annotated[int, POSITIVE] = 5
     """The budget k of rmdp, and the medoids of caml."""
-    budgets: str = "2"
+    budgets: Annotated[str, MAY_BE_EMPTY] = "2"
     """More budgets to train rmdp with, for the curve of welfare against k; "" for none."""
-    episodes: int = 5
+    episodes: Annotated[int, POSITIVE] = 5
     """Fresh starts of each agent, the same for all methods."""
-    planned: int = 1
+    planned: Annotated[int, POSITIVE] = 1
     """Those that persim plans in: its planner takes most of the time."""
-    effort: float = 1.0
+    effort: Annotated[float, POSITIVE] = 1.0
     """Iterations of training times this."""
-    max_episode_len: int = 0
+    max_episode_len: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of an episode at most; 0: the environment's (200 where it says nothing)."""
-    environment: str = ""
+    environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a population of a user's own module:factory, which is never taken from a file."""
-    page: str = ""
+    page: Annotated[str, MAY_BE_EMPTY] = ""
     """Also write PAGE.md, PAGE.html and PAGE.png, e.g. docs/comparison."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from the flags behind `compare`, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate compare", show=show)
-    check(
-        settings,
-        positive=("num_policies", "episodes", "planned", "effort"),
-        at_least_zero=("max_episode_len",),
-        may_be_empty=("budgets", "environment", "page", "population", "out"),
-    )
+    check(settings)
     for name in ("population", "out"):
         if not getattr(settings, name):
             raise UserError(f"--{name}: missing (see python -m evaluate compare --help)")

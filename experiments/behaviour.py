@@ -10,12 +10,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from torch import nn
 
-from common.config import check, parse_flags
+from common.config import AT_LEAST_ZERO, check, parse_flags
 from common.errors import UserError
 from common.runs import checkpoint
 from common.runs.seeding import stream
@@ -38,11 +38,11 @@ class Settings:
 
     environment: Literal["mountain_car", "cart_pole", "half_cheetah"] = "cart_pole"
     """Whose agents act."""
-    max_steps: int = 0
+    max_steps: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of one training at most; 0: the environment's own number."""
     folder: str = str(FOLDER)
     """Where the policies are kept, in a folder of the environment's name."""
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
 
@@ -77,7 +77,7 @@ def main(comm) -> None:
     set_threads(comm)
     with comm.agree():
         settings = parse_flags(Settings, sys.argv[1:], "python -m experiments.behaviour")
-        check(settings, at_least_zero=("max_steps", "seed"))
+        check(settings)
         train_all(settings)
 
 

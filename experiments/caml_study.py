@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from caml.config import Config, check_config
 from caml.divergence_study import divergence_study
 from caml.tasks import draw_types, identities, task_family
 from common.allocator import keep_freed_memory
-from common.config import check, parse_flags
+from common.config import MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 from common.runs import checkpoint
 from common.runs.files import write_atomic
@@ -50,11 +51,11 @@ VARIANTS = {
 class Settings:
     """OUT is the folder of tables and figure."""
 
-    runs: str = ""
+    runs: Annotated[str, MAY_BE_EMPTY] = ""
     """Folder of the run folders."""
     seeds: tuple[int, ...] = tuple(range(10, 20))
     """Seeds of populations and runs; the settings were chosen on seeds 0 to 4."""
-    max_iters: int = 100
+    max_iters: Annotated[int, POSITIVE] = 100
     """Iterations of each run."""
     opponents: str = "all"
     """As of `evaluate`."""
@@ -89,7 +90,7 @@ def parse(arguments: list[str], comm) -> tuple[Path, Settings]:
     """The folder to write to, and the flags."""
     out, flags = (arguments[0], arguments[1:]) if arguments and arguments[0][0] != "-" else ("", arguments)
     settings = parse_flags(Settings, flags, "python -m experiments.caml_study OUT", show=comm.is_root)
-    check(settings, positive=("max_iters",), may_be_empty=("runs",))
+    check(settings)
     if not out or not settings.runs or not settings.seeds:
         raise UserError("usage: python -m experiments.caml_study OUT --runs RUNS [--seeds 10 11 12]")
     evaluation.parse_settings(["--opponents", settings.opponents], show=False)

@@ -20,9 +20,10 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 from common.allocator import keep_freed_memory
-from common.config import check, parse_flags
+from common.config import MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 from common.runs import checkpoint, run_folder
 from common.runs.files import write_atomic
@@ -52,9 +53,9 @@ class Settings(Budgets):
     """Methods."""
     repeat: tuple[int, ...] = (0, 1, 2)
     """Seeds of data and training."""
-    num_agents: int = 500
+    num_agents: Annotated[int, POSITIVE] = 500
     """Agents with one trajectory each; the first five are tested."""
-    train: str = ""
+    train: Annotated[str, MAY_BE_EMPTY] = ""
     """More flags of PerSim's training, as one word: "--max_iters 40"; sizes of networks are MOReL's too."""
     runs: str = ""
     """Folder of PerSim's run folders."""
@@ -101,10 +102,7 @@ def parse_settings(flags: list[str], comm) -> Settings:
     """The flags, checked."""
     flags = sweep.attached(flags, "--train")
     settings = parse_flags(Settings, flags, "python -m experiments.persim_baselines", show=comm.is_root)
-    numbers = {field.name for field in dataclasses.fields(Settings) if field.type in (int, "int")}
-    check(
-        settings, positive=sorted(numbers - {"horizon"}), at_least_zero=("horizon",), may_be_empty=("train",)
-    )
+    check(settings)
     known = {"environment": ("mountain_car", "cart_pole", "half_cheetah"), "dataset": DATASETS}
     for name, choices in (known | {"method": METHODS}).items():
         for value in getattr(settings, name):

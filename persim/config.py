@@ -3,9 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.config import check, check_run_name
+from common.config import AT_LEAST_ZERO, POSITIVE, check, check_run_name
 from common.errors import UserError
 
 # Whose dynamics an environment has.
@@ -54,52 +54,52 @@ class Config:
     """The dynamics that agents share but for hidden covariates; unknown: those of the log in --dataset."""
     dataset: str = "random"
     """Who acted: pure, random, pure_eps_20, pure_eps_40; or the path of a log (csv, parquet, npz, Minari)."""
-    num_agents: int = 500
+    num_agents: Annotated[int, POSITIVE] = 500
     """Agents, each with one trajectory; the first five are the test agents (a log has its own agents)."""
 
-    num_factors: int | None = None
+    num_factors: Annotated[int | None, POSITIVE] = None
     """Rank r of the factorisation."""
-    num_models: int = 5
+    num_models: Annotated[int, POSITIVE] = 5
     """Members of the ensemble, trained at once."""
     learn_reward: bool = False
     """Rewards are learnt too, as one more state: what was earned so far; else planning has their formula."""
     pooled: bool = False
     """All agents share one factor: what can be learnt without personal simulators, for comparison."""
-    state_features: int | None = None
+    state_features: Annotated[int | None, POSITIVE] = None
     """Units of each hidden layer of the state encoder."""
-    state_layers: int | None = None
+    state_layers: Annotated[int | None, POSITIVE] = None
     """Its hidden layers."""
-    action_features: int | None = None
+    action_features: Annotated[int | None, POSITIVE] = None
     """Units of each hidden layer of the action encoder; discrete actions have a table instead."""
-    action_layers: int | None = None
+    action_layers: Annotated[int | None, AT_LEAST_ZERO] = None
     """Its hidden layers."""
 
     model_name: str = "persim"
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
     """Where run folders lie."""
-    checkpoint_interval: int = 50
+    checkpoint_interval: Annotated[int, POSITIVE] = 50
     """Iterations between two saves."""
 
     recipe: Literal["fast", "paper"] = "fast"
     """Where training settings that are None come from; paper: the schedule of the authors' code."""
-    max_iters: int | None = None
+    max_iters: Annotated[int | None, POSITIVE] = None
     """Iterations of training."""
-    num_minibatches: int | None = None
+    num_minibatches: Annotated[int | None, AT_LEAST_ZERO] = None
     """Gradient steps of an iteration; 0: one pass over all transitions."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, POSITIVE] = None
     """Transitions of a gradient step, other ones for each member."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, POSITIVE] = None
     """Adam's learning rate at the start."""
     schedule: Literal["cosine", "steps"] | None = None
     """It falls to nearly zero by a cosine, or is halved after 1/2 and at the end of max_iters."""
     normalise: bool | None = None
     """States and their differences are divided by their deviations; the paper has raw units for discrete
     actions."""
-    error_clip: float | None = None
+    error_clip: Annotated[float | None, AT_LEAST_ZERO] = None
     """Errors count by their square up to this many deviations of a difference, by their size beyond, so that
     a few blows against a wall do not outweigh all that is smooth; 0: by their square, as in the paper."""
-    input_decay: float | None = None
+    input_decay: Annotated[float | None, AT_LEAST_ZERO] = None
     """Decay of the weights by which states enter the state encoder: those of a state that changes nothing
     vanish, so that predictions hold far from where it was seen."""
     settle: bool | None = None
@@ -108,7 +108,7 @@ class Config:
 
     device: str = "cpu"
     """Where training runs, e.g. cuda."""
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
     @property
@@ -124,14 +124,7 @@ def check_config(config: Config, with_data: bool = True) -> Config:
     defaults = NETWORKS[config.environment] | RECIPES[config.recipe][config.environment]
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     config = dataclasses.replace(config, **missing)
-    check(
-        config,
-        positive=(
-            *("num_agents", "num_factors", "num_models", "state_features", "state_layers"),
-            *("action_features", "checkpoint_interval", "max_iters", "batch_size", "learning_rate"),
-        ),
-        at_least_zero=("action_layers", "num_minibatches", "error_clip", "input_decay", "seed"),
-    )
+    check(config)
     check_run_name(config)
     if with_data:
         check_dataset(config)

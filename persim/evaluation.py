@@ -1,10 +1,11 @@
 """The protocol: predictions 50 steps ahead, planning in the true environment, factors, agents never seen."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
-from common.config import check, parse_flags
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 from common.runs.seeding import stream
 from persim import new_agents, policy
@@ -24,43 +25,37 @@ plot, show = figures.plot, report.show
 class Settings:
     """Evaluate a PerSim run: how well its simulators predict agents, and what planning on them earns."""
 
-    agents: str = ""
+    agents: Annotated[str, MAY_BE_EMPTY] = ""
     """Names of the agents to test, with commas between; default: the first five (our test agents)."""
-    trajectories: int = 200
+    trajectories: Annotated[int, POSITIVE] = 200
     """Trajectories of each agent, under a policy not seen in training, whose next 50 states are predicted."""
-    episodes: int = 20
+    episodes: Annotated[int, AT_LEAST_ZERO] = 20
     """Episodes of each agent in which a planner acts on its simulator; 0: none."""
     bound: bool = True
     """Also plan on the true dynamics: what a perfect simulator would earn."""
-    unseen: int = 20
+    unseen: Annotated[int, AT_LEAST_ZERO] = 20
     """Agents that are in no data, predicted from their covariates and from a few observed steps; 0: none."""
-    observed: int = 20
+    observed: Annotated[int, POSITIVE] = 20
     """Those steps."""
-    horizon: int = 0
+    horizon: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps that the planner looks ahead; 0: as the authors."""
-    candidates: int = 0
+    candidates: Annotated[int, AT_LEAST_ZERO] = 0
     """Sequences of actions that it tries; 0: as the authors."""
-    log: str = ""
+    log: Annotated[str, MAY_BE_EMPTY] = ""
     """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the
     next 51 states from each window's first on) and of others (factors from their first steps)."""
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Draws starts, noise and unseen agents."""
-    json: str = ""
+    json: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
-    plot: str = ""
+    plot: Annotated[str, MAY_BE_EMPTY] = ""
     """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    at_least_zero = ("episodes", "unseen", "horizon", "candidates", "seed")
-    check(
-        settings,
-        positive=("trajectories", "observed"),
-        at_least_zero=at_least_zero,
-        may_be_empty=("agents", "log", "json", "plot"),
-    )
+    check(settings)
     return settings
 
 

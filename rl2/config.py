@@ -1,9 +1,9 @@
 """Settings of RL^2; the command-line flags are made from this class."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.config import check, check_run_name
+from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check, check_run_name
 from common.errors import UserError
 
 
@@ -16,18 +16,18 @@ class Config:
 
     environment: str = "tabular_mdp"
     """What tasks are drawn from: bandit, tabular_mdp, or module:factory (see docs/rl2.md)."""
-    num_states: int = 10
+    num_states: Annotated[int, POSITIVE] = 10
     """States of the tabular MDP (ignored by bandits)."""
-    num_actions: int = 5
+    num_actions: Annotated[int, POSITIVE] = 5
     """Actions of the tabular MDP, arms of the bandit."""
-    max_episode_len: int = 10
+    max_episode_len: Annotated[int, POSITIVE] = 10
     """Steps of an episode of the tabular MDP (a bandit's episode is one pull)."""
-    meta_episode_len: int = 100
+    meta_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of a meta-episode: how long the policy learns about one task."""
 
     architecture: Literal["lstm", "gru", "snail", "transformer"] = "lstm"
     """The memory."""
-    num_features: int = 256
+    num_features: Annotated[int, POSITIVE] = 256
     """Units of the memory."""
     memory_span: int = -1
     """Steps that fresh gates remember at most (0: usual forget bias 1; -1: the meta-episode)."""
@@ -37,7 +37,7 @@ class Config:
     readout: Literal["auto", "linear", "bilinear", "mlp"] = "auto"
     """How actions are read from memory: by one linear map (linear), by one for each discrete observation
     (bilinear), by a small network that sees the observation (mlp). auto: bilinear if discrete and small."""
-    readout_layers: int = 1
+    readout_layers: Annotated[int, POSITIVE] = 1
     """Hidden layers between memory and outputs (none if linear)."""
     shared_network: bool = True
     """One memory for policy and value, or one each."""
@@ -46,53 +46,53 @@ class Config:
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
     """Where run folders lie."""
-    checkpoint_interval: int = 10
+    checkpoint_interval: Annotated[int, POSITIVE] = 10
     """Iterations between two saves."""
 
-    max_pol_iters: int = 1000
+    max_pol_iters: Annotated[int, POSITIVE] = 1000
     """Iterations of training; the same command again with more continues."""
     warm_start: Literal["none", "bayes_greedy"] = "none"
     """Imitate a planner that knows the prior, before PPO (tabular MDPs only; it is then no pure RL^2)."""
-    warm_start_iters: int = 60
+    warm_start_iters: Annotated[int, AT_LEAST_ZERO] = 60
     """Iterations of imitation, counted within max_pol_iters."""
-    warm_start_lr: float = 3e-3
+    warm_start_lr: Annotated[float, POSITIVE] = 3e-3
     """Learning rate at the start of imitation; it falls linearly to adam_lr."""
-    meta_episodes_per_policy_update: int = 960
+    meta_episodes_per_policy_update: Annotated[int, POSITIVE] = 960
     """Meta-episodes collected in one iteration."""
-    meta_episodes_per_learner_batch: int = 60
+    meta_episodes_per_learner_batch: Annotated[int, POSITIVE] = 60
     """Meta-episodes in one gradient step; divides the number collected."""
-    ppo_opt_epochs: int = 2
+    ppo_opt_epochs: Annotated[int, POSITIVE] = 2
     """Passes over the collected meta-episodes."""
-    ppo_clip_param: float = 0.2
+    ppo_clip_param: Annotated[float, POSITIVE] = 0.2
     """Clip range of the probability ratio."""
-    ppo_ent_coef: float = 0.02
+    ppo_ent_coef: Annotated[float, AT_LEAST_ZERO] = 0.02
     """Weight of the entropy bonus at the start of PPO."""
-    ppo_ent_coef_final: float = 0.0
+    ppo_ent_coef_final: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Weight of the entropy bonus at the last iteration; it falls linearly."""
-    ppo_value_coef: float = 0.5
+    ppo_value_coef: Annotated[float, AT_LEAST_ZERO] = 0.5
     """Weight of the value loss."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, POSITIVE] = 1.0
     """Gradients are clipped at this norm, after they are averaged over ranks."""
-    discount_gamma: float = 0.95
+    discount_gamma: Annotated[float, UNIT_INTERVAL] = 0.95
     """Discount."""
-    gae_lambda: float = 0.8
+    gae_lambda: Annotated[float, UNIT_INTERVAL] = 0.8
     """Lambda of generalised advantage estimation."""
-    standardize_advs: int = 1
+    standardize_advs: Annotated[int, UNIT_INTERVAL] = 1
     """1: advantages get mean 0 and deviation 1 over all ranks."""
-    reward_scale: float = 0.03
+    reward_scale: Annotated[float, POSITIVE] = 0.03
     """Rewards are multiplied by this for returns and advantages only, not in the policy's input."""
-    adam_lr: float = 5e-3
+    adam_lr: Annotated[float, POSITIVE] = 5e-3
     """Learning rate at the start of PPO."""
-    adam_lr_final: float = 5e-5
+    adam_lr_final: Annotated[float, AT_LEAST_ZERO] = 5e-5
     """Learning rate at the last iteration; it falls linearly."""
-    adam_eps: float = 1e-5
+    adam_eps: Annotated[float, POSITIVE] = 1e-5
     """Adam's epsilon."""
-    adam_wd: float = 0.0
+    adam_wd: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Decoupled weight decay, on matrices only."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic inside the memory; weights stay float32. auto: bfloat16 if the processor has it."""
 
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
     device: str = "cpu"
     """Where networks live: cpu, cuda or cuda:N."""
@@ -104,38 +104,7 @@ class Config:
 
 def check_config(config: Config) -> Config:
     """Refuse settings that cannot work together, each with one line that names the flag; return them."""
-    check(
-        config,
-        positive=(
-            *(
-                "num_states",
-                "num_actions",
-                "max_episode_len",
-                "meta_episode_len",
-                "num_features",
-                "readout_layers",
-            ),
-            *("checkpoint_interval", "max_pol_iters", "ppo_opt_epochs", "ppo_clip_param", "max_grad_norm"),
-            *(
-                "meta_episodes_per_policy_update",
-                "meta_episodes_per_learner_batch",
-                "adam_lr",
-                "adam_eps",
-                "warm_start_lr",
-            ),
-            "reward_scale",
-        ),
-        at_least_zero=(
-            "adam_lr_final",
-            "adam_wd",
-            "ppo_ent_coef",
-            "ppo_ent_coef_final",
-            "ppo_value_coef",
-            "warm_start_iters",
-            "seed",
-        ),
-        unit_interval=("discount_gamma", "gae_lambda", "standardize_advs"),
-    )
+    check(config)
     check_run_name(config)
     total, batch = config.meta_episodes_per_policy_update, config.meta_episodes_per_learner_batch
     if total % batch:

@@ -1,11 +1,11 @@
 """The paper's protocol: fresh tasks, exploration off, every opponent on the same tasks."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from common.config import check, parse_flags
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 from common.plots import curves_figure
 from common.runs.seeding import stream
@@ -26,31 +26,26 @@ CHUNK = (
 class Settings:
     """Evaluate an RL^2 run on fresh tasks, beside classical algorithms on the same tasks."""
 
-    instances: int = 1000
+    instances: Annotated[int, POSITIVE] = 1000
     """Fresh tasks."""
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Draws the tasks and all noise; another seed gives other tasks."""
     actions: Literal["greedy", "sample"] = "greedy"
     """Take the most likely action, or sample as in training."""
     opponents: Literal["all", "none"] = "all"
     """Also play the classical algorithms that know these tasks' prior."""
-    environment: str = ""
+    environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a run on a user's own module:factory, which is never taken from a file."""
-    json: str = ""
+    json: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
-    plot: str = ""
+    plot: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the adaptation curves here as PNG (default: evaluation.png in the run folder, likewise)."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    check(
-        settings,
-        positive=("instances",),
-        at_least_zero=("seed",),
-        may_be_empty=("environment", "json", "plot"),
-    )
+    check(settings)
     return settings
 
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.config import check, check_run_name
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, UNIT_INTERVAL, check, check_run_name
 from common.errors import UserError
 from envs import SHARED_FAMILIES
 
@@ -46,20 +46,20 @@ class Config:
     algorithm: Literal["em", "end_to_end", "cluster", "random", "oracle"] = "em"
     """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
     (end_to_end), by K-means of their rewards (cluster), at random, or by likeness of their wants (oracle)."""
-    num_agents: int = 100
+    num_agents: Annotated[int, POSITIVE] = 100
     """Agents of the population (25 cells in resource gathering: 25 serves each once)."""
-    num_policies: int = 5
+    num_policies: Annotated[int, POSITIVE] = 5
     """The budget: policies that may serve them."""
     target_low: float | None = None
     """Lowest target speed; None: 0."""
     target_high: float | None = None
     """Highest target speed; None: 4 for HalfCheetah, 2.5 for Hopper and Walker2d, 3 for Ant."""
-    population: str = ""
+    population: Annotated[str, MAY_BE_EMPTY] = ""
     """A file of agents (written by envs.Population.save) in place of drawing them; it holds num_agents."""
 
     policy_network: Literal["shared", "separate"] = "shared"
     """One trunk with a head for each policy, as in the paper's code, or a network for each."""
-    num_features: int = 64
+    num_features: Annotated[int, POSITIVE] = 64
     """Units of each of the two hidden layers."""
     initial_log_std: float = -1.0
     """Logarithm of the standard deviation of actions at the start; it is trained."""
@@ -70,47 +70,47 @@ class Config:
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
     """Where run folders lie."""
-    checkpoint_interval: int = 50
+    checkpoint_interval: Annotated[int, POSITIVE] = 50
     """Iterations between two saves."""
 
-    max_iters: int = 1000
+    max_iters: Annotated[int, POSITIVE] = 1000
     """Iterations of training; the same command again with more continues."""
-    steps_per_policy: int = 2048
+    steps_per_policy: Annotated[int, POSITIVE] = 2048
     """Steps of each policy in one iteration."""
-    envs_per_policy: int = 32
+    envs_per_policy: Annotated[int, POSITIVE] = 32
     """Environments in which each policy acts side by side; divides steps_per_policy."""
-    warm_start_iters: int = 50
+    warm_start_iters: Annotated[int, AT_LEAST_ZERO] = 50
     """Iterations with a soft assignment, before each agent goes to the policy that serves it best (em)."""
-    utility_averaging: float | None = None
+    utility_averaging: Annotated[float | None, UNIT_INTERVAL] = None
     """What an iteration (or a survey) keeps of the running returns that decide about assignments."""
-    assignment_lr: float = 2e-3
+    assignment_lr: Annotated[float, POSITIVE] = 2e-3
     """Learning rate of the softmax assignment (end_to_end)."""
-    num_epochs: int = 10
+    num_epochs: Annotated[int, POSITIVE] = 10
     """Passes over the collected steps."""
-    num_minibatches: int = 32
+    num_minibatches: Annotated[int, POSITIVE] = 32
     """Gradient steps of a pass; divides steps_per_policy."""
-    clip_range: float = 0.2
+    clip_range: Annotated[float, POSITIVE] = 0.2
     """Clip range of the probability ratio."""
-    target_kl: float = 0.05
+    target_kl: Annotated[float, POSITIVE] = 0.05
     """Passes end once the divergence from the policy that acted exceeds this."""
-    gamma: float | None = None
+    gamma: Annotated[float | None, UNIT_INTERVAL] = None
     """Discount."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, UNIT_INTERVAL] = 0.95
     """Lambda of generalised advantage estimation."""
-    entropy_coef: float | None = None
+    entropy_coef: Annotated[float | None, AT_LEAST_ZERO] = None
     """Weight of the entropy bonus at the start; it falls exponentially."""
-    entropy_coef_final: float | None = None
+    entropy_coef_final: Annotated[float | None, AT_LEAST_ZERO] = None
     """The least weight of the entropy bonus."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, POSITIVE] = None
     """Adam's learning rate at the start; it falls exponentially."""
-    learning_rate_final: float = 1e-4
+    learning_rate_final: Annotated[float, POSITIVE] = 1e-4
     """The least learning rate."""
-    adam_eps: float | None = None
+    adam_eps: Annotated[float | None, POSITIVE] = None
     """Adam's epsilon."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Annotated[float, POSITIVE] = 0.5
     """Gradients are clipped at this norm."""
 
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
     @property
@@ -145,18 +145,7 @@ def check_config(config: Config) -> Config:
     defaults = defaults if shared(config) else SEPARATE
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     config = dataclasses.replace(config, **missing)
-    check(
-        config,
-        positive=(
-            *("num_agents", "num_policies", "num_features", "checkpoint_interval", "max_iters"),
-            *("steps_per_policy", "envs_per_policy", "num_epochs", "num_minibatches", "clip_range"),
-            *("target_kl", "learning_rate", "learning_rate_final", "assignment_lr", "adam_eps"),
-            "max_grad_norm",
-        ),
-        at_least_zero=("warm_start_iters", "entropy_coef", "entropy_coef_final", "seed"),
-        unit_interval=("gamma", "gae_lambda", "utility_averaging"),
-        may_be_empty=("population",),
-    )
+    check(config)
     check_run_name(config)
     if config.num_policies > config.num_agents:
         raise UserError(

@@ -2,10 +2,11 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
-from common.config import check, parse_flags
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
 from common.runs.seeding import stream
 from rmdp import figures, separate_report
@@ -25,29 +26,24 @@ plot = figures.plot
 class Settings:
     """Evaluate an r-MDP run: what its policies give the agents they serve."""
 
-    episodes: int = 20
+    episodes: Annotated[int, POSITIVE] = 20
     """Fresh episodes of each policy."""
-    seed: int = 0
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Draws the starts of the episodes; all policies have the same."""
-    environment: str = ""
+    environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a run on a user's own module:factory, which is never taken from a file."""
-    export: str = ""
+    export: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the policies to this new folder: files that run without this project, and a card for each."""
-    json: str = ""
+    json: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
-    plot: str = ""
+    plot: Annotated[str, MAY_BE_EMPTY] = ""
     """Draw who is served how here as PNG (default: evaluation.png in the run folder, likewise)."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    check(
-        settings,
-        positive=("episodes",),
-        at_least_zero=("seed",),
-        may_be_empty=("environment", "export", "json", "plot"),
-    )
+    check(settings)
     return settings
 
 

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from common.config import check
+from common.config import AT_LEAST_ZERO, POSITIVE, check
 from common.errors import UserError
 from common.optim import make_adamw
 from common.runs.seeding import stream
@@ -25,27 +26,27 @@ class Settings:
 
     probabilistic: bool = False
     """Whether predictions are normal, else points."""
-    num_models: int = 1
+    num_models: Annotated[int, POSITIVE] = 1
     """Members of the ensemble, trained at once on batches of their own."""
-    num_particles: int = 1
+    num_particles: Annotated[int, POSITIVE] = 1
     """States that predictions carry along, shared evenly among the members; each stays with its own."""
-    history: int = 10
+    history: Annotated[int, AT_LEAST_ZERO] = 10
     """Steps from which the context is inferred; 0: none, which makes a plain network."""
-    future: int = 10
+    future: Annotated[int, POSITIVE] = 10
     """Steps that it has to explain."""
-    context_size: int = 10
+    context_size: Annotated[int, POSITIVE] = 10
     """Numbers that a context has."""
     context_layers: tuple[int, ...] = (256, 128, 64)
     """Hidden layers of the context encoder, with ReLU."""
     layers: tuple[int, ...] = (200, 200, 200, 200)
     """Hidden layers of the forward and of the backward network, with swish."""
-    backward_weight: float = 0.5
+    backward_weight: Annotated[float, AT_LEAST_ZERO] = 0.5
     """What the backward prediction's error counts."""
-    num_steps: int = 10_000
+    num_steps: Annotated[int, POSITIVE] = 10_000
     """Gradient steps."""
-    batch_size: int = 256
+    batch_size: Annotated[int, POSITIVE] = 256
     """Steps to be predicted in a batch, of each member."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Adam's at the start; it falls to nearly zero by a cosine."""
 
 
@@ -55,8 +56,7 @@ PE_TS = Settings(probabilistic=True, num_models=5, num_particles=20)
 
 def train(data, family, settings: Settings, seed: int) -> Cadm:
     """A model of all agents of `data`, of which it knows nothing but what they do; raises `UserError`."""
-    positive = ("num_models", "num_particles", "future", "context_size", "num_steps", "batch_size")
-    check(settings, positive=(*positive, "learning_rate"), at_least_zero=("history", "backward_weight"))
+    check(settings)
     M, particles = settings.num_models, settings.num_particles
     if particles % M or particles > M and not settings.probabilistic:
         many = f"a multiple of {M}" if settings.probabilistic else f"{M}"

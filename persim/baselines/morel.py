@@ -3,11 +3,12 @@
 import io
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from common.config import check
+from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check
 from common.errors import UserError
 from common.runs.seeding import stream
 from mpi_utils.comm import Comm
@@ -25,32 +26,32 @@ class Settings:
 
     num_models: int = 4
     """Members of the ensemble (the authors: 4)."""
-    model_iters: int = 50
+    model_iters: Annotated[int, POSITIVE] = 50
     """Iterations of its training, of 100 gradient steps each; all else is PerSim's, with one factor."""
-    model_batch_size: int = 256
+    model_batch_size: Annotated[int, POSITIVE] = 256
     """Transitions of a gradient step, other ones for each member (the authors: 256)."""
     networks: dict[str, int] = field(default_factory=dict)
     """Sizes of its members' networks other than PerSim's usual ones, by the names of PerSim's settings."""
-    threshold: float = 1.0
+    threshold: Annotated[float, POSITIVE] = 1.0
     """Members may disagree by this times the most that they do on the data."""
-    offset: float = 1.0
+    offset: Annotated[float, POSITIVE] = 1.0
     """By how much each step in HALT earns less than any step of the data, and less than an ended episode;
     for ever, that is offset / (1 - gamma) less in all."""
-    gamma: float = 0.99
+    gamma: Annotated[float, UNIT_INTERVAL] = 0.99
     """Discount."""
-    spread: float = 0.5
+    spread: Annotated[float, UNIT_INTERVAL] = 0.5
     """Part of the episodes that start anywhere in the data, not where its trajectories start (the authors'
     mix: a half)."""
-    horizon: int = 0
+    horizon: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of an episode in the model; 0: the environment's own limit."""
 
-    num_steps: int = 200_000
+    num_steps: Annotated[int, POSITIVE] = 200_000
     """Steps in the pessimistic MDP from which the policy is learnt, in whole updates of 4096."""
-    num_epochs: int = 5
+    num_epochs: Annotated[int, POSITIVE] = 5
     """Passes of PPO over what it has collected."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """PPO's at the start; it falls linearly to zero."""
-    entropy_coef: float = 0.0
+    entropy_coef: Annotated[float, AT_LEAST_ZERO] = 0.0
     """PPO's weight of the policy's entropy."""
     features: tuple[int, ...] = (64, 64)
     """Units of the policy's hidden layers, and of the value's."""
@@ -96,15 +97,7 @@ def train(data, family, settings: Settings, seed: int) -> Greedy:
 
 def check_settings(settings: Settings) -> None:
     """Refuse settings that cannot work, each with one line."""
-    check(
-        settings,
-        positive=(
-            *("model_iters", "model_batch_size", "threshold", "offset"),
-            *("num_steps", "num_epochs", "learning_rate"),
-        ),
-        at_least_zero=("horizon", "entropy_coef"),
-        unit_interval=("gamma", "spread"),
-    )
+    check(settings)
     if settings.num_models < 2:
         raise UserError(f"--num_models {settings.num_models}: one alone never disagrees; give at least 2")
     if settings.gamma == 1:

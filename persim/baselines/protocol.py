@@ -3,9 +3,11 @@
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 
+from common.config import AT_LEAST_ZERO, POSITIVE
 from common.runs.seeding import stream
 from mpi_utils.comm import Comm
 from persim import policy
@@ -26,35 +28,35 @@ METHODS = ("true_model", "persim", *CADM, *OFFLINE, *AUGMENTED)
 class Budgets:
     """What a training, and an evaluation, of each method may cost; the same for -P and -A."""
 
-    offline_steps: int = 3000
+    offline_steps: Annotated[int, POSITIVE] = 3000
     """Gradient steps of BCQ and CQL, with and without PerSim's trajectories."""
-    morel_steps: int = 200_000
+    morel_steps: Annotated[int, POSITIVE] = 200_000
     """Steps in MOReL's pessimistic MDP."""
-    cadm_steps: int = 10_000
+    cadm_steps: Annotated[int, POSITIVE] = 10_000
     """Gradient steps of CaDM."""
-    pets_steps: int = 10_000
+    pets_steps: Annotated[int, POSITIVE] = 10_000
     """Gradient steps of PE-TS CaDM's five members, side by side."""
-    synthetic: int = 5
+    synthetic: Annotated[int, POSITIVE] = 5
     """PerSim's trajectories for each agent, added to the observed one."""
-    candidates: int = 1000
+    candidates: Annotated[int, POSITIVE] = 1000
     """Sequences of actions that PerSim, and true dynamics, are planned with."""
-    horizon: int = 0
+    horizon: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps that planners look ahead; 0: as PerSim's authors."""
-    synthetic_candidates: int = 300
+    synthetic_candidates: Annotated[int, POSITIVE] = 300
     """Those by which PerSim acts inside its simulators."""
-    cadm_candidates: int = 200
+    cadm_candidates: Annotated[int, POSITIVE] = 200
     """Those of CaDM (its authors: 200, in each round of the cross-entropy method)."""
-    pets_candidates: int = 200
+    pets_candidates: Annotated[int, POSITIVE] = 200
     """Those of PE-TS CaDM."""
-    pets_particles: int = 20
+    pets_particles: Annotated[int, POSITIVE] = 20
     """Its particles in planning (its authors: 20)."""
-    planned_episodes: int = 20
+    planned_episodes: Annotated[int, POSITIVE] = 20
     """Episodes of each agent in which a planner acts, also PerSim's."""
-    cadm_episodes: int = 20
+    cadm_episodes: Annotated[int, POSITIVE] = 20
     """Those of both CaDMs."""
-    episodes: int = 100
+    episodes: Annotated[int, POSITIVE] = 100
     """Episodes of each agent of the methods without a planner."""
-    trajectories: int = 200
+    trajectories: Annotated[int, POSITIVE] = 200
     """Trajectories of each agent that are predicted."""
 
 

@@ -114,7 +114,7 @@ def test_redrawn_from_the_csv_files_alone(swept, tmp_path):
 
 KILLED = """
 import os, signal
-from benchmarks import sweep
+from experiments import sweep
 from mpi_utils.comm import guard
 from rl2.learner import Learner
 inner = Learner.train_iteration
