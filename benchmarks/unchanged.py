@@ -29,7 +29,7 @@ SMALL_RMDP = (
     "--num_features 16 --steps_per_policy 256 --envs_per_policy 4 --num_epochs 3 --num_minibatches 4 "
     "--max_iters 10"
 )
-SMALL_CAML = "--num_features 16 --tasks_per_iteration 6 --pool_size 12 --num_rollouts 4 --num_medoids 3 --max_iters 10"
+SMALL_CAML = "--num_features 16 --tasks_per_iteration 6 --pool_size 12 --num_rollouts 4 --max_iters 10"
 EVALUATE = {
     "rl2": "--instances 120",
     "rmdp": "--episodes 3",
@@ -82,7 +82,7 @@ CASES = {
         False,
     ),
     "persim_paper": ("persim", "--num_agents 30 --recipe paper --max_iters 3", False),
-    "caml": ("caml", SMALL_CAML, True),
+    "caml": ("caml", f"--num_medoids 3 {SMALL_CAML}", True),
     "caml_random_start": (
         "caml",
         f"{SMALL_CAML} --medoid_choice random --num_medoids 0 --activation tanh",

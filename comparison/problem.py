@@ -25,12 +25,12 @@ class People:
         self.environment, self.n = name, len(population)
         limit = {"max_episode_len": max_episode_len} if max_episode_len and ":" not in name else {}
         self.family = make_family(load_factory(name) if ":" in name else name, **limit)
-        self.horizon = max_episode_len or getattr(self.family, "max_episode_len", USUAL_LEN)
+        known = getattr(self.family, "declares_length", True)
+        self.horizon = max_episode_len or (self.family.max_episode_len if known else USUAL_LEN)
         self.family.max_episode_len = self.horizon
         if not hasattr(self.family.action_space, "n"):
             raise UserError(f"{name}: its actions are no Discrete space; CAML cannot act there")
-        checks = hasattr(self.family, "check")
-        self.parameters = self.family.check(population.parameters) if checks else population.parameters
+        self.parameters = self.family.check(population.parameters)
 
     @functools.cached_property
     def digest(self) -> str:

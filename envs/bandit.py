@@ -15,6 +15,9 @@ class BernoulliBandit:
     so a meta-episode of n pulls has n episodes. The observation is always 0, in Discrete(1).
     """
 
+    name = "bandit"
+    max_episode_len = 1
+
     def __init__(self, num_actions: int = 5):
         check_sizes("bandit", num_actions=num_actions)
         self.num_actions = int(num_actions)

@@ -33,6 +33,7 @@ class Points:
     it by 0.2 times the action; the reward is minus the distance to the target afterwards. 10 steps.
     """
 
+    max_episode_len = 10
     observation_space = Box(-2.0, 2.0, (1,), np.float32)
     action_space = Box(-1.0, 1.0, (1,), np.float32)
 

@@ -16,9 +16,10 @@ from envs.target_speed import ROBOTS, SpeedTask
 
 FAMILIES = {"bandit": BernoulliBandit, "tabular_mdp": TabularMDP, "particle": Particle}
 FAMILIES |= {family.name: family for family in (MountainCar, CartPole, HalfCheetah)}
-# Agents share the dynamics and differ in rewards only: one step pays all of them.
+# Agents share the dynamics and differ in rewards only: one step is rewarded for all of them.
 SHARED_FAMILIES = {robot: partial(SpeedTask, robot) for robot in ROBOTS}
 SHARED_FAMILIES["resource_gathering"] = ResourceGathering
+FAMILIES |= SHARED_FAMILIES
 
 
 def make_family(name, **sizes):
@@ -28,19 +29,11 @@ def make_family(name, **sizes):
     """
     if callable(name):
         return GymFamily(name, **sizes)
-    return _make(FAMILIES, name, sizes, ", or give a factory")
-
-
-def make_shared_family(name: str, **sizes):
-    """The family called `name` whose environments serve whole populations; raises `EnvError`."""
-    return _make(SHARED_FAMILIES, name, sizes)
-
-
-def _make(families: dict, name: str, sizes: dict, hint: str = ""):
-    if name not in families:
-        raise EnvError(f"unknown environment {name!r}; known are {', '.join(families)}{hint}")
-    known = inspect.signature(families[name]).parameters
+    if name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise EnvError(f"unknown environment {name!r}; known are {known}, or give a factory")
+    known = inspect.signature(FAMILIES[name]).parameters
     for size in sizes:
         if size not in known:
             raise EnvError(f"{name} has no setting {size!r}; it has {', '.join(known)}")
-    return families[name](**sizes)
+    return FAMILIES[name](**sizes)

@@ -12,6 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.parameters import EnvError, check_parameters
 from envs.validate_env import attempt, check_repeats, play_env, play_vector_env, require
 
+LONGEST = 1000  # steps after which an episode is cut where a user's environment does not say
+
 
 def load_factory(environment: str):
     """The user's factory from `module:factory`, the module also sought in the working directory."""
@@ -50,13 +52,16 @@ class GymFamily:
     - `make_vec(parameters, rng) -> gymnasium.vector.VectorEnv` of all tasks at once, with SAME_STEP
       autoreset, drawing from `rng` (if not None) by `random` or `standard_normal` with first axis n.
     Observations are Discrete or one-dimensional Box, actions Discrete or one-dimensional bounded Box; all
-    tasks share both spaces. `envs/examples.py` holds one of each. Raises `EnvError`, one line for each fault.
+    tasks share both spaces. An attribute `max_episode_len` tells how long
+    episodes are at most. `envs/examples.py` holds one of each. Raises `EnvError`, one line for each fault.
     """
 
     def __init__(self, factory, **sizes):
         self.name = getattr(factory, "__name__", type(factory).__name__)
         self.tasks = attempt(self.name, "the factory", factory, **sizes)
         self.native = callable(getattr(self.tasks, "make_vec", None))
+        self.declares_length = hasattr(self.tasks, "max_episode_len")
+        self.max_episode_len = int(getattr(self.tasks, "max_episode_len", LONGEST))
         kind = type(self.tasks).__name__
         samples = callable(getattr(self.tasks, "sample", None))
         require(samples, self.name, f"{kind} has no sample(rng, n); add it")
@@ -94,8 +99,14 @@ class GymFamily:
         parameters = attempt(self.name, where, self.tasks.sample, rng, n)
         return check_parameters(f"{self.name}: {where}", parameters, n)
 
-    def make_vec(self, parameters, rng=None) -> gymnasium.vector.VectorEnv:
+    def check(self, parameters) -> dict[str, np.ndarray]:
+        """Parameters as arrays, by the user's own `check` too if there is one."""
         parameters = check_parameters(self.name, parameters)
+        own = getattr(self.tasks, "check", None)
+        return attempt(self.name, "check", own, parameters) if callable(own) else parameters
+
+    def make_vec(self, parameters, rng=None) -> gymnasium.vector.VectorEnv:
+        parameters = self.check(parameters)
         if self.native:
             return attempt(self.name, "make_vec", self.tasks.make_vec, parameters, rng)
         env_fns = [partial(self._make, task) for task in self._rows(parameters)]

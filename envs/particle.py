@@ -66,6 +66,8 @@ class Particle:
     as 0.01 in 100 steps.
     """
 
+    name = "particle"
+
     def __init__(
         self,
         variant: str = "released",

@@ -34,10 +34,8 @@ def main(arguments: list[str]) -> None:
         raise EnvError("give --num_agents of at least 1 and --seed of at least 0")
     else:
         parameters = family.sample(np.random.default_rng(settings.seed), settings.num_agents)
-    if hasattr(family, "check"):
-        parameters = family.check(parameters)
-    else:  # a user's: whether environments can be made of these
-        family.make_vec({key: values[:1] for key, values in parameters.items()}).close()
+    parameters = family.check(parameters)
+    family.make_vec({key: values[:1] for key, values in parameters.items()}).close()  # a user's may fail
     population = Population(name, parameters)
     if not settings.out.endswith(".npz"):
         raise EnvError(f"--out {settings.out}: must end with .npz")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.families import FAMILIES, SHARED_FAMILIES
+from envs.families import FAMILIES
 from envs.parameters import EnvError, check_parameters, one_line
 
 FORMAT = 1
@@ -19,8 +19,8 @@ class Population:
     """
 
     def __init__(self, environment: str, parameters: dict[str, np.ndarray]):
-        if environment not in FAMILIES | SHARED_FAMILIES and ":" not in str(environment):
-            known = ", ".join(FAMILIES | SHARED_FAMILIES)
+        if environment not in FAMILIES and ":" not in str(environment):
+            known = ", ".join(FAMILIES)
             raise EnvError(f"unknown environment {environment!r}; known are {known} and module:factory")
         self.environment = environment
         self.parameters = check_parameters(f"population of {environment}", parameters)

@@ -4,7 +4,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from envs.parameters import EnvError, check_parameters, check_shapes
-from envs.shared_reward_env import SharedVectorEnv
+from envs.shared_reward_env import OwnRewardVectorEnv, SharedVectorEnv
 
 SIZE, HOME = 5, (4, 2)  # rows and columns, counted from the upper left
 NUM_CELLS = SIZE * SIZE
@@ -51,6 +51,13 @@ class ResourceGathering:
     def rewards(self, outcome, parameters):
         """What outcomes [..., 25], NumPy or torch, pay the agents: [..., n]."""
         return outcome[..., parameters["cell"]]
+
+    def own_rewards(self, outcome, parameters):
+        """[n] of outcomes [n, 25], one for each agent."""
+        return outcome[np.arange(len(outcome)), parameters["cell"]]
+
+    def make_vec(self, parameters, rng=None) -> OwnRewardVectorEnv:
+        return OwnRewardVectorEnv(self, parameters, rng)
 
     def order(self, parameters) -> np.ndarray:
         """Agents [n] as seen from home, from right to left, then near to far: neighbours can share walks."""

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from envs.parameters import EnvError, check_actions, check_sizes
 
@@ -101,3 +103,41 @@ class SharedVectorEnv:
         self.set_dynamics_state(state)
         self.elapsed, self.episode = elapsed, episode
         return self.observe()
+
+
+class OwnRewardVectorEnv(VectorEnv):
+    """A `SharedRewardFamily` with N agents, each in an environment and with a reward of its own.
+
+    Each reset draws a number for each agent, from `rng` or by `reset(seed=...)`, and all its episodes follow
+    from it. Autoreset is SAME_STEP; `infos["final_obs"]` is a plain array `[N, D]`.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, family, parameters, rng=None):
+        self.family, self.rng, self.env = family, rng, None
+        self.parameters = family.check(parameters)
+        self.num_envs = len(next(iter(self.parameters.values())))
+        self.single_observation_space, self.single_action_space = (
+            family.observation_space,
+            family.action_space,
+        )
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        draws = (self.np_random if self.rng is None else self.rng).random(self.num_envs, np.float64)
+        index = (draws * 2**62).astype(np.int64)
+        self.env = self.family.make_shared(self.num_envs, seed=0, index=index)
+        return self.env.reset(), {}
+
+    def step(self, actions):
+        if self.env is None:
+            raise ResetNeeded("step before reset: call reset() first")
+        step = self.env.step(actions)
+        ended, infos = step.terminated | step.truncated, {}
+        if ended.any():
+            infos = {"final_obs": step.final_observation, "_final_obs": ended}
+        reward = self.family.own_rewards(step.outcome, self.parameters)
+        return step.observation, reward.astype(np.float32), step.terminated, step.truncated, infos

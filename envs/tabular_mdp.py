@@ -17,6 +17,8 @@ class TabularMDP:
     noise at each step. The observation is the state, in Discrete(S). The defaults are the paper's.
     """
 
+    name = "tabular_mdp"
+
     def __init__(
         self, num_states: int = 10, num_actions: int = 5, max_episode_len: int = 10, noise_scale: float = 1.0
     ):

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from mujoco.batch import Batch
 
 from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
-from envs.shared_reward_env import SharedVectorEnv
+from envs.shared_reward_env import OwnRewardVectorEnv, SharedVectorEnv
 
 WIDE = (-np.inf, np.inf)
 BAD_NUMBERS = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{kind}")) for kind in ("QPOS", "QVEL", "QACC")]
@@ -99,6 +99,13 @@ class SpeedTask:
     def rewards(self, outcome, parameters):
         """[..., n] of outcome [..., 1] for targets [n]; both NumPy arrays or both torch tensors."""
         return 0.1 * (1 - abs(outcome - parameters["target"]) / self.window).clip(min=0)
+
+    def own_rewards(self, outcome, parameters):
+        """[n] of outcomes [n, 1], one for each agent."""
+        return 0.1 * (1 - abs(outcome[:, 0] - parameters["target"]) / self.window).clip(min=0)
+
+    def make_vec(self, parameters, rng=None) -> OwnRewardVectorEnv:
+        return OwnRewardVectorEnv(self, parameters, rng)
 
     def order(self, parameters) -> np.ndarray:
         return np.argsort(parameters["target"], kind="stable")

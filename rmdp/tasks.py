@@ -5,7 +5,7 @@ from gymnasium.spaces import Box
 
 from common.errors import UserError
 from common.runs.seeding import stream
-from envs import Population, agreed_factory, make_family, make_shared_family
+from envs import Population, agreed_factory, make_family
 from rmdp.config import shared
 
 SCALE = {"resource_gathering": 100.0}  # returns are reported as percent there, as in the paper
@@ -15,7 +15,7 @@ def shared_family(config):
     """The environment whose every step pays all agents."""
     ranges = {"low": config.target_low, "high": config.target_high}
     ranges = {name: value for name, value in ranges.items() if value is not None}
-    return make_shared_family(config.environment, **ranges)
+    return make_family(config.environment, **ranges)
 
 
 def separate_family(config, comm):
@@ -49,4 +49,4 @@ def draw_agents(config, family) -> dict[str, np.ndarray]:
             f"--population {config.population}: holds {len(population)} agents; give --num_agents "
             f"{len(population)}"
         )
-    return family.check(population.parameters) if hasattr(family, "check") else population.parameters
+    return family.check(population.parameters)

@@ -8,8 +8,6 @@ from common.runs.seeding import SharedStream
 from envs.shared_reward_env import Step
 from rmdp.rollout import by_policy
 
-LONGEST = 1000  # steps after which an episode of a user's environment is cut where it only is tried
-
 
 class Worlds:
     """Makes environments for `Actors`: number e * k + j is the world of agent `who[e * k + j]`."""
@@ -71,7 +69,7 @@ def try_all(policies, family, parameters, rng) -> tuple[np.ndarray, np.ndarray]:
     everyone = {name: values.repeat(k, axis=0) for name, values in parameters.items()}
     env = family.make_vec(everyone, Repeated(rng, k))
     seen, running = env.reset()[0], np.ones((k, n), bool)
-    for _ in range(getattr(family, "max_episode_len", LONGEST)):
+    for _ in range(family.max_episode_len):
         seen = by_policy(np.asarray(seen, np.float32), k)
         action = policies(policies.normaliser(torch.from_numpy(seen))).mode()
         action = action.transpose(0, 1).reshape(n * k, *action.shape[2:]).numpy()

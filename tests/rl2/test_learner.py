@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from mpi_utils.comm import Comm
 from rl2.config import Config, check_config
 from rl2.learner import Learner
@@ -91,7 +92,7 @@ def test_it_learns_a_bandit_in_seconds():
 
 
 def test_settings_that_cannot_work_together():
-    with pytest.raises(ValueError, match="multiple"):
+    with pytest.raises(UserError, match="multiple"):
         check_config(dataclasses.replace(TINY, meta_episodes_per_policy_update=13))
-    with pytest.raises(ValueError, match="warm_start"):
+    with pytest.raises(UserError, match="warm_start"):
         check_config(dataclasses.replace(TINY, environment="bandit", warm_start="bayes_greedy"))

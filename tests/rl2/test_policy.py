@@ -5,6 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from common.errors import UserError
 from rl2.config import Config
 from rl2.policy import RecurrentPolicy, TransitionFeatures
 
@@ -38,7 +39,7 @@ def test_plain_features_are_the_papers():
 def test_acting_and_learning_see_the_same_policy(encoder, readout, kind, shared):
     config = dataclasses.replace(SMALL, transition_encoder=encoder, readout=readout, shared_network=shared)
     if kind == "continuous" and (encoder == "joint" or readout == "bilinear"):
-        with pytest.raises(ValueError, match="discrete"):
+        with pytest.raises(UserError, match="discrete"):
             RecurrentPolicy(config, *SPACES[kind])
         return
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.runs import checkpoint
-from envs.families import make_shared_family
+from envs.families import make_family
 from mpi_utils.comm import Comm
 from rmdp import evaluation, scoring
 from rmdp.bounds import WALKS
@@ -120,7 +120,7 @@ def test_the_best_known_walks_reach_the_ceiling(monkeypatch, num_policies, welfa
 @pytest.mark.parametrize("elements", [1, 30, 10**6])
 def test_scores_are_those_of_plain_loops(monkeypatch, elements):
     monkeypatch.setattr(scoring, "ELEMENTS", elements)
-    family, rng = make_shared_family("hopper"), np.random.default_rng(0)
+    family, rng = make_family("hopper"), np.random.default_rng(0)
     length, n = np.array([[2, 4], [3, 1]]), 200  # more agents than blocks
     speed, target = rng.uniform(0, 2.5, 10), rng.uniform(0, 2.5, n)
     episodes = Episodes(speed[:, None].astype(np.float32), length, None)

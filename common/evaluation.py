@@ -1,0 +1,89 @@
+"""What every evaluation shares: its flags, the stored configuration, rows, and tables of rows."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, Group, check, from_stored, parse_flags
+from common.errors import UserError
+
+Row = dict[str, Any]  # method, metric, mean, se, n, then the columns of its paper
+Settings = TypeVar("Settings", bound="EvaluationSettings")
+Config = TypeVar("Config")
+EVALUATION = 2**31  # the iteration number of evaluation's streams, which no training run reaches
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """The flags of every evaluation; a system's own come after them."""
+
+    seed: Annotated[int, AT_LEAST_ZERO, Group("evaluation")] = 0
+    """Draws starts, tasks and all noise; another seed gives others."""
+    environment: Annotated[str, MAY_BE_EMPTY] = ""
+    """Needed only for a run on a user's own module:factory, which is never taken from a file."""
+    json: Annotated[str, MAY_BE_EMPTY] = ""
+    """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
+    plot: Annotated[str, MAY_BE_EMPTY] = ""
+    """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
+
+
+def parse_settings(settings_class: type[Settings], flags: list[str], show: bool) -> Settings:
+    """Settings from `evaluate`'s flags, checked."""
+    settings = parse_flags(settings_class, flags, "python -m evaluate RUN", show=show)
+    check(settings)
+    return settings
+
+
+def stored_config(
+    config_class: type[Config], stored: dict[str, Any], environment: str | None = None
+) -> Config:
+    """The run's configuration from its config.json; a user's factory must be named again."""
+    config = from_stored(config_class, stored)
+    name = getattr(config, "environment", "")
+    if environment is not None and ":" in name and environment != name:
+        raise UserError(f"this run trained on {name!r}; name it again: --environment {name}")
+    return config
+
+
+def row(method: str, metric: str, values: Any, **columns: Any) -> Row:
+    """Mean and standard error of the values that are finite, or of one value, which has no error."""
+    values = np.atleast_1d(np.asarray(values, np.float64))
+    values = values[np.isfinite(values)]
+    n = len(values)
+    mean = float(values.mean()) if n else None
+    return {"method": method, "metric": metric, "mean": mean, "se": standard_error(values), "n": n, **columns}
+
+
+def standard_error(values: Any) -> float | None:
+    """The standard error of the mean of values `[n]`; None of fewer than two."""
+    n = len(values)
+    return float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
+
+
+def worst_decile(values: Any) -> float:
+    """The mean of the tenth of the values `[n]` that is lowest, at least one."""
+    values = np.sort(values)
+    return float(values[: -(-len(values) // 10)].mean())
+
+
+def as_csv(rows: Iterable[Row], columns: Sequence[str] | None = None, digits: int | None = None) -> str:
+    """Rows as CSV, by default with the columns of all of them and all digits of numbers."""
+    rows = list(rows)
+    if digits:
+        rows = [{k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in one.items()} for one in rows]
+    columns = columns or list(dict.fromkeys(name for one in rows for name in one))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_markdown(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """A table of Markdown; cells are text or numbers as they are."""
+    table = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in table)

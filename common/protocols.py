@@ -1,0 +1,52 @@
+"""What the four systems have in common: a learner that trains, and the actor that it makes."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+class Actor(Protocol):
+    """What a trained run is for: actions for a batch of agents, with exploration off."""
+
+    def reset(self, num: int) -> None:
+        """Begin `num` rows anew; row i acts for agent i modulo the number of the actor's agents."""
+        ...
+
+    def act(
+        self,
+        observation: np.ndarray,
+        reward: np.ndarray | None,
+        done: np.ndarray | None,
+        running: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Actions `[num, ...]`, as the environment takes them, for observations `[num, ...]`.
+
+        `reward [num]` and `done [num]` bool are what the step before led to, None at first. Actions of rows
+        where `running [num]` is false will not be used; knowing them may save work.
+        """
+        ...
+
+
+class Learner(Protocol):
+    """Made as `Learner(config, comm, problem)`; every method is called on all ranks."""
+
+    def train_iteration(self, i: int) -> dict[str, float]:
+        """Collect, estimate, update, report; the metrics of all ranks together."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next iteration and an evaluation need."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`, at any number of ranks."""
+        ...
+
+    def tensors_in_sync(self) -> dict[str, torch.Tensor]:
+        """What must be the same on all ranks, to the last bit."""
+        ...
+
+    def actor(self, agents: Any = None) -> Actor:
+        """An actor for the agents with these numbers, or for all of the population."""
+        ...

@@ -1,0 +1,74 @@
+"""The one evaluation loop: an episode in each environment, rewards summed until it ends."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import VectorEnv
+
+from common.protocols import Actor
+
+
+class Episodes(NamedTuple):
+    """One episode of each of N environments."""
+
+    returns: np.ndarray  # [N] float64
+    lengths: np.ndarray  # [N] int64
+
+
+class Recorder:
+    """Keeps the steps of episodes as lists of `[N, ...]`; those of row i count where `running[t][i]`."""
+
+    def __init__(self) -> None:
+        self.observation: list[np.ndarray] = []
+        self.action: list[np.ndarray] = []
+        self.reward: list[np.ndarray] = []
+        self.next_observation: list[np.ndarray] = []  # what the step itself led to
+        self.terminated: list[np.ndarray] = []
+        self.running: list[np.ndarray] = []
+
+
+def play(env: VectorEnv, actor: Actor, num_steps: int, record: Recorder | None = None) -> Episodes:
+    """One episode of at most `num_steps` steps in each of the environments; what comes after its end is left.
+
+    The actor is reset, and told the environments that still run.
+    """
+    num_envs = env.num_envs
+    actor.reset(num_envs)
+    observation, reward, done = np.asarray(env.reset()[0]), None, None
+    running = np.ones(num_envs, bool)
+    returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    for _ in range(num_steps):
+        action = actor.act(observation, reward, done, running)
+        seen = np.array(observation) if record else observation  # environments may reuse their arrays
+        observation, reward, terminated, truncated, infos = env.step(action)
+        observation, reward = np.asarray(observation), np.asarray(reward, np.float64)
+        done = np.logical_or(terminated, truncated)
+        if record:
+            record.observation.append(seen)
+            record.action.append(np.array(action))
+            record.reward.append(reward.copy())
+            record.next_observation.append(final_observations(observation, infos, done))
+            record.terminated.append(np.array(terminated))
+            record.running.append(running)
+        returns += np.where(running, reward, 0.0)
+        lengths += running
+        running = running & ~done
+        if not running.any():
+            break
+    return Episodes(returns, lengths)
+
+
+def final_observations(observation: np.ndarray, infos: dict[str, Any], done: np.ndarray) -> np.ndarray:
+    """A copy of what a step led to `[N, ...]`: the last observation of an episode where one is `done [N]`."""
+    final = np.array(observation)
+    if done.any():
+        final[done] = np.stack(list(infos["final_obs"][done]))
+    return final
+
+
+def to_space(action: np.ndarray, space: Any) -> np.ndarray:
+    """Actions `[N, ...]` as environments take them; those of a Box are clipped to its bounds."""
+    if isinstance(space, Discrete):
+        return action
+    return np.clip(action, space.low, space.high).astype(space.dtype)
