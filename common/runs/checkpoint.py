@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from common.errors import SaveError, UserError
 from common.runs import files
 from common.runs.encoding import decode, encode
-from common.errors import UserError, SaveError
 from common.runs.run_folder import InUse, config_differences, lock, read_config, write_config
 
 __all__ = [

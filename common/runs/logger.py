@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common.errors import SaveError, UserError
 from common.runs import files
-from common.errors import UserError, SaveError
 
 CONSOLE_SECONDS = 10.0
 

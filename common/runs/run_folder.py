@@ -11,8 +11,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from common.runs import files
 from common.errors import UserError
+from common.runs import files
 
 SHARED_MEMORY = Path("/dev/shm")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.runs import checkpoint, files
 from common.errors import SaveError
+from common.runs import checkpoint, files
 from common.runs.seeding import stream
 
 OPERATIONS = ("make_folder", "create", "write", "sync", "rename", "remove_file", "remove_folder")

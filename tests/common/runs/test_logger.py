@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from mpi_utils.comm import Comm
-from common.errors import UserError, SaveError
+from common.errors import SaveError, UserError
 from common.runs.logger import Logger
+from mpi_utils.comm import Comm
 
 
 def write(run_dir, rows, total=10, start=0):

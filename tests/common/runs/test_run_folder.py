@@ -11,9 +11,9 @@ import time
 
 import pytest
 
+from common.errors import UserError
 from common.runs import run_folder
 from common.runs.checkpoint import config_differences, lock, read_config, write_config
-from common.errors import UserError
 from tests.launch import ROOT
 
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from mpi_utils.comm import Comm
 from common.errors import UserError
 from common.runs.seeding import PURPOSES, SharedStream, stream
+from mpi_utils.comm import Comm
 
 
 def test_no_two_streams_share_a_draw(promise):

@@ -1,0 +1,1 @@
+"""What a run folder is: saves, locks, logs and seeds; nothing here knows MPI."""
