@@ -1,26 +1,52 @@
-"""Train one of the systems:  mpirun -np N python -m train [rl2] [flags]
+"""Train one of the systems:  mpirun -np N python -m train [rl2|rmdp|persim|caml] [flags]
 
 The same command again resumes from the newest valid save in <checkpoint_dir>/<model_name>/. Sizes are global:
 more ranks change the speed, not the experiment.
 """
 
 import dataclasses
-import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import caml.config
+import caml.learner
+import persim.config
+import persim.learner
+import rl2.config
+import rl2.learner
+import rmdp.config
+import rmdp.learner
 from common.allocator import keep_freed_memory
+from common.config import from_stored, parse
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import run_folder
 from mpi_utils import loop
-from mpi_utils.comm import guard, set_threads
+from mpi_utils.comm import Comm, guard, set_threads
 
-SYSTEMS = ("rl2", "rmdp", "persim", "caml")
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """What training needs of one of the four."""
+
+    config: type
+    check: Callable[[Any], Any]
+    make_problem: Callable[[Any, Comm], Any] | None
+    learner: Callable[..., Any]
+
+
+SYSTEMS = {
+    "rl2": System(rl2.config.Config, rl2.config.check_config, None, rl2.learner.Learner),
+    "rmdp": System(rmdp.config.Config, rmdp.config.check_config, None, rmdp.learner.Learner),
+    "persim": System(persim.config.Config, persim.config.check_config, None, persim.learner.Learner),
+    "caml": System(caml.config.Config, caml.config.check_config, None, caml.learner.Learner),
+}
 # A run folder may be moved; the rest shapes no result.
 MAY_CHANGE = ("max_pol_iters", "max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
 
 
-def main(comm) -> None:
+def main(comm: Comm) -> None:
     """Parse, check and lock the run folder, build the learner, resume, train: every check before any work."""
     with comm.agree():
         name, config = parse_arguments(sys.argv[1:], comm)
@@ -33,11 +59,43 @@ def main(comm) -> None:
         held.release()
 
 
-def run(name: str, config, comm) -> bool:
+def parse_arguments(arguments: list[str], comm: Comm) -> tuple[str, Any]:
+    """The system's name and its checked configuration; only rank 0 prints a help text."""
+    configs = {name: system.config for name, system in SYSTEMS.items()}
+    name, config = parse(configs, "rl2", arguments, "python -m train", __doc__, show=comm.is_root)
+    return name, SYSTEMS[name].check(config)
+
+
+def claim(name: str, config: Any) -> run_folder.Lock:
+    """Lock the run folder for this process; refuse one that holds another experiment."""
+    held = run_folder.lock(folder(config))
+    try:
+        run_folder.write_config(folder(config), describe(name, config))
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
+def describe(name: str, config: Any) -> dict[str, Any]:
+    """What config.json is to hold; refuse a run folder whose own says otherwise."""
+    run_dir, description = folder(config), {"system": name, **dataclasses.asdict(config)}
+    if (run_dir / "config.json").exists():
+        stored = run_folder.read_config(run_dir)
+        if stored.get("system") == name:  # what it lacks did not exist then; what was renamed is the same
+            stored = {"system": name, **dataclasses.asdict(from_stored(type(config), stored))}
+        if differences := run_folder.config_differences(stored, description, ignore=MAY_CHANGE):
+            raise UserError(
+                f"{run_dir} holds another experiment ({'; '.join(differences)}): "
+                "give the same settings or another --model_name"
+            )
+    return description
+
+
+def run(name: str, config: Any, comm: Comm) -> bool:
     """Train in a claimed run folder, from its newest valid save; True when all iterations are done."""
-    learner = importlib.import_module(f"{name}.learner").Learner(config, comm)
     return loop.run(
-        learner,
+        make_learner(name, config, comm),
         comm,
         folder(config),
         iterations=config.iterations,
@@ -45,43 +103,16 @@ def run(name: str, config, comm) -> bool:
     )
 
 
-def parse_arguments(arguments: list[str], comm):
-    """The system's name and its checked configuration; only rank 0 prints a help text."""
-    from common.config import parse
-
-    modules = {name: importlib.import_module(f"{name}.config") for name in SYSTEMS}
-    commands = {name: module.Config for name, module in modules.items()}
-    name, config = parse(commands, "rl2", arguments, "python -m train", __doc__, show=comm.is_root)
-    return name, modules[name].check_config(config)
+def make_learner(name: str, config: Any, comm: Comm) -> Any:
+    """The system's learner of the problem that the settings describe; a collective."""
+    system = SYSTEMS[name]
+    problem = () if system.make_problem is None else (system.make_problem(config, comm),)
+    return system.learner(config, comm, *problem)
 
 
-def folder(config) -> Path:
+def folder(config: Any) -> Path:
     """The run folder."""
     return Path(config.checkpoint_dir) / config.model_name
-
-
-def claim(name: str, config):
-    """Lock the run folder for this process; refuse one that holds another experiment."""
-    held = checkpoint.lock(folder(config))
-    try:
-        checkpoint.write_config(folder(config), describe(name, config))
-    except BaseException:
-        held.release()
-        raise
-    return held
-
-
-def describe(name: str, config) -> dict:
-    """What config.json is to hold; refuse a run folder whose own says otherwise."""
-    run_dir, description = folder(config), {"system": name} | dataclasses.asdict(config)
-    if (run_dir / "config.json").exists():
-        stored = checkpoint.read_config(run_dir)
-        if differences := checkpoint.config_differences(stored, description, ignore=MAY_CHANGE):
-            raise UserError(
-                f"{run_dir} holds another experiment ({'; '.join(differences)}): "
-                "give the same settings or another --model_name"
-            )
-    return description
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -210,3 +211,33 @@ def prune(run_dir, keep: int = 5) -> None:
             files.remove_tree(debris)
     except OSError as error:
         raise SaveError(f"{run_dir}: cannot remove old saves: {error.strerror}; make it writable") from error
+
+
+def find(path) -> tuple[dict, Path]:
+    """The settings of a run and the save to use: of a run folder its newest valid one, or the one named.
+
+    Damaged newer saves are told of on standard error. Raises `UserError` where there is nothing to use.
+    """
+    path = Path(path)
+    run_dir = path.parent if path.name.startswith("step_") else path
+    if not path.is_dir():
+        raise UserError(
+            f"{path}: no such run folder; `ls checkpoints checkpoints/examples` shows what there is"
+        )
+    stored = read_config(run_dir)
+    if path is not run_dir:
+        return stored, path
+    newest, skipped = newest_valid(run_dir)
+    for reason in skipped:
+        print(f"warning: {reason}", file=sys.stderr)
+    if newest is None:
+        raise UserError(f"{run_dir}: holds no valid save")
+    return stored, newest
+
+
+def open_run(path, system: str) -> tuple[dict, dict]:
+    """The settings and the state of a run of one system, to act with; raises `UserError`."""
+    stored, save = find(path)
+    if stored.get("system") != system:
+        raise UserError(f"{path}: a run of {stored.get('system')!r}, not of {system}")
+    return stored, load(save)[1]
