@@ -12,6 +12,7 @@ from typing import Any
 
 import caml.config
 import caml.learner
+import caml.problem
 import persim.config
 import persim.learner
 import rl2.config
@@ -40,7 +41,9 @@ SYSTEMS = {
     "rl2": System(rl2.config.Config, rl2.config.check_config, None, rl2.learner.Learner),
     "rmdp": System(rmdp.config.Config, rmdp.config.check_config, None, rmdp.learner.Learner),
     "persim": System(persim.config.Config, persim.config.check_config, None, persim.learner.Learner),
-    "caml": System(caml.config.Config, caml.config.check_config, None, caml.learner.Learner),
+    "caml": System(
+        caml.config.Config, caml.config.check_config, caml.problem.make_problem, caml.learner.Learner
+    ),
 }
 # A run folder may be moved; the rest shapes no result.
 MAY_CHANGE = ("max_pol_iters", "max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")

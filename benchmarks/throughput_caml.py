@@ -9,7 +9,8 @@ from caml.adapt import make_optimiser, update
 from caml.divergence import policy_divergences
 from caml.learner import Learner
 from caml.policy import Policies, num_weights
-from caml.rollout import Actors, Episodes
+from caml.problem import make_problem
+from caml.rollout import Rollouts, Trajectories
 from common.errors import UserError
 
 NUM_POLICIES = 200  # of the matrix of divergences
@@ -17,24 +18,24 @@ ROUNDS = 5
 
 
 def measure(config, comm) -> dict:
-    """Environment steps per second of adaptation: an iteration's tasks at once, one task after another with
+    """Environment steps per second of adaptation: an iteration's agents at once, one agent after another with
     its episodes at once, and one episode after another, as the author's code plays.
 
-    Adaptation is one update: `num_rollouts` episodes of each task and a step of the optimiser. The three take
-    turns, medians count. Seconds are the processor's, as the comparison is about one core, hence one rank.
+    Adaptation is one update: `num_rollouts` episodes of each agent and a step of the optimiser. The three
+    take turns, medians count. Seconds are the processor's, as the comparison is about one core and one rank.
     """
     if comm.size > 1:
         raise UserError("throughput caml compares on one core: start it without mpirun")
-    learner = Learner(config, comm)
-    types = learner.types.support[np.arange(config.tasks_per_iteration) % config.num_support]
+    learner = Learner(config, comm, make_problem(config, comm))
+    agents = learner.problem.support[np.arange(config.tasks_per_iteration) % config.num_support]
     ways = (all_at_once, one_task_at_a_time, one_episode_at_a_time)
     for way in ways:
-        way(learner, types[:2])
+        way(learner, agents[:2])
     rates = {way.__name__: [] for way in ways}
     for _ in range(ROUNDS):
         for way in ways:
             began = time.process_time()
-            steps = way(learner, types)
+            steps = way(learner, agents)
             rates[way.__name__].append(steps / (time.process_time() - began))
     rate = {name: float(np.median(values)) for name, values in rates.items()}
     learner.train_iteration(0)
@@ -62,43 +63,45 @@ def measure(config, comm) -> dict:
     }
 
 
-def adapt(learner, types, config) -> int:
-    """One update of fresh policies on all `types` at once; returns the steps played."""
-    actors = Actors(learner.family, learner.types[types], config)
-    policies = fresh(learner, len(types))
-    update(policies, make_optimiser(policies, config.learning_rate), actors.play(policies), config)
-    actors.close()
-    return int(actors.num_steps.sum())
+def adapt(learner: Learner, agents: np.ndarray) -> int:
+    """One update of fresh policies on all `agents` at once; returns the steps played."""
+    config, policies = learner.config, fresh(learner, len(agents))
+    rollouts = Rollouts(learner.problem, agents, config)
+    update(policies, make_optimiser(policies, config.learning_rate), rollouts.play(policies), config)
+    rollouts.close()
+    return int(rollouts.num_steps.sum())
 
 
-def all_at_once(learner, types) -> int:
-    return adapt(learner, types, learner.config)
+def all_at_once(learner: Learner, agents: np.ndarray) -> int:
+    """All agents side by side."""
+    return adapt(learner, agents)
 
 
-def one_task_at_a_time(learner, types) -> int:
-    return sum(adapt(learner, types[[j]], learner.config) for j in range(len(types)))
+def one_task_at_a_time(learner: Learner, agents: np.ndarray) -> int:
+    """One agent after another, its episodes side by side."""
+    return sum(adapt(learner, agents[[j]]) for j in range(len(agents)))
 
 
-def one_episode_at_a_time(learner, types) -> int:
-    """Each episode in an environment of its own; one update with all of a task's episodes."""
+def one_episode_at_a_time(learner: Learner, agents: np.ndarray) -> int:
+    """Each episode in an environment of its own; one update with all of an agent's episodes."""
     config, steps = learner.config, 0
     single = dataclasses.replace(config, num_rollouts=1)
-    for j in range(len(types)):
+    for j in range(len(agents)):
         policies, played = fresh(learner, 1), []
-        actors = Actors(learner.family, learner.types[types[[j]]], single)
+        rollouts = Rollouts(learner.problem, agents[[j]], single)
         for _ in range(config.num_rollouts):
-            played.append(actors.play(policies))
-        actors.close()
+            played.append(rollouts.play(policies))
+        rollouts.close()
         update(policies, make_optimiser(policies, config.learning_rate), together(played), config)
-        steps += int(actors.num_steps.sum())
+        steps += int(rollouts.num_steps.sum())
     return steps
 
 
-def together(played: list[Episodes]) -> Episodes:
-    """Episodes of one policy side by side, the shorter ones filled up."""
+def together(played: list[Trajectories]) -> Trajectories:
+    """Trajectories of one policy side by side, the shorter ones filled up."""
     longest = max(len(episodes.reward) for episodes in played)
     columns = {}
-    for field in dataclasses.fields(Episodes):
+    for field in dataclasses.fields(Trajectories):
         values = [getattr(episodes, field.name) for episodes in played]
         if field.name == "final_observation":
             columns[field.name] = np.concatenate(values, axis=1)
@@ -107,7 +110,7 @@ def together(played: list[Episodes]) -> Episodes:
         columns[field.name] = np.concatenate(
             [np.pad(value, pad) for value, pad in zip(values, rest, strict=True)], axis=2
         )
-    return Episodes(**columns)
+    return Trajectories(**columns)
 
 
 def fresh(learner, num_policies: int) -> Policies:

@@ -1,68 +1,68 @@
-"""Vanilla policy gradient for P policies on P tasks at once."""
+"""Vanilla policy gradient for P policies with P agents at once."""
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from caml.policy import SLOPES
-from caml.rollout import Episodes
-from common.optim import make_adamw
+from caml.config import Config
+from caml.policy import SLOPES, Policies
+from caml.rollout import Trajectories
+from common.optim import SGD, AdamW, make_adamw
 
 ADAM_EPS = 1e-8
 
 
-def advantages(episodes: Episodes, gamma: float, baseline: str = "step"):
+def advantages(played: Trajectories, gamma: float, baseline: str = "step") -> np.ndarray:
     """Discounted returns from each step on `[T, P, B]`, standardised for each policy; 0 after the end.
 
     "step": over the B episodes at each step. "batch": over all steps at once, as in the author's code; that
     blames early actions for having many steps after them, and learning takes several times as long.
     """
-    value, alive = episodes.reward.astype(np.float64), episodes.alive
+    value, alive = played.reward.astype(np.float64), played.alive
     for t in reversed(range(len(value) - 1)):
         value[t] += gamma * value[t + 1]
-    over = {"step": 2, "batch": (0, 2)}[baseline]
+    over: int | tuple[int, int] = 2 if baseline == "step" else (0, 2)
     count = alive.sum(over, keepdims=True).clip(1)
     value = (value - (value * alive).sum(over, keepdims=True) / count) * alive
     return value / (np.sqrt(np.square(value).sum(over, keepdims=True) / count) + 1e-8)
 
 
-def weights(episodes: Episodes, gamma: float, baseline: str):
+def weights(played: Trajectories, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each step `[P, T * B]`: its share in its policy's mean, and that times its advantage."""
-    alive = rows_of(episodes.alive).float()
+    alive = rows_of(played.alive).float()
     share = alive / alive.sum(1, keepdim=True)
-    return share, share * rows_of(advantages(episodes, gamma, baseline)).float()
+    return share, share * rows_of(advantages(played, config.gamma, config.baseline)).float()
 
 
-def loss(policies, episodes: Episodes, gamma: float, entropy_coef: float = 0.0, baseline: str = "step"):
-    """REINFORCE's loss (Williams 1992): for each policy the mean over its steps, summed over policies.
+def loss(policies: Policies, played: Trajectories, config: Config) -> torch.Tensor:
+    """REINFORCE's loss (Williams 1992): for each policy the mean over its steps of -advantage * log_prob
+    - entropy_coef * entropy, summed over policies.
 
     So a policy's gradient is that of its own mean, whatever the others are.
     """
-    share, weight = weights(episodes, gamma, baseline)
-    log_probs = policies(rows_of(episodes.observation)).transpose(1, 2).log_softmax(1)  # [P, A, T * B]
-    chosen = log_probs.gather(1, rows_of(episodes.action)[:, None])[:, 0]
-    result = -(chosen * weight).sum()
-    if entropy_coef:
-        entropy = -(log_probs.exp() * log_probs).sum(1)
-        result = result - entropy_coef * (entropy * share).sum()
-    return result
+    share, share_advantage = weights(played, config)
+    log_probs = policies(rows_of(played.observation)).transpose(1, 2).log_softmax(1)  # [P, A, T * B]
+    log_prob = log_probs.gather(1, rows_of(played.action)[:, None])[:, 0]
+    entropy = -(log_probs.exp() * log_probs).sum(1)
+    return -(share_advantage * log_prob + config.entropy_coef * share * entropy).sum()
 
 
 @torch.no_grad()
-def gradients(policies, episodes: Episodes, gamma: float, entropy_coef: float = 0.0, baseline: str = "step"):
+def written_gradients(policies: Policies, played: Trajectories, config: Config) -> dict[str, torch.Tensor]:
     """The derivatives of `loss` by the names of parameters, in less than half of the time of autograd's.
 
     Derivatives by hidden values, `[P, T * B, F]`, are never formed: steps are summed before the head enters.
     """
-    share, weight = (rows[:, None] for rows in weights(episodes, gamma, baseline))
-    x, t = rows_of(episodes.observation), policies.tensors
+    share, share_advantage = (rows[:, None] for rows in weights(played, config))
+    x, t = rows_of(played.observation), policies.tensors
     hidden = policies.hidden(x)
     log_probs = policies.logits(hidden).log_softmax(1)
     probs = log_probs.exp()
-    scale = weight
-    if entropy_coef:
-        scale = weight + entropy_coef * share * (log_probs - (probs * log_probs).sum(1, keepdim=True))
-    by_logits = (probs * scale).scatter_add_(1, rows_of(episodes.action)[:, None], -weight)
+    scale = share_advantage
+    if config.entropy_coef:
+        entropy_slope = log_probs - (probs * log_probs).sum(1, keepdim=True)
+        scale = share_advantage + config.entropy_coef * share * entropy_slope
+    by_logits = (probs * scale).scatter_add_(1, rows_of(played.action)[:, None], -share_advantage)
 
     relu = policies.activation == "relu"
     by_head = None if relu else torch.bmm(by_logits, hidden)
@@ -81,19 +81,28 @@ def gradients(policies, episodes: Episodes, gamma: float, entropy_coef: float = 
     }
 
 
-def rows_of(array):
+def autograd_gradients(policies: Policies, played: Trajectories, config: Config) -> dict[str, torch.Tensor]:
+    """The derivatives of `loss` by the names of parameters."""
+    found = torch.autograd.grad(loss(policies, played, config), policies.parameters())
+    return dict(zip(policies.tensors, found, strict=True))
+
+
+GRADIENTS = {"written": written_gradients, "autograd": autograd_gradients}
+
+
+def rows_of(array: np.ndarray) -> torch.Tensor:
     """`[T, P, B, ...]` as a tensor `[P, T * B, ...]`."""
     return torch.from_numpy(array).transpose(0, 1).flatten(1, 2)
 
 
-def make_optimiser(policies, learning_rate: float):
+def make_optimiser(policies: Policies, learning_rate: float) -> AdamW:
     """Adam with moments of zero: elementwise, hence one for each policy."""
     return make_adamw(policies.parameters(), learning_rate, ADAM_EPS)
 
 
-def update(policies, optimiser, episodes: Episodes, config) -> None:
+def update(policies: Policies, optimiser: AdamW | SGD, played: Trajectories, config: Config) -> None:
     """One policy-gradient step of all policies at once, each on its own episodes."""
-    found = gradients(policies, episodes, config.gamma, config.entropy_coef, config.baseline)
+    found = GRADIENTS[config.gradient](policies, played, config)
     for name, parameter in policies.tensors.items():
         parameter.grad = found[name]
     optimiser.step()

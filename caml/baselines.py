@@ -1,100 +1,92 @@
 """Other ways to a start for few-shot adaptation, each under the interaction budget of CAML's meta-training.
 
-All train by the same policy gradient, on the types that CAML drew in the same iteration (`same_type` on the
-query types, as upper reference), until they have spent as many environment steps.
+All train by the same policy gradient, with the agents that CAML drew in the same iteration (`same_agent` with
+the query agents, as upper reference), until they have spent as many environment steps.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from caml.adapt import loss, make_optimiser, update
-from caml.policy import Policies, num_weights
-from caml.rollout import Actors, num_inputs_of
-from caml.tasks import Types
+from caml.config import Config
+from caml.fewshot import Start
+from caml.policy import Policies, num_weights, sizes_of
+from caml.problem import groups_of, query_of, support_of
+from caml.rollout import Rollouts
+from common.optim import AdamW
 from common.runs.seeding import stream
+from envs.problem import Problem
+from mpi_utils.comm import Comm
 
-# Reptile adapts as often to a task as the evaluation does.
+# Reptile adapts as often to an agent as the evaluation does.
 REPTILE_UPDATES = 5
 # Of MAML's own update, plain gradient descent; the best of 0.3, 1, 3 and 10 on seeds 0 and 1 of the particle.
 MAML_RATE = 3.0
-METHODS = ("joint", "same_type", "different_type", "reptile", "maml", "fomaml", "random")
-
-
-@dataclass
-class Start:
-    """`policies` from which `task i` takes number `index[i]`, and how it is adapted.
-
-    `index` None: all are tried on the task first. `rate` 0: by Adam, else by gradient descent.
-    """
-
-    policies: Policies
-    index: np.ndarray | None
-    env_steps: int = 0
-    rate: float = 0.0
+METHODS = ("joint", "same_agent", "different_agent", "reptile", "maml", "fomaml", "random")
 
 
 class Training:
-    """Environments for one opponent's training, and the steps it has spent of its `budget`."""
+    """Environments for one baseline's training, and the steps it has spent of its `budget`."""
 
-    def __init__(self, config, family, types: Types, budget: int):
-        self.config, self.family, self.types = config, family, types
+    def __init__(self, config: Config, problem: Problem, budget: int):
+        self.config, self.problem = config, problem
         self.budget, self.env_steps, self.iteration = budget, 0, 0
 
     def fresh(self, num_policies: int, seed: int | None = None) -> Policies:
         """New policies, of the run's seed or another."""
-        config, family = self.config, self.family
-        sizes = num_inputs_of(family.observation_space), config.num_features, int(family.action_space.n)
-        uniform = stream(config.seed if seed is None else seed, "weights")
-        uniform = uniform.random((num_policies, num_weights(*sizes)), np.float32)
+        config, sizes = self.config, sizes_of(self.problem.family, self.config.num_features)
+        rng = stream(config.seed if seed is None else seed, "weights")
+        uniform = rng.random((num_policies, num_weights(*sizes)), np.float32)
         return Policies.fresh(uniform, *sizes, config.activation)
 
-    def iterations(self, types=None):
-        """Yield actors on `types`, or on those that CAML draws in the same iteration, while steps are left.
+    def iterations(self, agents: np.ndarray | None = None) -> Iterator[Rollouts]:
+        """Yield rollouts with `agents`, or with those that CAML draws in the same iteration, while steps are
+        left.
 
         The last iteration may pass the budget by a part of itself.
         """
-        config = self.config
+        config, problem = self.config, self.problem
         while self.env_steps < self.budget:
             rng = stream(config.seed, "tasks", self.iteration, 1)
-            drawn = rng.choice(self.types.support, config.tasks_per_iteration) if types is None else types
-            actors = Actors(self.family, self.types[drawn], config, self.iteration)
-            yield actors
-            actors.close()
-            self.env_steps += int(actors.num_steps.sum())
+            drawn = rng.choice(support_of(problem), config.tasks_per_iteration) if agents is None else agents
+            rollouts = Rollouts(problem, drawn, config, self.iteration)
+            yield rollouts
+            rollouts.close()
+            self.env_steps += int(rollouts.num_steps.sum())
             self.iteration += 1
 
 
-def pretrain(training: Training, types) -> Policies:
-    """One policy for each of `types`, which share the budget."""
-    policies = training.fresh(len(types))
+def pretrain(training: Training, agents: np.ndarray) -> Policies:
+    """One policy for each of `agents`, which share the budget."""
+    policies = training.fresh(len(agents))
     optimiser = make_optimiser(policies, training.config.learning_rate)
-    for actors in training.iterations(types):
-        update(policies, optimiser, actors.play(policies), training.config)
+    for rollouts in training.iterations(agents):
+        update(policies, optimiser, rollouts.play(policies), training.config)
     return policies
 
 
 def joint(training: Training) -> Policies:
-    """One policy for all types: each update follows the mean gradient over the iteration's types."""
+    """One policy for all agents: each update follows the mean gradient over the iteration's agents."""
     policy, config = training.fresh(1), training.config
     optimiser = make_optimiser(policy, config.learning_rate)
-    for actors in training.iterations():
-        copies = spread(policy, actors.num_tasks)
-        step(optimiser, loss_of(copies, actors, config))
+    for rollouts in training.iterations():
+        copies = spread(policy, rollouts.num_agents)
+        step(optimiser, loss_of(copies, rollouts, config))
     return policy
 
 
 def reptile(training: Training) -> Policies:
-    """Move towards the mean of the policies adapted to the types (Nichol et al. 2018); the step falls from
+    """Move towards the mean of the policies adapted to the agents (Nichol et al. 2018); the step falls from
     1 to 0.
     """
     policy, config = training.fresh(1), training.config
-    for actors in training.iterations():
-        adapted = policy.take(torch.zeros(actors.num_tasks, dtype=torch.long))
+    for rollouts in training.iterations():
+        adapted = policy.take(torch.zeros(rollouts.num_agents, dtype=torch.long))
         optimiser = make_optimiser(adapted, config.learning_rate)
         for _ in range(REPTILE_UPDATES):
-            update(adapted, optimiser, actors.play(adapted), config)
+            update(adapted, optimiser, rollouts.play(adapted), config)
         share = 1 - training.env_steps / training.budget
         with torch.no_grad():
             for name, value in policy.tensors.items():
@@ -108,16 +100,18 @@ def maml(training: Training, second_order: bool = True, rate: float = MAML_RATE)
     """
     policy, config = training.fresh(1), training.config
     optimiser = make_optimiser(policy, config.learning_rate)
-    for actors in training.iterations():
-        adapted = inner_update(spread(policy, actors.num_tasks), actors, config, rate, second_order)
-        step(optimiser, loss_of(adapted, actors, config))
+    for rollouts in training.iterations():
+        adapted = inner_update(spread(policy, rollouts.num_agents), rollouts, config, rate, second_order)
+        step(optimiser, loss_of(adapted, rollouts, config))
     return policy
 
 
-def inner_update(policies: Policies, actors: Actors, config, rate: float, second_order: bool) -> Policies:
+def inner_update(
+    policies: Policies, rollouts: Rollouts, config: Config, rate: float, second_order: bool
+) -> Policies:
     """The policies after one step of gradient descent, as functions of those before."""
     values = policies.parameters()
-    total = loss(policies, actors.play(policies), config.gamma, config.entropy_coef, config.baseline)
+    total = loss(policies, rollouts.play(policies), config)
     gradients = torch.autograd.grad(total, values, create_graph=second_order)
     names = zip(policies.tensors, values, gradients, strict=True)
     return Policies({name: v - rate * g for name, v, g in names}, policies.activation)
@@ -129,29 +123,28 @@ def spread(policy: Policies, num_copies: int) -> Policies:
     return Policies(tensors, policy.activation)
 
 
-def loss_of(policies: Policies, actors: Actors, config):
-    """Mean over tasks of the loss on new episodes."""
-    episodes = actors.play(policies)
-    total = loss(policies, episodes, config.gamma, config.entropy_coef, config.baseline)
-    return total / actors.num_tasks
+def loss_of(policies: Policies, rollouts: Rollouts, config: Config) -> torch.Tensor:
+    """Mean over agents of the loss on new episodes."""
+    return loss(policies, rollouts.play(policies), config) / rollouts.num_agents
 
 
-def step(optimiser, value) -> None:
+def step(optimiser: AdamW, value: torch.Tensor) -> None:
     """One step of the optimiser down the value."""
     optimiser.zero_grad()
     value.backward()
     optimiser.step()
 
 
-def train(method: str, training: Training, tasks, seed: int) -> Start:
-    """Train one opponent; tell where each of `tasks`, numbers of query types, starts. `seed` draws that."""
-    types, index = training.types, np.zeros(len(tasks), np.int64)
+def train(method: str, training: Training, agents: np.ndarray, seed: int) -> Start:
+    """Train one baseline; tell where each of `agents`, numbers of query agents, starts. `seed` draws that."""
+    problem, index = training.problem, np.zeros(len(agents), np.int64)
     if method == "random":
-        policies, index = training.fresh(len(tasks), seed), np.arange(len(tasks))
-    elif method == "same_type":
-        policies, index = pretrain(training, types.query), np.searchsorted(types.query, tasks)
-    elif method == "different_type":
-        policies, index = pretrain(training, types.support), different(types, tasks, seed)
+        policies, index = training.fresh(len(agents), seed), np.arange(len(agents))
+    elif method == "same_agent":
+        query = query_of(problem)
+        policies, index = pretrain(training, query), np.searchsorted(query, agents)
+    elif method == "different_agent":
+        policies, index = pretrain(training, support_of(problem)), different(problem, agents, seed)
     elif method == "joint":
         policies = joint(training)
     elif method == "reptile":
@@ -162,21 +155,30 @@ def train(method: str, training: Training, tasks, seed: int) -> Start:
     return Start(policies, index, training.env_steps)
 
 
-def different(types: Types, tasks, seed: int):
-    """For each task the place in `support` of a random type, of another latent group where there are any."""
-    chance = stream(seed, "evaluation").random((len(tasks), len(types.support)))
-    if types.group is not None:
-        chance -= types.group[tasks][:, None] == types.group[types.support]
-    return chance.argmax(1)
+def different(problem: Problem, agents: np.ndarray, seed: int) -> np.ndarray:
+    """For each of `agents` the place in `support` of a random one, of another latent group where there are
+    any.
+    """
+    support, group = support_of(problem), groups_of(problem)
+    preference = stream(seed, "evaluation").random((len(agents), len(support)))
+    if group is not None:
+        preference -= group[agents][:, None] == group[support]
+    return preference.argmax(1)
 
 
-def train_all(methods, training_of, tasks, seed: int, comm) -> dict[str, Start]:
-    """Every opponent, each trained whole by one rank, so that numbers do not depend on how many there are.
+def train_all(
+    methods: tuple[str, ...],
+    training_of: Callable[[], Training],
+    agents: np.ndarray,
+    seed: int,
+    comm: Comm,
+) -> dict[str, Start]:
+    """Every baseline, each trained whole by one rank, so that numbers do not depend on how many there are.
 
     `training_of()` gives a `Training` whose budget is not spent yet.
     """
-    mine = {method: train(method, training_of(), tasks, seed) for method in methods[comm.rank :: comm.size]}
-    trained = {}
+    mine = {method: train(method, training_of(), agents, seed) for method in methods[comm.rank :: comm.size]}
+    trained: dict[str, Start] = {}
     for part in comm.allgather_object(mine):
         trained |= part
     return {method: trained[method] for method in methods}

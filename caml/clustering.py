@@ -1,10 +1,9 @@
 """Grouping policies by their divergences: K-medoids, the number of groups, and scores."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-
-from common.errors import UserError
 
 RESTARTS = 10
 
@@ -17,7 +16,7 @@ class KMedoids(NamedTuple):
     loss: float
 
 
-def k_medoids(distances, num_medoids: int, weights=None) -> KMedoids:
+def k_medoids(distances: np.ndarray, num_medoids: int, weights: np.ndarray | None = None) -> KMedoids:
     """Cluster by `distances` [P, P] around k members (PAM, Kaufman & Rousseeuw 1990): BUILD, then best swaps.
 
     The same from `RESTARTS` random starts, whose draws are fixed; the best of all counts. Deterministic;
@@ -27,13 +26,13 @@ def k_medoids(distances, num_medoids: int, weights=None) -> KMedoids:
     distances = check_distances(distances)
     num_members = len(distances)
     if not 1 <= num_medoids <= num_members:
-        raise UserError(f"k-medoids: num_medoids is {num_medoids}; give 1 to {num_members}")
+        raise ValueError(f"k-medoids: num_medoids is {num_medoids}; give 1 to {num_members}")
     weights = np.ones(num_members) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (num_members,) or not ((weights >= 0).all() and 0 < weights.sum() < np.inf):
-        raise UserError(f"k-medoids: give {num_members} finite weights of at least 0, not all 0")
+        raise ValueError(f"k-medoids: give {num_members} finite weights of at least 0, not all 0")
     # Losses that differ by rounding only count as equal; this also ends the swaps.
     tolerance = 1e-12 * weights.sum() * distances.max()
-    rng, medoids, loss = np.random.default_rng(0), None, np.inf
+    rng, medoids, loss = np.random.default_rng(0), np.empty(0, np.int64), np.inf
     for restart in range(1 + RESTARTS):
         start = rng.permutation(num_members)[:num_medoids]
         start = start if restart else build(distances, num_medoids, weights, tolerance)
@@ -46,22 +45,22 @@ def k_medoids(distances, num_medoids: int, weights=None) -> KMedoids:
     return KMedoids(medoids, labels, float(loss))
 
 
-def check_distances(distances):
+def check_distances(distances: np.ndarray) -> np.ndarray:
     """`distances` as float64 [P, P]: finite, at least 0, symmetric, 0 on the diagonal."""
     distances = np.asarray(distances, np.float64)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
-        raise UserError(f"distances of shape {distances.shape}: give a square matrix [P, P]")
+        raise ValueError(f"distances of shape {distances.shape}: give a square matrix [P, P]")
     if not np.isfinite(distances).all() or (distances < 0).any():
-        raise UserError("distances: every number must be finite and at least 0")
+        raise ValueError("distances: every number must be finite and at least 0")
     if np.abs(distances - distances.T).max() > 1e-6 * distances.max() or distances.diagonal().any():
-        raise UserError("distances: the matrix must be symmetric with zeros on its diagonal")
+        raise ValueError("distances: the matrix must be symmetric with zeros on its diagonal")
     return distances
 
 
-def build(distances, num_medoids, weights, tolerance):
+def build(distances: np.ndarray, num_medoids: int, weights: np.ndarray, tolerance: float) -> np.ndarray:
     """Medoids [k], one after another where the loss falls most."""
     nearest = np.full(len(distances), np.inf)
-    medoids = []
+    medoids: list[int] = []
     for _ in range(num_medoids):
         losses = np.minimum(distances, nearest) @ weights  # [P], with each candidate added
         losses[medoids] = np.inf
@@ -70,7 +69,7 @@ def build(distances, num_medoids, weights, tolerance):
     return np.array(medoids)
 
 
-def swap(distances, medoids, weights, tolerance):
+def swap(distances: np.ndarray, medoids: np.ndarray, weights: np.ndarray, tolerance: float) -> np.ndarray:
     """Medoids [k] after replacing one by a non-medoid, the best of all k (P - k) swaps, while that helps."""
     medoids, members = medoids.copy(), np.arange(len(distances))
     shares = np.zeros((len(distances), len(medoids)))
@@ -94,16 +93,16 @@ def swap(distances, medoids, weights, tolerance):
         medoids[leaves] = candidate
 
 
-def choose_k(distances, candidates) -> int:
+def choose_k(distances: np.ndarray, candidates: Iterable[int]) -> int:
     """The number of medoids among `candidates` (2 to P - 1 each) with the best mean silhouette."""
     distances, candidates = check_distances(distances), sorted(set(candidates))
     if not candidates or candidates[0] < 2 or candidates[-1] >= len(distances):
-        raise UserError(f"choose_k: candidates {candidates}; give some from 2 to {len(distances) - 1}")
+        raise ValueError(f"choose_k: candidates {candidates}; give some from 2 to {len(distances) - 1}")
     silhouettes = [silhouette(distances, k_medoids(distances, k).labels) for k in candidates]
     return candidates[int(np.argmax(silhouettes))]
 
 
-def silhouette(distances, labels) -> float:
+def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette (Rousseeuw 1987) of cluster `labels` [P], -1 to 1; 0 for one cluster or P of them."""
     from sklearn.metrics import silhouette_score
 
@@ -112,7 +111,7 @@ def silhouette(distances, labels) -> float:
     return float(silhouette_score(distances, labels, metric="precomputed"))
 
 
-def scores(labels, groups) -> dict[str, float]:
+def scores(labels: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Agreement of cluster `labels` [P] with the true `groups` [P]: 1 is perfect, 0 (Rand) is chance."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -122,7 +121,7 @@ def scores(labels, groups) -> dict[str, float]:
     }
 
 
-def attainable_rand_index(groups, identities) -> float:
+def attainable_rand_index(groups: np.ndarray, identities: np.ndarray) -> float:
     """Adjusted Rand index with `groups` [P] of a clustering that is right about all that can be told apart.
 
     `identities` [P] labels what can be: latent groups that share a base map, as two of the author's six do,

@@ -1,10 +1,12 @@
 """Settings of CAML; the command-line flags are made from this class."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check, check_run_name
+from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, Group, Within, check, check_run_name
 from common.errors import UserError
+
+EXACT = Within(0, 2**24, above=True)  # whole numbers that float32 holds exactly
 
 
 @dataclass(frozen=True)
@@ -14,77 +16,83 @@ class Config:
     Sizes are global: more ranks change the speed, not the experiment.
     """
 
-    environment: str = "particle"
-    """What types are drawn from: particle, another family with discrete actions, or module:factory."""
+    VALUE_ALIASES: ClassVar[dict[str, dict]] = {"bandwidth": {None: "scott"}}
+
+    environment: Annotated[str, Group("population")] = "particle"
+    """What agents are drawn from: particle, another family with discrete actions, or module:factory."""
     variant: Literal["released", "paper"] = "released"
     """Physics of the particle: the author's code, with which the figures were made, or the paper's text."""
     maps: Literal["identifiable", "random", "released"] = "identifiable"
     """Base maps of the particle's latent groups: told apart by what is optimal, any, or the author's."""
     num_groups: Annotated[int, POSITIVE] = 6
-    """Latent groups; a family without groups just draws num_groups * num_variants types."""
+    """Latent groups; a family without groups just draws num_groups * num_variants agents."""
     num_variants: Annotated[int, POSITIVE] = 4
-    """Types of each group."""
+    """Agents of each group."""
     num_actions: Annotated[int, POSITIVE] = 4
     """Actions of the particle: 4 moves, or 5 with one that stays."""
-    max_episode_len: Annotated[int, POSITIVE] = 100
+    max_episode_len: Annotated[int, EXACT] = 100
     """Steps of an episode at most, in any environment; a longer one is cut."""
     num_support: Annotated[int, POSITIVE] = 12
-    """Types for meta-training; the others are the query types of the evaluation."""
+    """Agents for meta-training; the others are the query agents of the evaluation."""
     split: Literal["balanced", "random", "released"] = "balanced"
-    """Which types are support: of each group as many, any, or the author's 12 of 24."""
+    """Which agents are support: of each group as many, any, or the author's 12 of 24."""
 
-    num_features: Annotated[int, POSITIVE] = 68
+    num_features: Annotated[int, POSITIVE, Group("policy")] = 68
     """Units of the hidden layer."""
     activation: Literal["relu", "tanh"] = "relu"
     """Its nonlinearity."""
 
-    model_name: str = "caml"
+    max_iters: Annotated[int, POSITIVE, Group("running")] = 100
+    """Iterations of training; the same command again with more continues."""
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
+    """Everything random follows from it."""
+
+    tasks_per_iteration: Annotated[int, POSITIVE, Group("learning")] = 24
+    """Agents drawn and adapted to at once in an iteration; divides pool_size."""
+    pool_size: Annotated[int, POSITIVE] = 48
+    """Policies saved between two clusterings (n); the medoids before count too."""
+    num_medoids: Annotated[int, AT_LEAST_ZERO] = 6
+    """Policies kept at each clustering (k); 0: the number with the best silhouette."""
+    medoid_choice: Literal["best", "random"] = "best"
+    """Which medoid an adaptation starts from: that with the best mean return over num_rollouts episodes which
+    all take in turn, as when tested and as in the author's code, or any, as in the paper's Algorithm 2."""
+    num_rollouts: Annotated[int, POSITIVE] = 10
+    """Episodes of each update, and of the choice of a medoid (K)."""
+    updates_per_task: Annotated[int, POSITIVE] = 1
+    """Policy-gradient updates on an agent before the policy is saved; the paper has one."""
+    learning_rate: Annotated[float, POSITIVE] = 0.01
+    """Adam's learning rate; every adaptation starts with moments of zero."""
+    gamma: Annotated[float, UNIT_INTERVAL] = 0.99
+    """Discount."""
+    baseline: Literal["step", "batch"] = "step"
+    """Returns are standardised over the episodes at each step, or over all their steps at once."""
+    entropy_coef: Annotated[float, AT_LEAST_ZERO] = 0.1
+    """Weight of the entropy bonus; without it policies specialise in their agent and groups blur."""
+    gradient: Literal["written", "autograd"] = "written"
+    """The loss is differentiated by formulas written out, which is faster, or by autograd; up to rounding
+    they give the same."""
+    num_states: Annotated[int, POSITIVE] = 100
+    """States drawn from the pooled density for the divergences."""
+    bandwidth: Annotated[float | Literal["scott", "cross_validate"], POSITIVE] = "scott"
+    """Of the kernel density: a number, Scott's rule, or the likeliest of 20 in cross-validation."""
+    normalised_occupancy: bool = True
+    """Occupancies normalised at each state, where a policy's own density of states cancels, or not."""
+
+    model_name: Annotated[str, Group("output")] = "caml"
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
     """Where run folders lie."""
     checkpoint_interval: Annotated[int, POSITIVE] = 50
     """Iterations between two saves."""
 
-    max_iters: Annotated[int, POSITIVE] = 100
-    """Iterations of training; the same command again with more continues."""
-    tasks_per_iteration: Annotated[int, POSITIVE] = 24
-    """Types drawn and adapted to at once in an iteration; divides pool_size."""
-    pool_size: Annotated[int, POSITIVE] = 48
-    """Policies saved between two clusterings (n); the medoids before count too."""
-    num_medoids: Annotated[int, AT_LEAST_ZERO] = 6
-    """Policies kept at each clustering (k); 0: the number with the best silhouette."""
-    medoid_choice: Literal["best", "random"] = "best"
-    """Which medoid a task starts from: that with the best mean return over num_rollouts episodes which all
-    take in turn, as when tested and as in the author's code, or any, as in the paper's Algorithm 2."""
-    num_rollouts: Annotated[int, POSITIVE] = 10
-    """Episodes of each update, and of the choice of a medoid (K)."""
-    updates_per_task: Annotated[int, POSITIVE] = 1
-    """Policy-gradient updates on a type before the policy is saved; the paper has one."""
-    learning_rate: Annotated[float, POSITIVE] = 0.01
-    """Adam's learning rate; every task starts with moments of zero."""
-    gamma: Annotated[float, UNIT_INTERVAL] = 0.99
-    """Discount."""
-    baseline: Literal["step", "batch"] = "step"
-    """Returns are standardised over the episodes at each step, or over all their steps at once."""
-    entropy_coef: Annotated[float, AT_LEAST_ZERO] = 0.1
-    """Weight of the entropy bonus; without it policies specialise in their type and groups blur."""
-    num_states: Annotated[int, POSITIVE] = 100
-    """States drawn from the pooled density for the divergences."""
-    bandwidth: float | Literal["cross_validate"] | None = None
-    """Of the kernel density; None: Scott's rule."""
-    normalised_occupancy: bool = True
-    """Occupancies normalised at each state, where a policy's own density of states cancels, or not."""
-
-    seed: Annotated[int, AT_LEAST_ZERO] = 0
-    """Everything random follows from it."""
-
     @property
     def iterations(self) -> int:
+        """Iterations of training."""
         return self.max_iters
 
     @property
     def most_medoids(self) -> int:
-        """The most that a choice by silhouette may give: each is to be tried on a type."""
+        """The most that a choice by silhouette may give: each is to be tried with an agent."""
         half = self.pool_size // 2
         return min(half, self.num_rollouts) if self.medoid_choice == "best" else half
 
@@ -109,14 +117,12 @@ def check_config(config: Config) -> Config:
         )
     if not config.num_medoids and config.most_medoids < 2:
         raise UserError("--num_medoids 0: a choice takes --pool_size of 4 and --num_rollouts of 2 or more")
-    num_types = config.num_groups * config.num_variants
-    if config.num_support >= num_types:
+    num_agents = config.num_groups * config.num_variants
+    if config.num_support >= num_agents:
         raise UserError(
-            f"--num_support {config.num_support}: leaves no query type of {num_types} "
+            f"--num_support {config.num_support}: leaves no query agent of {num_agents} "
             "(--num_groups times --num_variants)"
         )
-    if isinstance(config.bandwidth, float) and config.bandwidth <= 0:
-        raise UserError(f"--bandwidth {config.bandwidth}: must be greater than 0")
     author = (config.num_groups, config.num_variants, config.num_support) == (6, 4, 12)
     if config.split == "released" and not author:
         raise UserError(

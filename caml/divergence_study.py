@@ -1,4 +1,4 @@
-"""Does the divergence find the latent groups? One policy from scratch for each type (Zhang 2019, Fig. 4)."""
+"""Does the divergence find the latent groups? One policy from scratch for each agent (Zhang 2019, Fig. 4)."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,13 @@ import numpy as np
 
 from caml.adapt import make_optimiser, update
 from caml.clustering import k_medoids, scores
+from caml.config import Config
 from caml.divergence import policy_divergences
-from caml.policy import Policies, num_weights
-from caml.rollout import Actors, num_inputs_of
+from caml.policy import Policies, num_weights, sizes_of
+from caml.problem import groups_of
+from caml.rollout import Rollouts
 from common.runs.seeding import stream
+from envs.problem import Problem
 
 
 @dataclass
@@ -24,22 +27,25 @@ class Snapshot:
     last_rewards: np.ndarray
 
 
-def divergence_study(config, family, parameters, groups, checkpoints=(0, 10, 20, 40)) -> list[Snapshot]:
-    """Train one policy on each of P types, all at once; at `checkpoints` cluster them into as many medoids as
-    there are latent `groups [P]` and compare.
+def divergence_study(
+    config: Config, problem: Problem, checkpoints: tuple[int, ...] = (0, 10, 20, 40)
+) -> list[Snapshot]:
+    """Train one policy with each of P agents, all at once; after the updates `checkpoints` cluster them into
+    as many medoids as there are latent groups of agents and compare.
 
     `config` gives the settings of adaptation and divergence, and the seed; see `caml.config.Config`.
     """
-    num_types, groups = len(groups), np.asarray(groups)
-    sizes = num_inputs_of(family.observation_space), config.num_features, int(family.action_space.n)
-    uniform = stream(config.seed, "weights").random((num_types, num_weights(*sizes)), np.float32)
+    sizes, groups = sizes_of(problem.family, config.num_features), groups_of(problem)
+    if groups is None:
+        raise ValueError(f"{problem.environment}: its agents have no latent groups")
+    uniform = stream(config.seed, "weights").random((problem.num_agents, num_weights(*sizes)), np.float32)
     policies = Policies.fresh(uniform, *sizes, config.activation)
     optimiser = make_optimiser(policies, config.learning_rate)
-    actors, snapshots = Actors(family, parameters, config), []
+    rollouts, snapshots = Rollouts(problem, np.arange(problem.num_agents), config), []
     for u in range(max(checkpoints) + 1):
-        episodes = actors.play(policies)
+        played = rollouts.play(policies)
         if u in checkpoints:
-            states, length = episodes.trajectory(config.max_episode_len)
+            states, length = played.first_states(problem.horizon)
             divergences = policy_divergences(
                 [own[:n] for own, n in zip(states, length, strict=True)],
                 policies.probabilities,
@@ -49,8 +55,8 @@ def divergence_study(config, family, parameters, groups, checkpoints=(0, 10, 20,
                 config.normalised_occupancy,
             )
             labels = k_medoids(divergences, len(np.unique(groups))).labels
-            returns, last = episodes.returns().mean(1), episodes.last_rewards().mean(1)
+            returns, last = played.returns().mean(1), played.last_rewards().mean(1)
             snapshots.append(Snapshot(u, divergences, labels, scores(labels, groups), returns, last))
-        update(policies, optimiser, episodes, config)
-    actors.close()
+        update(policies, optimiser, played, config)
+    rollouts.close()
     return snapshots

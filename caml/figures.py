@@ -1,20 +1,28 @@
 """One figure of an evaluation: adaptation curves, where particles end, and maps of the divergences."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from caml.report import METRICS
+from common.evaluation import Row
 
 LABELS = {"return": "return (sum over the episode)", "last_reward": "reward of the last step"}
 COLUMNS = 4
 COLOURS = {
-    **{"caml": "black", "same_type": "C2", "different_type": "C3", "joint": "C1", "reptile": "C0"},
-    **{"maml": "C4", "fomaml": "C6", "random": "0.6"},
+    "caml": "black",
+    "same_agent": "C2",
+    "different_agent": "C3",
+    "joint": "C1",
+    "reptile": "C0",
+    "maml": "C4",
+    "fomaml": "C6",
+    "random": "0.6",
 }
 
 
-def plot(rows: list[dict], path, title: str) -> None:
+def plot(rows: list[Row], path: str | Path, title: str) -> None:
     """Draw what the rows hold and write a PNG."""
     import matplotlib
 
@@ -28,7 +36,7 @@ def plot(rows: list[dict], path, title: str) -> None:
     heights = [4.4] + [3.1] * len(lines)
     figure = plt.figure(figsize=(12, sum(heights)), layout="constrained")
     figure.suptitle(title, fontsize=12)
-    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, metric in zip(parts[0].subplots(1, len(METRICS)), METRICS, strict=True):
         draw_curves(axes, rows, metric)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -43,9 +51,9 @@ def plot(rows: list[dict], path, title: str) -> None:
     plt.close(figure)
 
 
-def draw_curves(axes, rows, metric: str) -> None:
-    """The paper's Figure 1: means over query types, bands of two standard errors."""
-    chosen = [row for row in rows if row["metric"] == metric and row.get("entity_type") == "all"]
+def draw_curves(axes: Any, rows: list[Row], metric: str) -> None:
+    """The paper's Figure 1: means over query agents, bands of two standard errors."""
+    chosen = [row for row in rows if row["metric"] == metric and row.get("agent") == "all"]
     for method in dict.fromkeys(row["method"] for row in chosen):
         own = [row for row in chosen if row["method"] == method]
         u, mean, se = np.array([[row["update"], row["mean"], row["se"] or 0] for row in own]).T
@@ -56,7 +64,7 @@ def draw_curves(axes, rows, metric: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def draw_ends(axes, row, _) -> None:
+def draw_ends(axes: Any, row: Row, _: list[Row]) -> None:
     """The paper's Figure 2: where the first episode after the last update ended, coloured by latent group."""
     x, y = np.array(row["points"]).T
     target = row["target"]
@@ -69,7 +77,7 @@ def draw_ends(axes, row, _) -> None:
     axes.grid(alpha=0.3)
 
 
-def draw_map(axes, row, rows) -> None:
+def draw_map(axes: Any, row: Row, rows: list[Row]) -> None:
     """The paper's Figure 4: t-SNE of the divergences of policies from scratch, coloured by latent group."""
     x, y = np.array(row["points"]).T
     axes.scatter(x, y, c=row["groups"], cmap="tab10", vmin=0, vmax=9, s=30)

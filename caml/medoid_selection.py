@@ -1,54 +1,68 @@
-"""Medoids as arms of a bandit: the first episodes on a type tell which medoid it starts from."""
+"""The first episodes with an agent tell which medoid it starts from, as pulls tell which arm is best."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from caml.policy import Policies
-from caml.rollout import Episodes
+from caml.rollout import Rollouts, Trajectories
 
 
-def take_turns(medoids: Policies, num_types: int, num_pulls: int) -> Policies:
-    """Who plays the pulls `[P * K]` of each of P types, type by type: the k medoids in turn."""
-    arm = torch.arange(num_pulls) % len(medoids)
-    return medoids.take(arm.repeat(num_types))
+def best_in_turns(medoids: Policies, rollouts: Rollouts) -> np.ndarray:
+    """The best medoid `[n]` for each agent, by `num_rollouts` episodes that the medoids play in turn."""
+    num_agents = rollouts.num_agents
+    played = rollouts.play(take_turns(medoids, num_agents, rollouts.config.num_rollouts))
+    return mean_returns(played, num_agents, len(medoids)).argmax(1)
 
 
-def mean_returns(pulls: Episodes, num_types: int, num_medoids: int):
-    """Mean return `[P, k]` of each arm from the episodes that `take_turns` played; -inf without a pull."""
-    returns = pulls.returns().reshape(num_types, -1)
-    is_arm = np.arange(returns.shape[1])[:, None] % num_medoids == np.arange(num_medoids)  # [K, k]
-    count = is_arm.sum(0)
-    return np.where(count > 0, returns @ is_arm / count.clip(1), -np.inf)
+def take_turns(medoids: Policies, num_agents: int, num_episodes: int) -> Policies:
+    """Who plays the episodes `[n * K]` of each of n agents, agent by agent: the k medoids in turn."""
+    turn = torch.arange(num_episodes) % len(medoids)
+    return medoids.take(turn.repeat(num_agents))
 
 
-def halving_rounds(num_arms: int, num_pulls: int) -> list[tuple[int, int]]:
-    """Arms left and pulls of each, round by round (successive halving, Karnin et al. 2013).
+def mean_returns(played: Trajectories, num_agents: int, num_medoids: int) -> np.ndarray:
+    """Mean return `[n, k]` of each medoid in the episodes that `take_turns` gave it; -inf without one."""
+    returns = played.returns().reshape(num_agents, -1)
+    its_turn = np.arange(returns.shape[1])[:, None] % num_medoids == np.arange(num_medoids)  # [K, k]
+    count = its_turn.sum(0)
+    return np.where(count > 0, returns @ its_turn / count.clip(1), -np.inf)
 
-    At least one pull each, which few pulls need; of more arms than pulls the first are tried. What is left of
-    the pulls after the last round is not played.
+
+def halving_rounds(num_medoids: int, num_episodes: int) -> list[tuple[int, int]]:
+    """Medoids left and episodes of each, round by round (successive halving, Karnin et al. 2013).
+
+    At least one episode each, which few episodes need; of more medoids than episodes the first are tried.
+    What is left of the episodes after the last round is not played.
     """
-    arms, rounds = min(num_arms, num_pulls), []
-    while arms > 1 and num_pulls >= arms:
-        pulls = max(1, num_pulls // (arms * math.ceil(math.log2(arms))))
-        rounds.append((arms, pulls))
-        num_pulls -= arms * pulls
-        arms = (arms + 1) // 2
+    left, rounds = min(num_medoids, num_episodes), []
+    while left > 1 and num_episodes >= left:
+        episodes = max(1, num_episodes // (left * math.ceil(math.log2(left))))
+        rounds.append((left, episodes))
+        num_episodes -= left * episodes
+        left = (left + 1) // 2
     return rounds
 
 
-def successive_halving(medoids: Policies, num_types: int, num_pulls: int, play):
-    """The best medoid `[P]` of each type; in each round the better half, by the mean of all pulls, stays.
+def successive_halving(
+    medoids: Policies,
+    num_agents: int,
+    num_episodes: int,
+    play: Callable[[int, Policies, int], Trajectories],
+) -> np.ndarray:
+    """The best medoid `[n]` of each agent; in each round the better half, by the mean of all episodes, stays.
 
-    `play(round, policies, pulls)` gives episodes in which each of P * arms policies plays `pulls` in a row.
+    `play(round, policies, episodes)` gives trajectories in which each of n * left policies plays `episodes`
+    in a row.
     """
-    alive = np.tile(np.arange(len(medoids)), (num_types, 1))
-    sums = np.zeros(alive.shape)
-    for number, (arms, pulls) in enumerate(halving_rounds(len(medoids), num_pulls)):
-        alive, sums = alive[:, :arms], sums[:, :arms]
-        episodes = play(number, medoids.take(torch.from_numpy(alive.ravel())), pulls)
-        sums = sums + episodes.returns().reshape(num_types, arms, pulls).sum(2)
+    left = np.tile(np.arange(len(medoids)), (num_agents, 1))
+    sums = np.zeros(left.shape)
+    for number, (many, episodes) in enumerate(halving_rounds(len(medoids), num_episodes)):
+        left, sums = left[:, :many], sums[:, :many]
+        played = play(number, medoids.take(torch.from_numpy(left.ravel())), episodes)
+        sums = sums + played.returns().reshape(num_agents, many, episodes).sum(2)
         order = (-sums).argsort(1, kind="stable")
-        alive, sums = np.take_along_axis(alive, order, 1), np.take_along_axis(sums, order, 1)
-    return alive[:, 0]
+        left, sums = np.take_along_axis(left, order, 1), np.take_along_axis(sums, order, 1)
+    return left[:, 0]

@@ -4,62 +4,51 @@ import numpy as np
 import torch
 
 from caml.clustering import attainable_rand_index, scores, silhouette
-from caml.divergence import policy_divergences
-from caml.policy import Policies
+from caml.divergence_study import Snapshot
+from caml.fewshot import EVALUATION
+from caml.learner import Learner
+from common.evaluation import Row, row, standard_error
 from common.runs.seeding import stream
 
 METRICS = ("return", "last_reward")  # the sum over an episode, and the quantity of the paper's Figure 1
 
 
-def row(method: str, metric: str, values, **columns) -> dict:
-    """Mean and standard error of some values."""
-    n = len(values)
-    se = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
-    return {"method": method, "metric": metric, "mean": float(np.mean(values)), "se": se, "n": n, **columns}
-
-
-def adaptation(method: str, curve, query) -> list[dict]:
-    """Rows from `curve [metrics, updates + 1, types, repeats]`; `se` over repeats, for "all" over types."""
+def adaptation(method: str, curve: np.ndarray, query: np.ndarray) -> list[Row]:
+    """Rows from `curve [metrics, updates + 1, agents, repeats]`; `se` over repeats, for "all" over agents."""
     rows = []
     for m, u in np.ndindex(curve.shape[:2]):
         values = curve[m, u]
-        rows.append(row(method, METRICS[m], values.mean(1), update=u, entity_type="all"))
-        for entity_type, own in zip(query.tolist(), values, strict=True):
-            rows.append(row(method, METRICS[m], own, update=u, entity_type=entity_type))
+        rows.append(row(method, METRICS[m], values.mean(1), update=u, agent="all"))
+        for agent, own in zip(query.tolist(), values, strict=True):
+            rows.append(row(method, METRICS[m], own, update=u, agent=agent))
     return rows
 
 
-def end_points(method: str, ends, groups, target: float) -> dict:
+def end_points(method: str, ends: np.ndarray, groups: np.ndarray, target: float) -> Row:
     """Where particles ended after the last update `[n, 2]`; the mean is the distance from the target."""
     columns = {"points": ends.round(4).tolist(), "groups": groups.tolist(), "target": target}
-    return row(method, "end_points", np.hypot(*(ends - target).T), **columns)
+    distances = np.hypot(*(ends - target).T)
+    found = row(method, "end_points", distances, **columns)
+    # In single precision, as the rows that are stored.
+    return {**found, "mean": float(distances.mean()), "se": standard_error(distances)}
 
 
-def medoids(config, state, types, seed: int) -> list[dict]:
-    """How well the run's medoids divide its pool: each policy goes to the nearest medoid."""
-    saved = {
-        name: torch.cat([torch.as_tensor(value), torch.as_tensor(state["pool"][name])])
-        for name, value in (state["policy"] | {"states": state["trajectories"]}).items()
-    }
-    lengths = np.concatenate([np.asarray(state["length"]), np.asarray(state["pool"]["length"])]).astype(int)
-    divergences = policy_divergences(
-        [states[:n] for states, n in zip(saved.pop("states"), lengths, strict=True)],
-        Policies(saved, config.activation).probabilities,
-        config.num_states,
-        stream(seed, "assignment", 2**31),
-        config.bandwidth,
-        config.normalised_occupancy,
-    )
-    k = len(state["length"])
+def medoids(learner: Learner, groups: np.ndarray, seed: int) -> list[Row]:
+    """How well a run's medoids divide its pool by the agents' `groups [n]`: each policy goes to the nearest
+    medoid.
+    """
+    k = len(learner.medoids["agent"])
+    saved = {name: torch.cat([learner.medoids[name], value]) for name, value in learner.pool.items()}
+    divergences = learner.divergences(saved, stream(seed, "assignment", EVALUATION))
     labels = divergences[:k, k:].argmin(0)
-    group = types.group[np.asarray(state["pool"]["type"]).astype(int)]
-    found = scores(labels, group) | {"silhouette": silhouette(divergences[k:, k:], labels)}
-    found["groups_covered"] = len(set(types.group[np.asarray(state["type"]).astype(int)].tolist()))
+    group = groups[saved["agent"].long().numpy()]
+    found = scores(labels, group[k:]) | {"silhouette": silhouette(divergences[k:, k:], labels)}
+    found["groups_covered"] = len(set(group[:k].tolist()))
     return [row("caml", f"medoids_{name}", [value]) for name, value in found.items()]
 
 
-def study(snapshots, groups, told_apart) -> list[dict]:
-    """Rows of the divergence study, one policy from scratch for each type: scores, rewards and maps."""
+def study(snapshots: list[Snapshot], groups: np.ndarray, told_apart: np.ndarray) -> list[Row]:
+    """Rows of the divergence study, one policy from scratch for each agent: scores, rewards and maps."""
     rows, best = [], attainable_rand_index(groups, told_apart)
     for snapshot in snapshots:
         at = {"update": snapshot.update}
@@ -72,7 +61,7 @@ def study(snapshots, groups, told_apart) -> list[dict]:
     return rows
 
 
-def embedding(divergences):
+def embedding(divergences: np.ndarray) -> np.ndarray:
     """t-SNE `[P, 2]` of divergences `[P, P]`; neighbourhoods of about five, as groups have four members."""
     from sklearn.manifold import TSNE
 
@@ -81,9 +70,9 @@ def embedding(divergences):
     return tsne.fit_transform(divergences)
 
 
-def show(rows: list[dict]) -> None:
-    """Print the mean over query types after each update, then the scores of clusters."""
-    adapted = [row for row in rows if row.get("entity_type") == "all"]
+def show(rows: list[Row]) -> None:
+    """Print the mean over query agents after each update, then the scores of clusters."""
+    adapted = [row for row in rows if row.get("agent") == "all"]
     methods = list(dict.fromkeys(row["method"] for row in adapted))
     updates = sorted({row["update"] for row in adapted})
     steps = {row["method"]: row["mean"] for row in rows if row["metric"] == "env_steps"}

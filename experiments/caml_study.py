@@ -1,7 +1,7 @@
 """The figures of docs/caml.md:  mpirun -np N python -m experiments.caml_study OUT --runs RUNS [flags]
 
 Divergence studies on several kinds of populations, and few-shot adaptation of trained runs beside all
-opponents, for several seeds. Writes study.csv, few_shot.csv, tables.md and figure.png to OUT. What is done
+baselines, for several seeds. Writes study.csv, few_shot.csv, tables.md and figure.png to OUT. What is done
 lies in RUNS and is not done again: an interrupted command goes on where it was.
 """
 
@@ -17,7 +17,7 @@ from caml import evaluation, figures
 from caml.clustering import attainable_rand_index
 from caml.config import Config, check_config
 from caml.divergence_study import divergence_study
-from caml.tasks import draw_types, identities, task_family
+from caml.problem import groups_of, identities, make_problem
 from common.allocator import keep_freed_memory
 from common.config import MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
@@ -57,7 +57,7 @@ class Settings:
     """Seeds of populations and runs; the settings were chosen on seeds 0 to 4."""
     max_iters: Annotated[int, POSITIVE] = 100
     """Iterations of each run."""
-    opponents: str = "all"
+    baselines: str = "all"
     """As of `evaluate`."""
 
 
@@ -93,7 +93,7 @@ def parse(arguments: list[str], comm) -> tuple[Path, Settings]:
     check(settings)
     if not out or not settings.runs or not settings.seeds:
         raise UserError("usage: python -m experiments.caml_study OUT --runs RUNS [--seeds 10 11 12]")
-    evaluation.parse_settings(["--opponents", settings.opponents], show=False)
+    evaluation.parse_settings(["--baselines", settings.baselines], show=False)
     return Path(out), settings
 
 
@@ -109,7 +109,7 @@ def study(name: str, config: Config, settings: Settings, comm) -> list[list]:
     computed once.
     """
     path = Path(settings.runs) / "studies" / f"{config.model_name}.json"
-    family = task_family(config, comm)
+    problem = make_problem(config, comm)
     rows = None
     with comm.agree():
         if comm.is_root and path.exists():
@@ -117,10 +117,9 @@ def study(name: str, config: Config, settings: Settings, comm) -> list[list]:
             rows = stored["rows"] if stored["config"] == dataclasses.asdict(config) else None
         if comm.is_root and rows is None:
             print(f"study: {name}, seed {config.seed}", flush=True)
-            types = draw_types(config, family)
-            reward = float(best_last_rewards(types.parameters["moves"]).mean())
-            best = attainable_rand_index(types.group, identities(config, types))
-            found = divergence_study(config, family, types.parameters, types.group, evaluation.CHECKPOINTS)
+            reward = float(best_last_rewards(problem.agents["moves"]).mean())
+            best = attainable_rand_index(groups_of(problem), identities(problem))
+            found = divergence_study(config, problem, evaluation.CHECKPOINTS)
             rows = [
                 [s.update, s.scores["adjusted_rand_index"], best, float(s.last_rewards.mean()), reward]
                 for s in found
@@ -146,7 +145,7 @@ def best_last_rewards(moves):
 def few_shot(name: str, config: Config, seed: int, settings: Settings, comm) -> list[dict]:
     """Rows of a run's evaluation, trained and evaluated unless that is done."""
     plain = name == "caml"
-    flags = ["--opponents", settings.opponents if plain else "none", "--seed", str(seed)]
+    flags = ["--baselines", settings.baselines if plain else "none", "--seed", str(seed)]
     protocol = evaluation.parse_settings([*flags, "--study", str(plain)], show=False)
     cell = Cell({}, config)
     if not work("caml", cell, evaluation, protocol, comm):
@@ -161,18 +160,18 @@ def halve(config: Config, seed: int, comm) -> list[dict]:
     """Rows of the same run with successive halving."""
     with comm.agree():
         _, state = checkpoint.load(newest(Cell({}, config))[1])
-    flags = ["--opponents", "none", "--study", "False", "--arm_selection", "halving", "--seed", str(seed)]
+    flags = ["--baselines", "none", "--study", "False", "--medoid_selection", "halving", "--seed", str(seed)]
     protocol = evaluation.parse_settings(flags, show=False)
     return evaluation.evaluate(dataclasses.asdict(config), state, protocol, comm)
 
 
 def in_columns(seed: int, rows: list[dict], name: str = "") -> list[list]:
-    """(seed, method, metric, update, mean over query types, training steps) of rows of an evaluation."""
+    """(seed, method, metric, update, mean over query agents, training steps) of rows of an evaluation."""
     steps = {row["method"]: row["mean"] for row in rows if row["metric"] == "env_steps"}
     return [
         [seed, name or r["method"], r["metric"], r["update"], r["mean"], int(steps[r["method"]])]
         for r in rows
-        if r.get("entity_type") == "all"
+        if r.get("agent") == "all"
     ]
 
 
@@ -187,9 +186,9 @@ def write(out: Path, studies: list[list], shots: list[list], rows: list[dict]) -
     write_atomic(out / "tables.md", caml_tables.markdown(studies, shots).encode())
     methods = {row["method"] for row in rows}
     pooled = caml_tables.pooled([shot for shot in shots if shot[1] in methods])
-    rest = [row for row in rows if row.get("entity_type") is None]
+    rest = [row for row in rows if row.get("agent") is None]
     seeds = list(dict.fromkeys(shot[0] for shot in shots))
-    title = f"Unseen types, {len(seeds)} seeds; end points and maps of seed {seeds[-1]}"
+    title = f"Unseen agents, {len(seeds)} seeds; end points and maps of seed {seeds[-1]}"
     figures.plot(pooled + rest, out / "figure.png", title)
     print(f"tables and figure in {out}", flush=True)
 

@@ -36,14 +36,14 @@ def study_table(rows: list[list]) -> str:
 
 
 def few_shot_table(shots: list[list], metric: str, updates) -> str:
-    """Mean over query types and seeds with a confidence interval over seeds, by method and update."""
+    """Mean over query agents and seeds with a confidence interval over seeds, by method and update."""
     head = ["method", *(f"update {u}" for u in updates), "environment steps of training"]
     body = []
     for method in dict.fromkeys(shot[1] for shot in shots):
         cells = [interval(of(shots, method, metric, u), DIGITS[metric]) for u in updates]
         steps = np.mean([shot[5] for shot in shots if shot[1] == method])
         body.append([method.replace("_", " "), *cells, f"{steps / 1e6:.2f} million"])
-    return table(f"{metric}: mean over query types, {CONFIDENCE:.0%} interval over seeds", head, body)
+    return table(f"{metric}: mean over query agents, {CONFIDENCE:.0%} interval over seeds", head, body)
 
 
 def difference_table(shots: list[list], metric: str, updates) -> str:
@@ -58,20 +58,20 @@ def difference_table(shots: list[list], metric: str, updates) -> str:
 
 
 def way_table(shots: list[list], updates) -> str:
-    """How far from random initialisation to pretraining on the same type each method is."""
+    """How far from random initialisation to pretraining on the same agent each method is."""
     head, body = ["method", *(f"update {u}" for u in updates)], []
     methods = list(dict.fromkeys(shot[1] for shot in shots))
-    if not {"random", "same_type"} <= set(methods):
+    if not {"random", "same_agent"} <= set(methods):
         return ""
     for method in methods:
         cells = []
         for u in updates:
             low, value, high = (
-                np.mean(of(shots, name, "return", u)) for name in ("random", method, "same_type")
+                np.mean(of(shots, name, "return", u)) for name in ("random", method, "same_agent")
             )
             cells.append(f"{(value - low) / (high - low):.2f}")
         body.append([method.replace("_", " "), *cells])
-    return table("Share of the way from random to same-type in return", head, body)
+    return table("Share of the way from random to same-agent in return", head, body)
 
 
 def pooled(shots: list[list]) -> list[dict]:
@@ -81,7 +81,7 @@ def pooled(shots: list[list]) -> list[dict]:
         values = of(shots, method, metric, u)
         mean, se = mean_and_se(values)
         row = {"method": method, "metric": metric, "mean": float(mean), "n": len(values)}
-        rows.append(row | {"se": float(np.nan_to_num(se)), "update": u, "entity_type": "all"})
+        rows.append(row | {"se": float(np.nan_to_num(se)), "update": u, "agent": "all"})
     return rows
 
 

@@ -7,21 +7,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from caml.adapt import advantages, gradients, loss, make_optimiser, update
+from caml.adapt import advantages, autograd_gradients, loss, make_optimiser, update, written_gradients
 from caml.config import Config
 from caml.policy import Policies, num_weights
-from caml.rollout import Actors, Episodes
+from caml.rollout import Rollouts, Trajectories
 from envs import make_family
+from envs.problem import Problem
 
 SIZES = (3, 7, 4)
 GAMMA, ENTROPY = 0.9, 0.3
+CONFIG = Config(gamma=GAMMA, entropy_coef=ENTROPY)
 
 
 def random_episodes(P=4, B=5, T=6, seed=0):
     """Episodes that end after 1 to T steps; after the end everything but the reward is noise."""
     rng = np.random.default_rng(seed)
     alive = np.arange(T)[:, None, None] < rng.integers(1, T + 1, (P, B))
-    return Episodes(
+    return Trajectories(
         rng.standard_normal((T, P, B, 3), np.float32),
         rng.integers(0, 4, (T, P, B)),
         rng.standard_normal((T, P, B), np.float32) * alive,
@@ -38,14 +40,16 @@ def fresh(P=4, activation="relu", sizes=SIZES):
 def only(episodes, j):
     """The episodes of policy j."""
     fields = {name: value[:, j : j + 1] for name, value in vars(episodes).items()}
-    return Episodes(**fields | {"final_observation": episodes.final_observation[j : j + 1]})
+    return Trajectories(**fields | {"final_observation": episodes.final_observation[j : j + 1]})
 
 
 def tiny(reward, alive):
     reward = np.array(reward, np.float32)[:, None]
     shape = reward.shape
     alive = np.array(alive, bool)[:, None]
-    return Episodes(np.zeros((*shape, 1)), np.zeros(shape, int), reward, alive, np.zeros((1, shape[2], 1)))
+    return Trajectories(
+        np.zeros((*shape, 1)), np.zeros(shape, int), reward, alive, np.zeros((1, shape[2], 1))
+    )
 
 
 # --- advantages, by hand
@@ -108,7 +112,7 @@ def alone(policies, episodes, j):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_the_gradient_of_all_is_that_of_each_alone(activation):
     policies, episodes = fresh(activation=activation), random_episodes()
-    loss(policies, episodes, GAMMA, ENTROPY).backward()
+    loss(policies, episodes, CONFIG).backward()
     for j in range(4):
         for name, expected in alone(policies, episodes, j).items():
             torch.testing.assert_close(policies.tensors[name].grad[j], expected, rtol=1e-4, atol=1e-6)
@@ -117,27 +121,39 @@ def test_the_gradient_of_all_is_that_of_each_alone(activation):
 @pytest.mark.parametrize("baseline", ["step", "batch"])
 @pytest.mark.parametrize("entropy_coef", [0.0, ENTROPY])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_gradients_by_hand_are_those_of_the_loss(activation, entropy_coef, baseline):
+def test_written_gradients_are_those_of_the_loss(activation, entropy_coef, baseline):
     policies, episodes = fresh(activation=activation), random_episodes()
-    loss(policies, episodes, GAMMA, entropy_coef, baseline).backward()
-    found = gradients(policies, episodes, GAMMA, entropy_coef, baseline)
-    assert found.keys() == policies.tensors.keys()
-    for name, value in policies.tensors.items():
-        assert value.grad.abs().max() > 1e-3
-        torch.testing.assert_close(found[name], value.grad, rtol=1e-5, atol=1e-6)
+    config = dataclasses.replace(CONFIG, entropy_coef=entropy_coef, baseline=baseline)
+    expected = autograd_gradients(policies, episodes, config)
+    found = written_gradients(policies, episodes, config)
+    assert found.keys() == expected.keys() == policies.tensors.keys()
+    for name, value in expected.items():
+        assert value.abs().max() > 1e-3
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_either_gradient_moves_the_policies_alike():
+    moved = []
+    for gradient in ("written", "autograd"):
+        policies = fresh()
+        config = dataclasses.replace(CONFIG, gradient=gradient)
+        update(policies, make_optimiser(policies, 0.01), random_episodes(), config)
+        moved.append(policies.tensors)
+    for name, value in moved[0].items():
+        torch.testing.assert_close(moved[1][name], value, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(value, fresh().tensors[name])
 
 
 def test_updates_of_all_at_once_are_those_of_one_after_another():
-    config = Config(gamma=GAMMA, entropy_coef=ENTROPY)
     together = fresh()
     singles = [together.take([j]) for j in range(4)]
     optimisers = [make_optimiser(p, 0.01) for p in (together, *singles)]
     start = together.take(slice(None))
     for seed in range(4):
         episodes = random_episodes(seed=seed)
-        update(together, optimisers[0], episodes, config)
+        update(together, optimisers[0], episodes, CONFIG)
         for j, (single, optimiser) in enumerate(zip(singles, optimisers[1:], strict=True)):
-            update(single, optimiser, only(episodes, j), config)
+            update(single, optimiser, only(episodes, j), CONFIG)
     for name, value in together.tensors.items():
         torch.testing.assert_close(value, torch.cat([s.tensors[name] for s in singles]), rtol=1e-4, atol=1e-6)
         assert (value - start.tensors[name]).abs().max() > 0.01
@@ -155,22 +171,27 @@ def test_a_first_step_moves_every_weight_by_the_learning_rate():
 @pytest.mark.parametrize("baseline", ["step", "batch"])
 def test_every_policy_learns_its_own_two_armed_bandit(baseline):
     family = make_family("bandit", num_actions=2)
-    types = {"means": np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])}
+    agents = {"means": np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])}
+    problem = Problem("bandit", family, agents)
     config = Config(max_episode_len=1, num_rollouts=20, entropy_coef=0.0, baseline=baseline)
-    actors, policies = Actors(family, types, config), fresh(3, sizes=(1, 16, 2))
+    rollouts, policies = Rollouts(problem, np.arange(problem.num_agents), config), fresh(3, sizes=(1, 16, 2))
     optimiser = make_optimiser(policies, 0.01)
     for _ in range(60):
-        update(policies, optimiser, actors.play(policies), config)
+        update(policies, optimiser, rollouts.play(policies), config)
     probabilities = policies.probabilities(np.ones((1, 1)))[:, 0]
     assert (probabilities[[0, 1, 2], [0, 1, 0]] > 0.9).all()
 
 
 def test_an_entropy_bonus_keeps_policies_open():
     family = make_family("bandit", num_actions=2)
-    types = {"means": np.array([[1.0, 0.0]])}
+    agents = {"means": np.array([[1.0, 0.0]])}
+    problem = Problem("bandit", family, agents)
     config = Config(max_episode_len=1, num_rollouts=20, entropy_coef=5.0)
     policies = fresh(1, sizes=(1, 16, 2))
-    actors, optimiser = Actors(family, types, config), make_optimiser(policies, 0.01)
+    rollouts, optimiser = (
+        Rollouts(problem, np.arange(problem.num_agents), config),
+        make_optimiser(policies, 0.01),
+    )
     for _ in range(60):
-        update(policies, optimiser, actors.play(policies), dataclasses.replace(config))
+        update(policies, optimiser, rollouts.play(policies), config)
     assert policies.probabilities(np.ones((1, 1))).max() < 0.75

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caml.clustering import attainable_rand_index, build, choose_k, k_medoids, scores, swap
-from common.errors import UserError
 
 
 def between(points):
@@ -156,7 +155,7 @@ def changed(*changes):
     ],
 )
 def test_what_cannot_be_meant_is_refused(distances, k, weights, words):
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(ValueError, match=words) as error:
         k_medoids(distances, k, weights)
     assert "\n" not in str(error.value)
 
@@ -171,7 +170,7 @@ def test_the_number_of_clusters_is_recovered(k):
 
 @pytest.mark.parametrize("candidates", [[], [1, 2], [2, 10]])
 def test_candidates_without_a_silhouette_are_refused(candidates):
-    with pytest.raises(UserError, match="choose_k"):
+    with pytest.raises(ValueError, match="choose_k"):
         choose_k(heaps([5, 5])[0], candidates)
 
 

@@ -6,7 +6,6 @@ from hypothesis.extra.numpy import arrays
 
 from caml import divergence
 from caml.divergence import pairwise_js, policy_divergences
-from common.errors import UserError
 
 
 def random_policies(P, S, A, seed=0):
@@ -123,7 +122,7 @@ def test_rows_and_blocks_change_nothing(monkeypatch):
     ],
 )
 def test_what_cannot_be_meant_is_refused(probabilities, weights, densities, words):
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(ValueError, match=words) as error:
         pairwise_js(probabilities, weights, densities)
     assert "\n" not in str(error.value)
 
@@ -158,5 +157,5 @@ def test_ranks_with_equal_generators_share_the_rows():
     whole = rows(slice(None))
     assert np.array_equal(np.concatenate([rows(slice(0, 2)), rows(slice(2, 6))]), whole)
     assert (whole + np.eye(6) > 0.01).all()
-    with pytest.raises(UserError, match="no trajectory"):
+    with pytest.raises(ValueError, match="no trajectory"):
         policy_divergences([], softmax, 40, np.random.default_rng(2))

@@ -1,4 +1,4 @@
-"""The evaluation: few-shot adaptation of medoids beside opponents, its rows, figure and refusals."""
+"""The evaluation: few-shot adaptation of medoids beside baselines, its rows, figure and refusals."""
 
 import dataclasses
 import functools
@@ -12,8 +12,9 @@ from caml import evaluation, report
 from caml.baselines import METHODS
 from caml.config import Config
 from caml.evaluation import evaluate, parse_settings
+from caml.fewshot import Adaptation, Start, adaptation_curve
 from caml.learner import Learner
-from caml.tasks import draw_types, identities, task_family
+from caml.problem import groups_of, identities, make_problem, query_of
 from common.errors import UserError
 from mpi_utils.comm import Comm
 from tests.launch import mpirun
@@ -28,7 +29,7 @@ CART_POLES = dataclasses.replace(SHORT, environment="envs.examples:cart_pole_fam
 
 @functools.cache
 def trained(config, iterations=2):
-    learner = Learner(config, Comm())
+    learner = Learner(config, Comm(), make_problem(config, Comm()))
     for i in range(iterations):
         learner.train_iteration(i)
     return learner
@@ -41,25 +42,25 @@ def rows_of(config, *flags, comm=None, iterations=2):
 
 
 def of(rows, metric):
-    return {(r["method"], r["update"], r["entity_type"]): r for r in rows if r["metric"] == metric}
+    return {(r["method"], r["update"], r["agent"]): r for r in rows if r["metric"] == metric}
 
 
 @pytest.mark.parametrize("selection", ["mean", "halving"])
-def test_medoids_start_better_than_fresh_policies_on_unseen_types(selection):
-    flags = "--opponents random --study False --updates 2 --repeats 3 --arm_selection".split()
+def test_medoids_start_better_than_fresh_policies_on_unseen_agents(selection):
+    flags = "--baselines random --study False --updates 2 --repeats 3 --medoid_selection".split()
     rows = rows_of(SMALL, *flags, selection, iterations=3)
     last, total = of(rows, "last_reward"), of(rows, "return")
-    query = trained(SMALL, 3).types.query
-    assert len(last) == len(total) == 2 * 3 * 3  # methods, updates 0 to 2, two types and all
+    query = query_of(trained(SMALL, 3).problem)
+    assert len(last) == len(total) == 2 * 3 * 3  # methods, updates 0 to 2, two agents and all
     for u in range(3):
         assert last["caml", u, "all"]["mean"] > last["random", u, "all"]["mean"] + 0.2
-        types = [last["caml", u, int(t)]["mean"] for t in query]
-        assert last["caml", u, "all"]["mean"] == pytest.approx(np.mean(types))
+        agents = [last["caml", u, int(a)]["mean"] for a in query]
+        assert last["caml", u, "all"]["mean"] == pytest.approx(np.mean(agents))
         assert last["caml", u, "all"]["n"] == 2 and last["caml", u, int(query[0])]["n"] == 3
         assert total["caml", u, "all"]["mean"] < 10 * last["caml", u, "all"]["mean"]
 
 
-def test_rows_of_all_opponents_and_the_study():
+def test_rows_of_all_baselines_and_the_study():
     rows = rows_of(SHORT, "--updates", "1", "--repeats", "2")
     assert {r["method"] for r in rows} == {"caml", *METHODS, "scratch"}
     assert all(np.isfinite(r["mean"]) for r in rows)
@@ -80,8 +81,8 @@ def test_rows_of_all_opponents_and_the_study():
 
 
 def test_the_figure_and_the_table_are_made_from_the_rows(tmp_path, capsys):
-    full = rows_of(SHORT, "--opponents", "random,joint,same_type,maml", "--updates", "1", "--repeats", "1")
-    bare = rows_of(CART_POLES, "--opponents", "none", "--environment", CART_POLES.environment)
+    full = rows_of(SHORT, "--baselines", "random,joint,same_agent,maml", "--updates", "1", "--repeats", "1")
+    bare = rows_of(CART_POLES, "--baselines", "none", "--environment", CART_POLES.environment)
     for number, rows in enumerate((full, bare)):
         path = tmp_path / "new" / f"{number}.png"
         evaluation.plot(rows, path, "a run")
@@ -92,9 +93,9 @@ def test_the_figure_and_the_table_are_made_from_the_rows(tmp_path, capsys):
     assert {r["metric"] for r in bare} == {"return", "last_reward", "env_steps"}
 
 
-def test_a_run_may_have_one_type_in_each_group_and_one_repeat():
+def test_a_run_may_have_one_agent_in_each_group_and_one_repeat():
     config = dataclasses.replace(SHORT, num_variants=1, num_support=1, num_medoids=1)
-    rows = rows_of(config, "--opponents", "same_type", "--repeats", "1", "--updates", "1")
+    rows = rows_of(config, "--baselines", "same_agent", "--repeats", "1", "--updates", "1")
     assert all(np.isfinite(r["mean"]) for r in rows)
     assert of(rows, "return")["caml", 0, "all"]["se"] is None
 
@@ -102,30 +103,31 @@ def test_a_run_may_have_one_type_in_each_group_and_one_repeat():
 def test_evaluation_leaves_the_medoids_alone():
     learner = trained(SHORT)
     before = {name: value.clone() for name, value in learner.medoids.items()}
-    rows_of(SHORT, "--updates", "1", "--repeats", "1", "--opponents", "none", "--study", "False")
+    rows_of(SHORT, "--updates", "1", "--repeats", "1", "--baselines", "none", "--study", "False")
     assert all(torch.equal(value, before[name]) for name, value in learner.medoids.items())
 
 
 def test_the_same_seed_gives_the_same_rows_and_another_others():
-    flags = ["--updates", "1", "--repeats", "1", "--opponents", "random,different_type", "--study", "False"]
+    flags = ["--updates", "1", "--repeats", "1", "--baselines", "random,different_agent", "--study", "False"]
     first, again, other = (rows_of(SHORT, *flags, "--seed", seed) for seed in "001")
     assert first == again and first != other
 
 
+def curve(start, config, selection="mean"):
+    problem = trained(SHORT).problem
+    adaptation = Adaptation(
+        start, problem, config, query_of(problem), iteration=0, own=slice(0, 2), selection=selection
+    )
+    return adaptation_curve(adaptation, start, 1)[0]
+
+
 def test_methods_share_their_noise():
     """Of two methods that start from the same policies, returns are the same to the last bit."""
-    few = evaluation.FewShot
-    learner = trained(SHORT)
-    types = learner.types[learner.types.query]
-    start = evaluation.Start(learner.policies(learner.medoids).take(torch.tensor([0])), np.zeros(2, int))
-    runs = [few(SHORT, learner.family, types, slice(0, 2), "mean", 1).run(start)[0] for _ in range(2)]
-    assert np.array_equal(*runs)
-    arms = dataclasses.replace(start, index=None)
+    first = trained(SHORT).start().policies.take(torch.tensor([0]))
+    start, choice = Start(first, np.zeros(2, int)), Start(first)
+    assert np.array_equal(curve(start, SHORT), curve(start, SHORT))
     frozen = dataclasses.replace(SHORT, learning_rate=1e-12)
-    curves = [
-        few(frozen, learner.family, types, slice(0, 2), selection, 1).run(s)[0]
-        for selection, s in (("mean", start), ("mean", arms), ("halving", arms))
-    ]
+    curves = [curve(start, frozen), curve(choice, frozen), curve(choice, frozen, "halving")]
     assert np.array_equal(curves[0], curves[1]) and np.array_equal(curves[0], curves[2])
 
 
@@ -139,9 +141,9 @@ RANKS = """
 from mpi_utils.comm import Comm, world
 from tests.caml.test_evaluation import CART_POLES, SHORT, rows_of
 few = "--repeats 1 --updates 1 --study False".split()
-halving = [*few, *"--opponents random --arm_selection halving".split()]
+halving = [*few, *"--baselines random --medoid_selection halving".split()]
 assert rows_of(SHORT, *halving, comm=world()) == rows_of(SHORT, *halving)
-others = [*few, *"--opponents joint,different_type,maml --environment".split(), CART_POLES.environment]
+others = [*few, *"--baselines joint,different_agent,maml --environment".split(), CART_POLES.environment]
 assert rows_of(CART_POLES, *others, comm=world()) == rows_of(CART_POLES, *others)
 print("same")
 """
@@ -151,34 +153,46 @@ print("same")
 
 
 def test_what_can_be_told_apart_are_the_actions_that_go_right_or_up():
-    for maps, kinds in (("identifiable", 6), ("released", 4)):
-        config = Config(maps=maps)
-        types = draw_types(config, task_family(config, Comm()))
-        labels = identities(config, types)
-        assert len(set(labels.tolist())) == kinds
-        assert all(len(set(labels[types.group == g].tolist())) == 1 for g in range(6))
-    assert labels[types.group == 0][0] == labels[types.group == 5][0]  # the author's groups 1 and 6
+    for maps, many in (("identifiable", 6), ("released", 4)):
+        problem = make_problem(Config(maps=maps), Comm())
+        labels, groups = identities(problem), groups_of(problem)
+        assert len(set(labels.tolist())) == many
+        assert all(len(set(labels[groups == g].tolist())) == 1 for g in range(6))
+    assert labels[groups == 0][0] == labels[groups == 5][0]  # the author's groups 1 and 6
 
 
 def test_the_score_of_medoids_is_that_of_the_nearest():
     """Two medoids that go opposite ways and a pool of their copies."""
-    learner = trained(SHORT)
-    state = learner.state_dict()
-    group = learner.types.group
+    state = trained(SHORT).state_dict()
+    group = groups_of(trained(SHORT).problem)
     one, other = np.flatnonzero(group == 0)[0], np.flatnonzero(group == 1)[0]
-    state["type"] = torch.tensor([one, other])
+    state["agent"] = torch.tensor([one, other])
     state["pool"] = {name: value.clone() for name, value in state["pool"].items()}
     bias = torch.zeros_like(state["policy"]["head.bias"])
     bias[0, 0], bias[1, 3] = 9, 9
     state["policy"] = state["policy"] | {"head.bias": bias}
     for name, value in state["policy"].items():
         state["pool"][name][:] = value[[0, 1, 1, 0]]
-    state["pool"]["type"][:] = torch.tensor([one, other, other, one])
-    rows = {r["metric"]: r["mean"] for r in report.medoids(SHORT, state, learner.types, 0)}
+    learner = Learner(SHORT, Comm(), make_problem(SHORT, Comm()))
+    state["pool"]["agent"][:] = torch.tensor([one, other, other, one])
+    learner.load_state_dict(state)
+    rows = {r["metric"]: r["mean"] for r in report.medoids(learner, group, 0)}
     assert rows["medoids_adjusted_rand_index"] == 1 and rows["medoids_groups_covered"] == 2
-    state["pool"]["type"][:] = torch.tensor([one, one, other, other])
-    rows = {r["metric"]: r["mean"] for r in report.medoids(SHORT, state, learner.types, 0)}
+    state["pool"]["agent"][:] = torch.tensor([one, one, other, other])
+    learner.load_state_dict(state)
+    rows = {r["metric"]: r["mean"] for r in report.medoids(learner, group, 0)}
     assert rows["medoids_adjusted_rand_index"] < 0
+
+
+def test_older_saves_say_type_for_agent():
+    state = trained(SHORT).state_dict()
+    old = {name: value for name, value in state.items() if name not in ("agent", "agents")}
+    old |= {"type": state["agent"], "types": state["agents"]}
+    old["pool"] = {{"agent": "type"}.get(name, name): value for name, value in state["pool"].items()}
+    learner = Learner(SHORT, Comm(), make_problem(SHORT, Comm()))
+    learner.load_state_dict(old)
+    assert learner.state_dict().keys() == state.keys()
+    assert torch.equal(learner.pool["agent"], state["pool"]["agent"])
 
 
 # --- refusals
@@ -187,12 +201,12 @@ def test_the_score_of_medoids_is_that_of_the_nearest():
 @pytest.mark.parametrize(
     "flags, text",
     [
-        ("--opponents joint,nobody", "--opponents joint,nobody: 'nobody' is unknown; give all, none, or"),
-        ("--opponents ,", "--opponents ,: names nobody; give all, none, or"),
+        ("--baselines joint,nobody", "--baselines joint,nobody: 'nobody' is unknown; give all, none, or"),
+        ("--baselines ,", "--baselines ,: no baseline is named; give all, none, or"),
         ("--updates 0", "--updates 0: must be greater than 0"),
         ("--repeats 0", "--repeats 0: must be greater than 0"),
         ("--seed -1", "--seed -1: must be 0 or more"),
-        ("--arm_selection best", "invalid choice 'best'"),
+        ("--medoid_selection best", "invalid choice 'best'"),
     ],
 )
 def test_flags_that_cannot_be_meant_are_refused_in_one_line(flags, text):
@@ -206,6 +220,6 @@ def test_flags_that_cannot_be_meant_are_refused_in_one_line(flags, text):
     [(SHORT, 0, "no medoids yet: they come with --pool_size (4)"), (CART_POLES, 2, "name it again")],
 )
 def test_runs_that_cannot_be_evaluated_are_refused_in_one_line(config, iterations, text):
-    with pytest.raises((UserError, UserError), match=re.escape(text)) as caught:
+    with pytest.raises(UserError, match=re.escape(text)) as caught:
         rows_of(config, iterations=iterations)
     assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ import torch
 
 from caml.config import Config, check_config
 from caml.learner import Learner
+from caml.problem import make_problem
 from common.errors import UserError
 from envs import EnvError
 from mpi_utils.comm import Comm
@@ -32,8 +33,13 @@ CART_POLES = dataclasses.replace(TINY, environment="envs.examples:cart_pole_fami
 MDPS = dataclasses.replace(TINY, environment="tabular_mdp")
 
 
+def made(config, comm=None):
+    comm = comm or Comm()
+    return Learner(config, comm, make_problem(config, comm))
+
+
 def trained(config, iterations, comm=None):
-    learner = Learner(config, comm or Comm())
+    learner = made(config, comm)
     for i in range(iterations):
         learner.train_iteration(i)
     return learner
@@ -60,7 +66,7 @@ def same(a, b):
 @pytest.mark.parametrize("start", [1, 2, 3])
 def test_a_loaded_learner_continues_bit_for_bit(config, start):
     learner = trained(config, start)
-    other = Learner(config, Comm())
+    other = made(config)
     other.load_state_dict(learner.state_dict())
     assert same(other.state_dict(), learner.state_dict())
     before = dict(flat(learner.state_dict()))
@@ -71,40 +77,47 @@ def test_a_loaded_learner_continues_bit_for_bit(config, start):
 
 
 def test_medoids_come_when_the_pool_is_full_and_stay_untouched_until_it_is_again():
-    learner = Learner(TINY, Comm())
+    learner = made(TINY)
     assert "cluster/silhouette" not in learner.train_iteration(0)
     assert len(learner.state_dict()["policy"]["head.bias"]) == 0
     assert learner.train_iteration(1)["cluster/num_medoids"] == 2
     state = dict(flat(learner.state_dict()))
     learner.train_iteration(2)
     after = dict(flat(learner.state_dict()))
-    for name in ("policy.first.weight", "policy.head.bias", "trajectories", "type"):
+    for name in ("policy.first.weight", "policy.head.bias", "trajectories", "agent"):
         assert len(after[name]) == 2 and np.array_equal(after[name], state[name])
     assert not np.array_equal(after["pool.head.bias"][:3], state["pool.head.bias"][:3])
     assert np.array_equal(after["pool.head.bias"][3:], state["pool.head.bias"][3:])
 
 
+def continued(state, **changes):
+    """A learner of other settings that goes on from a state."""
+    learner = made(dataclasses.replace(TINY, **changes))
+    learner.load_state_dict(state)
+    return learner
+
+
 @pytest.mark.parametrize("choice", ["best", "random"])
-def test_tasks_start_from_copies_of_medoids(choice):
-    learner = trained(dataclasses.replace(TINY, medoid_choice=choice), 2)
-    learner.config = dataclasses.replace(learner.config, learning_rate=1e-9)
+def test_adaptations_start_from_copies_of_medoids(choice):
+    state = trained(dataclasses.replace(TINY, medoid_choice=choice), 2).state_dict()
+    learner = continued(state, medoid_choice=choice, learning_rate=1e-9)
     learner.train_iteration(2)
-    saved, medoids = learner.pool["first.weight"][:3], learner.medoids["first.weight"]
-    distance = (saved[:, None] - medoids).abs().amax((2, 3))  # [task, medoid]
+    saved, medoids = learner.state_dict()["pool"]["first.weight"][:3], state["policy"]["first.weight"]
+    distance = (saved[:, None] - medoids).abs().amax((2, 3))  # [agent, medoid]
     assert (distance.min(1).values < 1e-6).all() and (distance.max(1).values > 1e-2).all()
 
 
-def test_the_best_medoid_is_the_one_that_pays():
-    learner = trained(TINY, 2)
-    learner.config = dataclasses.replace(learner.config, learning_rate=1e-9)
-    learner.medoids["head.weight"].zero_()
-    learner.medoids["head.bias"].zero_()
-    moves = learner.types.parameters["moves"]
-    moves[:] = 0
+def test_the_best_medoid_is_the_one_of_the_highest_reward():
+    state = trained(TINY, 2).state_dict()
+    weight, bias = (torch.zeros_like(state["policy"][f"head.{name}"]) for name in ("weight", "bias"))
+    moves = np.zeros_like(state["agents"]["moves"])
     moves[:, 3] = 1  # action 3 goes right and up for everybody
-    learner.medoids["head.bias"][1, 3] = 9
+    bias[1, 3] = 9
+    state["policy"] |= {"head.weight": weight, "head.bias": bias}
+    state["agents"] |= {"moves": moves}
+    learner = continued(state, learning_rate=1e-9)
     learner.train_iteration(2)
-    assert (learner.pool["head.bias"][:3, 3] > 8).all()
+    assert (learner.state_dict()["pool"]["head.bias"][:3, 3] > 8).all()
 
 
 def test_medoids_are_members_with_their_trajectories_and_are_carried_over():
@@ -133,9 +146,9 @@ def test_the_silhouette_may_choose_how_many_medoids_there_are():
     assert 2 <= len(learner.state_dict()["trajectories"]) <= 3
 
 
-def test_a_reward_that_is_not_finite_ends_the_run_and_names_the_type():
-    learner = Learner(TINY, Comm())
-    make_vec = learner.family.make_vec
+def test_a_reward_that_is_not_finite_ends_the_run_and_names_the_agent():
+    learner = made(TINY)
+    make_vec = learner.problem.family.make_vec
 
     def broken(parameters, rng):
         env = make_vec(parameters, rng)
@@ -149,8 +162,8 @@ def test_a_reward_that_is_not_finite_ends_the_run_and_names_the_type():
         env.step = bad_step
         return env
 
-    learner.family.make_vec = broken
-    with pytest.raises(FloatingPointError, match=r"iteration 0: .* not finite on type \d"):
+    learner.problem.family.make_vec = broken
+    with pytest.raises(FloatingPointError, match=r"iteration 0: .* not finite with agent \d"):
         learner.train_iteration(0)
 
 
@@ -168,14 +181,14 @@ import dataclasses
 import numpy as np
 from mpi_utils.comm import Comm, world
 from mpi_utils.sync import check_in_sync
-from tests.caml.test_learner import CART_POLES, TINY, Learner, flat, same, trained
+from tests.caml.test_learner import CART_POLES, TINY, flat, made, same, trained
 three = world()
 two = Comm(three.mpi.Split(three.rank // 2))  # and one rank alone
 one_task = dataclasses.replace(TINY, tasks_per_iteration=1, pool_size=2)
 for config in (TINY, CART_POLES, one_task):
     alone = dict(flat(trained(config, 4).state_dict()))
     for comm in (two, three):
-        together, other = trained(config, 3, comm), Learner(config, comm)
+        together, other = trained(config, 3, comm), made(config, comm)
         other.load_state_dict(together.state_dict())
         for learner in (together, other):
             learner.train_iteration(3)
@@ -196,7 +209,7 @@ def test_meta_training_finds_the_groups_and_medoids_that_serve_them():
         **{"max_episode_len": 100, "num_features": 68, "num_rollouts": 10, "num_states": 100},
         **{"tasks_per_iteration": 24, "pool_size": 24, "num_medoids": 3, "updates_per_task": 3},
     )
-    learner = Learner(config, Comm())
+    learner = made(config)
     metrics = [learner.train_iteration(i) for i in range(10)]
     assert metrics[0]["train/last_reward_before"] < -1.0
     assert metrics[-1]["train/last_reward_before"] > -0.5
@@ -217,7 +230,7 @@ def test_meta_training_finds_the_groups_and_medoids_that_serve_them():
         ({"num_medoids": 7}, "--num_medoids 7: more than --pool_size (6); choose fewer"),
         ({"num_medoids": 5}, "--num_medoids 5: more than --num_rollouts (4) can try"),
         ({"num_medoids": 0, "num_rollouts": 1}, "--num_medoids 0: a choice takes --pool_size of 4"),
-        ({"num_support": 6}, "--num_support 6: leaves no query type of 6"),
+        ({"num_support": 6}, "--num_support 6: leaves no query agent of 6"),
         ({"bandwidth": -1.0}, "--bandwidth -1.0: must be greater than 0"),
         ({"split": "released"}, "--split released: the author's split is of --num_groups 6"),
         ({"gamma": 1.5}, "--gamma 1.5: must lie between 0 and 1"),
@@ -240,6 +253,6 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings, text):
     ],
 )
 def test_environments_that_cannot_work_are_refused_in_one_line(environment, text):
-    with pytest.raises((UserError, EnvError, UserError), match=re.escape(text)) as caught:
-        Learner(dataclasses.replace(TINY, environment=environment), Comm())
+    with pytest.raises((UserError, EnvError), match=re.escape(text)) as caught:
+        made(dataclasses.replace(TINY, environment=environment))
     assert "\n" not in str(caught.value)

@@ -8,8 +8,9 @@ from gymnasium.spaces import Box, Discrete
 from caml.config import Config
 from caml.medoid_selection import mean_returns, take_turns
 from caml.policy import Policies, num_weights
-from caml.rollout import Actors, collect
+from caml.rollout import Rollouts, collect
 from envs import make_family
+from envs.problem import Problem
 
 
 class Countdown:
@@ -59,7 +60,7 @@ def test_what_follows_the_end_of_an_episode_does_not_count():
     assert episodes.returns().tolist() == [[3, 6], [1, 10]]
     assert episodes.last_rewards().tolist() == [[2, 3], [1, 4]]
     assert episodes.final_observation[..., 0].tolist() == [[2, 13], [21, 34]]
-    states, length = episodes.trajectory(6)
+    states, length = episodes.first_states(6)
     assert length.tolist() == [2, 1]
     assert states[..., 0].tolist() == [[0, 1, 0, 0, 0, 0], [20, 0, 0, 0, 0, 0]]
 
@@ -91,38 +92,37 @@ def test_actions_follow_the_softmax_of_the_logits():
 
 
 @pytest.mark.parametrize("cuts", [(0, 5), (0, 2, 5), (0, 1, 3, 5)])
-def test_shares_of_tasks_play_what_all_play(cuts):
+def test_shares_of_agents_play_what_all_play(cuts):
     family, config = make_family("particle", max_episode_len=8), Config(max_episode_len=8, num_rollouts=3)
-    types = family.sample(np.random.default_rng(0), 5)
+    problem = Problem("particle", family, family.sample(np.random.default_rng(0), 5))
     policies = policies_of(5, 2, 4)
-    whole = Actors(family, types, config, 7)
+    whole = Rollouts(problem, np.arange(5), config, 7)
     expected = [whole.play(policies), whole.play(policies.take(torch.arange(5).repeat_interleave(3)))]
     assert not np.array_equal(expected[0].action.reshape(8, 15), expected[1].action.reshape(8, 15))
     for start, stop in zip(cuts, cuts[1:], strict=False):
         own = slice(start, stop)
-        mine = {name: values[own] for name, values in types.items()}
-        actors = Actors(family, mine, config, 7, 5, own)
+        rollouts = Rollouts(problem, np.arange(5), config, 7, own)
         few = policies.take(own)
-        found = [actors.play(few), actors.play(few.take(torch.arange(len(few)).repeat_interleave(3)))]
+        found = [rollouts.play(few), rollouts.play(few.take(torch.arange(len(few)).repeat_interleave(3)))]
         assert np.array_equal(found[0].action, expected[0].action[:, own])
         assert np.array_equal(found[1].reward, expected[1].reward[:, 3 * start : 3 * stop])
-        assert actors.num_steps.tolist() == [2 * 3 * 8] * (stop - start)
+        assert rollouts.num_steps.tolist() == [2 * 3 * 8] * (stop - start)
 
 
-# --- arms
+# --- medoids
 
 
-def test_medoids_take_turns_and_the_mean_of_their_pulls_counts():
+def test_medoids_take_turns_and_the_mean_of_their_episodes_counts():
     medoids = policies_of(3, 1)
     order = take_turns(medoids, 2, 4).tensors["head.bias"]
     assert torch.equal(order, medoids.tensors["head.bias"][[0, 1, 2, 0, 0, 1, 2, 0]])
-    pulls = collect(
+    played = collect(
         take_turns(medoids, 2, 4), Countdown([1, 2, 3, 2, 3, 1, 1, 3]), 9, np.random.default_rng(0)
     )
-    # Returns of pulls: 1, 3, 6, 3 and 6, 1, 1, 6; arm 0 has the first and the last of each.
-    assert mean_returns(pulls, 2, 3).tolist() == [[2, 3, 6], [6, 1, 1]]
+    # Returns of episodes: 1, 3, 6, 3 and 6, 1, 1, 6; medoid 0 has the first and the last of each.
+    assert mean_returns(played, 2, 3).tolist() == [[2, 3, 6], [6, 1, 1]]
 
 
-def test_an_arm_without_a_pull_is_never_the_best():
-    pulls = collect(policies_of(2, 1), Countdown([1, 2]), 9, np.random.default_rng(0))
-    assert mean_returns(pulls, 1, 4).tolist() == [[1, 3, -np.inf, -np.inf]]
+def test_a_medoid_without_an_episode_is_never_the_best():
+    played = collect(policies_of(2, 1), Countdown([1, 2]), 9, np.random.default_rng(0))
+    assert mean_returns(played, 1, 4).tolist() == [[1, 3, -np.inf, -np.inf]]

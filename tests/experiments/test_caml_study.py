@@ -15,7 +15,7 @@ from mpi_utils.comm import Comm
 
 SHOTS = [
     [seed, method, metric, u, base + seed + u, 1_500_000]
-    for method, base in (("caml", 5.0), ("random", 0.0), ("same_type", 10.0))
+    for method, base in (("caml", 5.0), ("random", 0.0), ("same_agent", 10.0))
     for metric in ("last_reward", "return")
     for u in (0, 1)
     for seed in (1, 3)
@@ -34,7 +34,7 @@ def test_tables_hold_means_over_seeds():
     text = caml_tables.markdown(study, SHOTS)
     assert "| a | 0.75 (min 0.50) | 0.75 (min 0.50) | 1.00 | -1.500 | -11.500 | -0.100 |" in text
     assert "| caml | 7.000 ± 12.706 | 8.000 ± 12.706 | 1.50 million |" in text
-    assert "| same type | 1.00 | 1.00 |" in text and "| caml | 0.50 | 0.50 |" in text
+    assert "| same agent | 1.00 | 1.00 |" in text and "| caml | 0.50 | 0.50 |" in text
     pooled = caml_tables.pooled(SHOTS)
     first = next(r for r in pooled if (r["method"], r["metric"], r["update"]) == ("caml", "return", 1))
     assert (first["mean"], first["se"], first["n"]) == (8.0, 1.0, 2)
@@ -61,7 +61,7 @@ def test_no_play_passes_the_bound():
 
 
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
-    flags = ["--runs", str(tmp_path / "runs"), "--seeds", "3", "--max_iters", "2", "--opponents", "random"]
+    flags = ["--runs", str(tmp_path / "runs"), "--seeds", "3", "--max_iters", "2", "--baselines", "random"]
     monkeypatch.setattr(evaluation, "CHECKPOINTS", (0, 1))
     small = {"num_groups": 2, "num_variants": 2, "num_support": 2, "num_medoids": 2, "max_episode_len": 10}
     small |= {"tasks_per_iteration": 4, "pool_size": 4}
@@ -83,7 +83,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert again == first and "training" not in out and "study:" not in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["out"], ["--runs", "x"], "out --runs x --opponents no".split()])
+@pytest.mark.parametrize("arguments", [[], ["out"], ["--runs", "x"], "out --runs x --baselines no".split()])
 def test_commands_that_cannot_be_meant_are_refused(arguments):
     with pytest.raises(UserError) as caught:
         caml_study.parse(arguments, Comm())
