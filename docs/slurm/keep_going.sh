@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts a command again whenever it fails, as long as that helps:
+# Starts a command again whenever it fails, as long as it makes progress:
 #   docs/slurm/keep_going.sh checkpoints/long mpirun -np 8 python -m train --model_name long
 # Stops after 3 failures in a row without a new save in the run folder, and at once on a mistake in a setting
 # (exit code 2) or if it is interrupted (130).
@@ -14,7 +14,7 @@ while true; do
     if [ "$(newest)" = "$before" ]; then failures=$((failures + 1)); else failures=0; fi
     echo "keep_going: exit code $code, newest save ${before:-none} -> $(newest)" >&2
     if [ "$failures" -ge 3 ]; then
-        echo "keep_going: $failures failures in a row without progress: given up" >&2
+        echo "keep_going: $failures failures in a row without progress: stopped" >&2
         exit "$code"
     fi
     sleep "${PAUSE_S:-10}"

@@ -9,12 +9,12 @@
 #SBATCH --open-mode=append
 # Trains until it is done, over as many time slots as it takes:  sbatch docs/slurm/train.sh rl2 --model_name long
 # Two minutes before the end of the slot Slurm sends USR1 to this script, which passes it on: the ranks save
-# after the running iteration and leave; then the job is put back into the queue, and continues from there.
+# after the current iteration and exit; then the job is put back into the queue, and continues from there.
 
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
-asked=no
-trap 'asked=yes; scancel --signal=USR1 "$SLURM_JOB_ID.0" || kill -USR1 "$step"' USR1
+signalled=no
+trap 'signalled=yes; scancel --signal=USR1 "$SLURM_JOB_ID.0" || kill -USR1 "$step"' USR1
 
 srun --kill-on-bad-exit=1 python -m train "$@" &
 step=$!
@@ -23,7 +23,7 @@ while kill -0 "$step" 2>/dev/null; do  # a signal ends `wait`, not the step
     wait "$step"; code=$?
 done
 
-if [ "$asked" = yes ] && [ "$code" -eq 0 ]; then
+if [ "$signalled" = yes ] && [ "$code" -eq 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
