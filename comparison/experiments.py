@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.runs import checkpoint
+from common.runs import run_folder
 from common.runs.files import write_atomic
 from comparison.config import CAML, PER_AGENT, PERSIM, RL2, RMDP, methods_of, numbers
 from comparison.problem import People
@@ -77,8 +77,8 @@ def work(cell: Cell, people: People, settings) -> bool:
         return True
     folder = Path(settings.out) / "cells"
     try:
-        held = checkpoint.lock(folder / f".{cell.name}_seed{cell.seed}")
-    except checkpoint.InUse:
+        held = run_folder.lock(folder / f".{cell.name}_seed{cell.seed}")
+    except run_folder.InUse:
         return False
     with held:
         if stored(cell, settings, people):  # finished between the look and the lock

@@ -17,7 +17,7 @@ from torch import nn
 
 from common.config import AT_LEAST_ZERO, check, parse_flags
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import run_folder
 from common.runs.seeding import stream
 from envs import make_family
 from envs.heterogeneous_dynamics import DynamicsEnv
@@ -85,7 +85,7 @@ def train_all(settings: Settings) -> None:
     """Train the policies that are still missing, one after another, and save after each."""
     recipe = RECIPES[settings.environment]
     family = make_family(FAMILIES[settings.environment])
-    with checkpoint.lock(Path(settings.folder) / family.name):
+    with run_folder.lock(Path(settings.folder) / family.name):
         trained = load_some(family, settings.folder)
         while len(trained.cards) < num_policies(family):
             trained = join(trained, train(family, recipe, settings, len(trained.cards)))

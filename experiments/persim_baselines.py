@@ -90,7 +90,7 @@ def main(comm) -> None:
     out = Path(settings.out)
     for cell in grid(settings):
         if cell.method != "persim" and not result(out, cell):
-            with suppress(checkpoint.InUse), checkpoint.lock(out / "cells" / cell.name):
+            with suppress(run_folder.InUse), run_folder.lock(out / "cells" / cell.name):
                 work(cell, settings, comm)
     comm.barrier()
     with comm.agree():

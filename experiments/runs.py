@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import train
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from common.runs.files import write_atomic
 
 
@@ -28,7 +28,7 @@ def work(system: str, cell: Cell, evaluation, protocol, comm) -> bool:
     held, iteration = None, 0
     with comm.agree():
         if comm.is_root:
-            with contextlib.suppress(checkpoint.InUse):
+            with contextlib.suppress(run_folder.InUse):
                 held = train.claim(system, cell.config)
                 iteration = newest(cell)[0]
     free, iteration = comm.bcast_object((held is not None, iteration))
@@ -64,7 +64,7 @@ def evaluate(cell: Cell, evaluation, protocol, comm) -> None:
         return
     with comm.agree():
         step, state = checkpoint.load(path)
-        stored = checkpoint.read_config(cell.folder)
+        stored = run_folder.read_config(cell.folder)
     rows = evaluation.evaluate(stored | {"iteration": step}, state, protocol, comm)
     report = {"run": str(cell.folder), "step": step, "config": stored, "rows": rows}
     report |= {"save": digest, "settings": dataclasses.asdict(protocol)}

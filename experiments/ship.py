@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from mpi_utils.comm import guard
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
@@ -37,9 +37,9 @@ def ship(run: Path, target: Path) -> int:
         raise UserError(f"{run}: holds no valid save")
     step, state = checkpoint.load(path)
     checkpoint.save(target, step, {name: state[name] for name in KEPT if name in state})
-    config = checkpoint.read_config(run)
+    config = run_folder.read_config(run)
     here = {"model_name": target.name, "checkpoint_dir": "checkpoints/examples"}
-    checkpoint.write_config(target, config | here)
+    run_folder.write_config(target, config | here)
     column = CURVES.get(config["system"], "train/return")
     with open(target / "curve.csv", "w", newline="") as file:
         writer = csv.writer(file)

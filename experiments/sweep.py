@@ -20,7 +20,7 @@ import train
 from common.allocator import keep_freed_memory
 from common.config import parse_flags
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import run_folder
 from common.runs.files import write_atomic
 from experiments import figures, tables
 from experiments.runs import Cell, rows_of, work
@@ -180,8 +180,8 @@ def one_at_a_time(folder: Path):
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return checkpoint.lock(folder)
-        except checkpoint.InUse as error:
+            return run_folder.lock(folder)
+        except run_folder.InUse as error:
             if time.monotonic() > deadline:
                 raise UserError(f"{error} (it writes the table)") from error
 

@@ -119,8 +119,8 @@ MUTANTS = [
     Mutant(
         "other settings accepted",
         "train.py",
-        "        if differences := checkpoint",
-        "        if False and checkpoint",
+        "        if differences := run_folder",
+        "        if False and run_folder",
         "tests/test_promises.py::test_other_settings_are_refused",
     ),
     Mutant(

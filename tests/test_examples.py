@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from mpi_utils.comm import Comm
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
@@ -43,7 +43,7 @@ def test_an_example_reaches_its_figure(name):
     path, skipped = checkpoint.newest_valid(EXAMPLES / name)
     assert not skipped
     step, state = checkpoint.load(path)
-    stored = checkpoint.read_config(EXAMPLES / name) | {"iteration": step}
+    stored = run_folder.read_config(EXAMPLES / name) | {"iteration": step}
     system = stored["system"]
     evaluation = importlib.import_module(f"{system}.evaluation")
     settings = evaluation.parse_settings(FLAGS[system].split(), show=False)

@@ -21,23 +21,7 @@ from safetensors.torch import save as save_tensors
 from common.errors import SaveError, UserError
 from common.runs import files
 from common.runs.encoding import decode, encode
-from common.runs.run_folder import InUse, config_differences, lock, read_config, write_config
-
-__all__ = [
-    "CheckpointError",
-    "InUse",
-    "config_differences",
-    "load",
-    "lock",
-    "newest_valid",
-    "pack",
-    "prune",
-    "read",
-    "read_config",
-    "save",
-    "unpack",
-    "write_config",
-]
+from common.runs.run_folder import read_config
 
 FORMAT = 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"

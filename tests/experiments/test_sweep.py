@@ -10,7 +10,7 @@ import torch
 
 import train
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from experiments import runs, sweep
 from experiments.ship import ship
 from mpi_utils.comm import Comm
@@ -68,8 +68,8 @@ def test_a_run_is_what_train_makes(swept, tmp_path, monkeypatch):
     alone = checkpoint.read(checkpoint.newest_valid(tmp_path / "alone")[0])
     both = saves(swept)
     assert both["seed-1"] == alone and both["seed-0"] != alone
-    configs = [checkpoint.read_config(path) for path in (tmp_path / "alone", swept / "runs" / "seed-1")]
-    assert {f.split(":")[0] for f in checkpoint.config_differences(*configs)} == {
+    configs = [run_folder.read_config(path) for path in (tmp_path / "alone", swept / "runs" / "seed-1")]
+    assert {f.split(":")[0] for f in run_folder.config_differences(*configs)} == {
         "checkpoint_dir",
         "model_name",
     }
@@ -139,7 +139,7 @@ def test_a_killed_sweep_continues_to_the_same_end(swept, tmp_path):
 
 
 def test_a_run_that_another_process_holds_is_left_to_it(tmp_path, capsys):
-    with checkpoint.lock(tmp_path / "runs" / "seed-0"):
+    with run_folder.lock(tmp_path / "runs" / "seed-0"):
         sweep.sweep(words(tmp_path), Comm())
         told = capsys.readouterr().out
         assert "1 of 2 runs" in told and "elsewhere: seed-0" in told
@@ -220,14 +220,14 @@ def test_ship_keeps_what_evaluation_needs(tmp_path):
     policy, targets = {"weight": torch.ones(2)}, torch.arange(3.0)
     state = {"policy": policy, "agents": {"target": targets}, "assignment": {}, "optimiser": policy}
     checkpoint.save(tmp_path / "run", 500, state)
-    checkpoint.write_config(tmp_path / "run", {"system": "rmdp", "model_name": "run"})
+    run_folder.write_config(tmp_path / "run", {"system": "rmdp", "model_name": "run"})
     rows = [f"{i},{10 * i},{i / 3},1,2" for i in range(1, 501)]
     header = "iteration,train/env_steps,train/return,time/collect_s,time/update_s"
     (tmp_path / "run" / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
     assert ship(tmp_path / "run", tmp_path / "shipped") == 500
     _, kept = checkpoint.load(checkpoint.newest_valid(tmp_path / "shipped")[0])
     assert kept.keys() == {"policy", "agents", "assignment"} and (kept["agents"]["target"] == targets).all()
-    assert checkpoint.read_config(tmp_path / "shipped")["model_name"] == "shipped"
+    assert run_folder.read_config(tmp_path / "shipped")["model_name"] == "shipped"
     with open(tmp_path / "shipped" / "curve.csv") as file:
         curve = list(csv.DictReader(file))
     assert len(curve) == 200 and curve[0]["iteration"] == "1"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from mpi_utils.comm import Comm
 from persim import evaluation
 from persim.config import Config, check_config
@@ -110,7 +110,7 @@ def test_the_command_line_at_two_and_three_ranks(tmp_path):
     done = mpirun(2, "-m", "train", "persim", "--environment", "cart_pole", *sizes, *folder)
     assert done.code == 0, done.output
     step, state = checkpoint.load(checkpoint.newest_valid(tmp_path / "poles")[0])
-    stored = checkpoint.read_config(tmp_path / "poles") | {"iteration": step}
+    stored = run_folder.read_config(tmp_path / "poles") | {"iteration": step}
     flags = [*QUICK, "--bound=False"]
     alone = evaluation.evaluate(stored, state, evaluation.parse_settings(flags, show=False), Comm())
     done = mpirun(3, "-m", "evaluate", tmp_path / "poles", *flags, "--json", tmp_path / "rows.json")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from envs.families import make_family
 from mpi_utils.comm import Comm
 from rmdp import evaluation, scoring
@@ -191,7 +191,7 @@ def run(tmp_path_factory):
     """A run folder as training writes it."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     made = learner("hopper", num_agents=60, policy_network="separate")
-    checkpoint.write_config(folder, {"system": "rmdp"} | dataclasses.asdict(made.config))
+    run_folder.write_config(folder, {"system": "rmdp"} | dataclasses.asdict(made.config))
     checkpoint.save(folder, 12, made.state_dict())
     return folder
 

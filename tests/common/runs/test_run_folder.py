@@ -13,7 +13,7 @@ import pytest
 
 from common.errors import UserError
 from common.runs import run_folder
-from common.runs.checkpoint import config_differences, lock, read_config, write_config
+from common.runs.run_folder import config_differences, lock, read_config, write_config
 from tests.launch import ROOT
 
 
@@ -73,7 +73,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys, p
     lock(tmp_path).release()
     assert f"taken over from process {child} on host" in capsys.readouterr().err
     command = (
-        "import sys; from common.runs.checkpoint import lock; held = lock(sys.argv[1]); raise SystemExit(3)"
+        "import sys; from common.runs.run_folder import lock; held = lock(sys.argv[1]); raise SystemExit(3)"
     )
     assert subprocess.run([sys.executable, "-c", command, tmp_path], cwd=ROOT).returncode == 3
     lock(tmp_path).release()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from mpi_utils.comm import Comm
 from persim import evaluation
 from persim.config import Config, check_config
@@ -143,7 +143,7 @@ def test_a_run_of_unknown_dynamics_asks_for_a_log(folder):
 
 def test_the_command_line(folder):
     stored, state = trained(folder)
-    checkpoint.write_config(folder / "unknown", {"system": "persim"} | stored)
+    run_folder.write_config(folder / "unknown", {"system": "persim"} | stored)
     checkpoint.save(folder / "unknown", stored["max_iters"], state)
     (folder / "later.csv").write_text(table(["p5"], 60, 60, seed=2))
     done = mpirun(2, "-m", "evaluate", folder / "unknown", "--log", folder / "later.csv")
