@@ -21,31 +21,34 @@ from common.allocator import keep_freed_memory
 from common.config import parse_flags
 from common.errors import UserError
 from common.runs.seeding import stream
-from mpi_utils.comm import guard, set_threads
-from persim.config import RECIPES, Config, check_config
-from persim.data.datasets import family_of, load
+from mpi_utils.comm import Comm, guard, set_threads
+from persim.config import Config, check_config
+from persim.data.transitions import Transitions
 from persim.learner import Learner
+from persim.problem import make_problem
+from persim.simulator import Simulator
 
 HELD_OUT = 10  # one transition in so many
 EPOCHS = 300  # of the authors' schedule
 
 
-def main(comm) -> None:
+def main(comm: Comm) -> None:
     """Train by both recipes and print."""
     with comm.agree():
-        given = parse_flags(
-            Config, sys.argv[1:], "python -m benchmarks.persim_time_to_loss", show=comm.is_root
-        )
-        config = check_config(given)
+        prog = "python -m benchmarks.persim_time_to_loss"
+        config = check_config(parse_flags(Config, sys.argv[1:], prog, show=comm.is_root))
         if config.environment not in ("mountain_car", "cart_pole") or config.recipe != "fast":
             raise UserError("give --environment mountain_car or cart_pole, and no --recipe")
     set_threads(comm)
     keep_freed_memory()
-    known, held_out = split(load(config, family_of(config), comm))
+    problem = make_problem(config, comm)
+    known, held_out = split(problem.log)
+    problem = dataclasses.replace(problem, log=known)
 
-    paper = RECIPES["paper"][config.environment]
-    paper = check_config(dataclasses.replace(given, **paper | {"max_iters": EPOCHS}))
-    reference = Learner(paper, comm, known)
+    paper = Config.defaults({"environment": config.environment, "recipe": "paper"})
+    same = {name: getattr(config, name) for name in ("dataset", "num_agents", "num_models", "seed")}
+    paper = dataclasses.replace(paper, max_iters=EPOCHS, **same)
+    reference = Learner(paper, comm, problem)
     for i in range(EPOCHS):
         reference.train_iteration(i)
     wanted = loss(reference.simulator, held_out)
@@ -55,7 +58,7 @@ def main(comm) -> None:
     curve = []
     iterations = 1
     while iterations <= config.max_iters:
-        learner = Learner(dataclasses.replace(config, max_iters=iterations), comm, known)
+        learner = Learner(dataclasses.replace(config, max_iters=iterations), comm, problem)
         began = time.perf_counter()
         for i in range(iterations):
             learner.train_iteration(i)
@@ -79,7 +82,7 @@ def main(comm) -> None:
         print(json.dumps(report))
 
 
-def split(data):
+def split(data: Transitions) -> list[Transitions]:
     """Transitions to learn from, and those that are held out; the latter are drawn over all agents."""
     out = stream(0, "evaluation", 3).random(len(data)) < 1 / HELD_OUT
     names = ("agent", "time", "state", "action", "reward", "next_state")
@@ -90,7 +93,7 @@ def split(data):
 
 
 @torch.no_grad()
-def loss(simulator, data) -> float:
+def loss(simulator: Simulator, data: Transitions) -> float:
     """Mean squared error of the members' changes, each state in its own deviation."""
     rows = [torch.from_numpy(array)[None] for array in (data.agent, data.state, data.action)]
     agent, state, action = (array.expand(simulator.num_models, *array.shape[1:]) for array in rows)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from common.errors import UserError
-from persim.data.datasets import family_of
+from mpi_utils.comm import Comm
+from persim.config import Config
+from persim.data.transitions import Transitions
 from persim.learner import Learner
 from persim.planning.lookup_table import tabulate
 from persim.planning.planner import make_planner
-from persim.policy import play
+from persim.policy import Actor, play
+from persim.problem import family_of, make_problem
+from persim.simulator import Simulator, factored
 
 WARM_UP, ITERATIONS = 40, 5  # of training; planning has the simulators that come of it
 EPISODES, STEPS = 4, 10  # of each test agent, in which each step is planned
@@ -22,7 +28,7 @@ ROWS, BATCHES = 20_000, 40  # of the authors' loader: fewer rows than a run has 
 PLANS = 3  # by the authors' planner
 
 
-def measure(config, comm) -> dict:
+def measure(config: Config, comm: Comm) -> dict[str, Any]:
     """Member-samples of training and planned actions per second, each beside the authors' manner.
 
     The authors' is rebuilt plainly here and measured in the same run, on every rank alike: a loader that
@@ -33,7 +39,8 @@ def measure(config, comm) -> dict:
         family = family_of(config)
         if family is None or not isinstance(family.action_space, Discrete) or config.state_layers > 1:
             raise UserError("throughput persim needs mountain_car or cart_pole, and --state_layers 1")
-    learner = Learner(dataclasses.replace(config, max_iters=WARM_UP + ITERATIONS), comm)
+    config = dataclasses.replace(config, max_iters=WARM_UP + ITERATIONS)
+    learner = Learner(config, comm, make_problem(config, comm))
     simulator = learner.simulator
     train(learner, range(WARM_UP), comm)
     ours, theirs = [], []
@@ -56,7 +63,7 @@ def measure(config, comm) -> dict:
         "authors_training_samples_per_s": round(float(np.median(theirs))),
         "training_times_faster": round(float(np.median(ours) / np.median(theirs)), 2),
         "planned_actions_per_s": round(best, 1),
-        **{f"planned_{way}_per_s": round(rate, 1) for way, rate in planned.items()},
+        **{f"planned_{how}_per_s": round(rate, 1) for how, rate in planned.items()},
         "authors_planned_per_s": round(plan_theirs, 2),
         "planning_times_faster": round(best / plan_theirs, 1),
         "tables_s": round(table_seconds, 2),
@@ -65,14 +72,15 @@ def measure(config, comm) -> dict:
     }
 
 
-def slowest(seconds: float, comm) -> float:
+def slowest(seconds: float, comm: Comm) -> float:
     """The largest number of seconds of any rank."""
     return float(comm.allreduce_(np.array([seconds]), op="max")[0])
 
 
-def train(learner, iterations, comm) -> float:
+def train(learner: Learner, iterations: Iterable[int], comm: Comm) -> float:
     """Member-samples per second of all ranks together."""
     began = time.process_time()
+    iterations = list(iterations)
     for i in iterations:
         learner.train_iteration(i)
     batches = learner.batches
@@ -80,18 +88,19 @@ def train(learner, iterations, comm) -> float:
     return samples / slowest(time.process_time() - began, comm)
 
 
-def plan(family, model, comm) -> float:
+def plan(family: Any, model: Any, comm: Comm) -> float:
     """Planned actions per second of all ranks together, from starts on."""
     short = type(family)(max_episode_len=STEPS)
     began = time.process_time()
-    returns = play(short, family.test_agents, model, EPISODES, 0, comm, tables=False)
+    actor = Actor(family, model, np.arange(len(next(iter(family.test_agents.values())))), tables=False)
+    returns = play(short, family.test_agents, actor, EPISODES, 0, comm)
     return returns.size * STEPS / slowest(time.process_time() - began, comm)
 
 
 class Dense(nn.Module):
     """One member as the authors write it: three linear encoders of one-hot agents and actions, and states."""
 
-    def __init__(self, simulator, member: int):
+    def __init__(self, simulator: Simulator, member: int) -> None:
         super().__init__()
         sizes = simulator.sizes
         n, A, r = sizes["num_agents"], sizes["num_actions"], sizes["num_factors"]
@@ -108,12 +117,12 @@ class Dense(nn.Module):
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
 
-    def forward(self, agent, action, state):
+    def forward(self, agent: torch.Tensor, action: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """Changes [B, d] of states [B, d] by one-hot agents [B, n] and actions [B, A]."""
-        factors = self.agent(agent) * self.action(action)
-        return (self.state(state).view(len(state), *self.sizes[2:]) * factors[:, None]).sum(2)
+        v = self.state(state).view(len(state), *self.sizes[2:])
+        return factored(self.agent(agent), v, self.action(action))
 
-    def step(self, agent: int, state, action):
+    def step(self, agent: int, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Next states [C, d] of one agent in states [C, d] under actions [C]."""
         agents, actions = torch.zeros(len(state), self.sizes[0]), torch.zeros(len(state), self.sizes[1])
         agents[:, agent] = 1
@@ -121,7 +130,7 @@ class Dense(nn.Module):
         return state + self(agents, actions, state) * self.scale
 
 
-def train_as_authors(config, data, simulator, comm) -> float:
+def train_as_authors(config: Config, data: Transitions, simulator: Simulator, comm: Comm) -> float:
     """Member-samples per second of a rank that trains alone, once its loader's first batch is there."""
     network, rows = Dense(simulator, 0), slice(0, ROWS)
     agents = torch.eye(simulator.sizes["num_agents"])[data.agent[rows]]
@@ -143,7 +152,7 @@ def train_as_authors(config, data, simulator, comm) -> float:
 
 
 @torch.no_grad()
-def plan_as_authors(family, simulator, comm) -> float:
+def plan_as_authors(family: Any, simulator: Simulator, comm: Comm) -> float:
     """Planned actions per second of a rank that plans alone."""
     members = [Dense(simulator, m) for m in range(simulator.num_models)]
     settings = make_planner(family, 1, 0).settings

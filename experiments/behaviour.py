@@ -23,7 +23,6 @@ from envs import make_family
 from envs.heterogeneous_dynamics import DynamicsEnv
 from experiments.behaviour_recipes import RECIPES, Recipe
 from mpi_utils.comm import guard, set_threads
-from persim.config import FAMILIES
 from persim.data.behaviour import FOLDER, Policy, Trained, join, load_some, num_policies, save, test_epsilon
 from persim.data.trajectories import trajectories
 
@@ -36,7 +35,7 @@ PACKAGES = ("stable-baselines3", "torch", "gymnasium", "mujoco")
 class Settings:
     """Training of one environment's behaviour and test policies."""
 
-    environment: Literal["mountain_car", "cart_pole", "half_cheetah"] = "cart_pole"
+    environment: Literal["mountain_car", "cart_pole", "half_cheetah_body"] = "cart_pole"
     """Whose agents act."""
     max_steps: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of one training at most; 0: the environment's own number."""
@@ -84,7 +83,7 @@ def main(comm) -> None:
 def train_all(settings: Settings) -> None:
     """Train the policies that are still missing, one after another, and save after each."""
     recipe = RECIPES[settings.environment]
-    family = make_family(FAMILIES[settings.environment])
+    family = make_family(settings.environment)
     with run_folder.lock(Path(settings.folder) / family.name):
         trained = load_some(family, settings.folder)
         while len(trained.cards) < num_policies(family):

@@ -20,7 +20,10 @@ class Recipe:
 RECIPES = {
     "mountain_car": Recipe(
         algorithm="DQN",
-        behaviour=(-210.0, -50.0),  # light cars are good from the moment that they arrive at all
+        behaviour=(
+            -210.0,
+            -50.0,
+        ),  # with little gravity a policy that arrives at all is good
         test=(-160.0, -140.0),
         max_steps=300_000,
         interval=2000,
@@ -41,7 +44,7 @@ RECIPES = {
         | {"gamma": 0.99, "target_update_interval": 500, "train_freq": 16, "gradient_steps": 8}
         | {"exploration_fraction": 0.1, "exploration_final_eps": 0.05},
     ),
-    "half_cheetah": Recipe(
+    "half_cheetah_body": Recipe(
         algorithm="TD3",
         behaviour=(2900.0, 3300.0),
         test=(3900.0, 4300.0),

@@ -1,4 +1,4 @@
-"""PerSim and its opponents in one table; start it again, or elsewhere too, and it goes on:
+"""PerSim and its baselines in one table; start it again, or elsewhere too, and it goes on:
 
     mpirun -np R python -m experiments.persim_baselines --runs RUNS --out OUT [flags]
     python -m evaluate OUT
@@ -8,8 +8,8 @@ the work: each rank takes cells that nobody holds. PerSim's own runs are those o
 
     python -m experiments.sweep persim --over environment=... dataset=... seed=... --runs RUNS ...
 
-and are trained first where they are missing. Writes opponents.json, opponents.csv, opponents.md, in which
-cells that an earlier command had asked for stay.
+and are trained first where they are missing. Writes baselines.json and baselines.md, in which cells that an
+earlier command had asked for stay; with `--show OUT` alone it prints them and draws baselines.png.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from common.allocator import keep_freed_memory
 from common.config import MAY_BE_EMPTY, POSITIVE, check, parse_flags
@@ -29,11 +29,11 @@ from common.runs import checkpoint, run_folder
 from common.runs.files import write_atomic
 from common.runs.seeding import stream
 from experiments import sweep
-from mpi_utils.comm import guard, set_threads
+from mpi_utils.comm import Comm, guard, set_threads
 from persim.baselines import tables
 from persim.baselines.protocol import AUGMENTED, METHODS, Budgets, Case, run
-from persim.config import DATASETS, LARGE, Config, check_config
-from persim.data.datasets import family_of, generate
+from persim.config import DATASETS, LARGE, NETWORKS, Config, check_config
+from persim.problem import family_of, make_log
 from persim.simulator import Simulator
 
 TESTED = 5  # the test agents are the first
@@ -43,7 +43,7 @@ NEEDS = {"d3rlpy": ("bcq", "cql"), "stable_baselines3": ("morel",)}
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Budgets):
-    """PerSim and its opponents: environments x datasets x methods x repeats, and what each may cost."""
+    """PerSim and its baselines: environments x datasets x methods x repeats, and what each may cost."""
 
     environment: tuple[str, ...] = ("mountain_car", "cart_pole")
     """Environments."""
@@ -62,6 +62,8 @@ class Settings(Budgets):
     out: str = ""
     """Folder of the results and tables."""
 
+    VALUE_ALIASES: ClassVar[dict[str, dict]] = Config.VALUE_ALIASES
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -77,9 +79,11 @@ class Cell:
         return "__".join(map(str, dataclasses.astuple(self)))
 
 
-def main(comm) -> None:
+def main(comm: Comm) -> None:
     """Train PerSim where it is missing, work on the free cells, write the tables."""
     with comm.agree():
+        if sys.argv[1:2] == ["--show"]:
+            return show(sys.argv[2:], comm)
         settings = parse_settings(sys.argv[1:], comm)
         if comm.is_root:
             claim(settings)
@@ -98,12 +102,20 @@ def main(comm) -> None:
             write(out, settings)
 
 
-def parse_settings(flags: list[str], comm) -> Settings:
+def show(words: list[str], comm: Comm) -> None:
+    """Print and draw the table in the folder that the only word names."""
+    if len(words) != 1:
+        raise UserError("--show OUT: give the one folder of a table")
+    if comm.is_root:
+        tables.show(Path(words[0]))
+
+
+def parse_settings(flags: list[str], comm: Comm) -> Settings:
     """The flags, checked."""
     flags = sweep.attached(flags, "--train")
     settings = parse_flags(Settings, flags, "python -m experiments.persim_baselines", show=comm.is_root)
     check(settings)
-    known = {"environment": ("mountain_car", "cart_pole", "half_cheetah"), "dataset": DATASETS}
+    known = {"environment": tuple(NETWORKS)[:-1], "dataset": DATASETS}
     for name, choices in (known | {"method": METHODS}).items():
         for value in getattr(settings, name):
             if value not in choices:
@@ -122,14 +134,15 @@ def parse_settings(flags: list[str], comm) -> Settings:
 
 def training(settings: Settings, show: bool = False, **chosen) -> Config:
     """What PerSim is trained with, but for `chosen`."""
-    config = parse_flags(Config, settings.train.split(), "--train", show=show)
+    words = [f"--environment={chosen['environment']}", *settings.train.split()]
+    config = parse_flags(Config, words, "--train", show=show)
     return check_config(dataclasses.replace(config, num_agents=settings.num_agents, **chosen))
 
 
 def claim(settings: Settings) -> None:
     """Note the budgets in OUT; refuse a folder whose results have others, or whose table is damaged."""
     out, budgets = Path(settings.out), budgets_of(settings)
-    stored = tables.read(out)["budgets"] if (out / tables.FILE).exists() else budgets
+    stored = tables.read(out)["budgets"] if tables.find(out) else budgets
     if (out / "config.json").exists():
         stored = run_folder.read_config(out)
     if changed := run_folder.config_differences(stored, budgets):
@@ -160,9 +173,11 @@ def persim_words(settings: Settings) -> list[str]:
     """The sweep of PerSim's runs."""
     seeds = ",".join(map(str, settings.repeat))
     over = [f"environment={','.join(settings.environment)}", f"dataset={','.join(settings.dataset)}"]
-    protocol = f"--bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
+    protocol = (
+        f"--upper_bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
+    )
     if settings.candidates != Budgets.candidates:
-        protocol += f" --candidates {settings.candidates}"
+        protocol += f" --num_candidates {settings.candidates}"
     if settings.horizon:
         protocol += f" --horizon {settings.horizon}"
     where = ["--runs", settings.runs, "--table", str(Path(settings.out) / "persim"), "--curve", "train/loss"]
@@ -177,7 +192,7 @@ def persim_folder(environment: str, dataset: str, repeat: int, settings: Setting
     return Path(settings.runs) / name
 
 
-def work(cell: Cell, settings: Settings, comm) -> None:
+def work(cell: Cell, settings: Settings, comm: Comm) -> None:
     """Write a cell's result, unless another process just did or still trains the simulators for it."""
     began = time.monotonic()
     if result(Path(settings.out), cell):
@@ -198,7 +213,7 @@ def make_case(environment: str, dataset: str, repeat: int, settings: Settings) -
     dataset = dataset if dataset != "none" else "random"
     config = training(settings, environment=environment, dataset=dataset, seed=repeat)
     family = family_of(config)
-    data = generate(config, family)
+    data = make_log(config, family)
     path, _ = checkpoint.newest_valid(persim_folder(environment, dataset, repeat, settings))
     simulator = None
     if path and json.loads((path / checkpoint.MANIFEST).read_bytes())["step"] >= config.iterations:
@@ -214,7 +229,7 @@ def make_case(environment: str, dataset: str, repeat: int, settings: Settings) -
 
 def write(out: Path, settings: Settings) -> None:
     """Add all results of the grid, whoever made them, to the tables in OUT; tell what is missing."""
-    found = rows_by_cell(tables.read(out)["rows"]) if (out / tables.FILE).exists() else {}
+    found = rows_by_cell(tables.read(out)["rows"]) if tables.find(out) else {}
     missing = []
     for cell in grid(settings):
         rows = persim_rows(cell, settings) if cell.method == "persim" else result(out, cell)
@@ -223,10 +238,8 @@ def write(out: Path, settings: Settings) -> None:
     order = sorted(found, key=place)
     report = {"budgets": budgets_of(settings), "rows": [row for cell in order for row in found[cell]]}
     if found:
-        write_atomic(out / tables.FILE, json.dumps(report, indent=1).encode() + b"\n")
-        write_atomic(out / "opponents.csv", tables.as_csv(report["rows"]).encode())
-        write_atomic(out / "opponents.md", tables.as_markdown(report).encode())
-    print(f"{out / 'opponents.md'}: {len(grid(settings)) - len(missing)} of {len(grid(settings))} cells")
+        tables.write(out, report)
+    print(f"{out / 'baselines.md'}: {len(grid(settings)) - len(missing)} of {len(grid(settings))} cells")
     if missing:
         print(f"held elsewhere, the same command later adds them: {', '.join(missing)}")
 

@@ -6,8 +6,6 @@ RUNS is the folder of a sweep's runs, each with its evaluation.json. Writes agen
 method, metric and agent) and agents.md (mean ± standard deviation over the runs, which differ in their seed).
 """
 
-import csv
-import io
 import json
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.evaluation import Row, as_csv
 from common.runs.files import write_atomic
 from mpi_utils.comm import guard
 
@@ -26,7 +25,8 @@ TITLES = {
     "factor_correlation": "Rank correlation of covariates with what is read off the factors",
     "unseen_median_r2": "Median R² of agents that are in no data",
 }
-ORDER = ("persim", "pooled", "mean", "ceiling", "true_model", "from_covariates", "from_steps")
+ORDER = ("persim", "pooled", "mean", "upper_bound", "true_model", "from_covariates", "from_steps")
+OLD_METHODS = {"ceiling": "upper_bound"}
 
 
 def main(comm) -> None:
@@ -38,11 +38,12 @@ def main(comm) -> None:
             runs, out = map(Path, sys.argv[1:])
             found = read(runs)
             out.mkdir(parents=True, exist_ok=True)
-            write_atomic(out / "agents.csv", as_csv(found).encode())
+            columns = [*COLUMNS, "num_agents", "seed", "mean"]
+            write_atomic(out / "agents.csv", as_csv(found, columns, digits=6).encode())
             write_atomic(out / "agents.md", as_markdown(found).encode())
 
 
-def read(runs: Path) -> list[dict]:
+def read(runs: Path) -> list[Row]:
     """Rows about one agent or one covariate, each with the run's settings."""
     found = []
     for path in sorted(runs.glob("*/evaluation.json")):
@@ -50,26 +51,19 @@ def read(runs: Path) -> list[dict]:
         config = report["config"]
         for row in report["rows"]:
             if config["pooled"] and row["method"] != "pooled":
-                continue  # its ceiling is that of its own first step
+                continue  # its upper bound is that of its own first step
             about = row.get("agent") or row.get("covariate") or ("all" if "lowest" in row else None)
             if about and row["metric"] in TITLES and row["mean"] is not None:
                 run = {name: config[name] for name in ("environment", "num_agents", "seed")}
-                own = {name: row[name] for name in ("dataset", "method", "metric", "mean")}
-                found.append(run | own | {"agent": about})
+                own = {name: row[name] for name in ("dataset", "metric", "mean")}
+                method = OLD_METHODS.get(row["method"], row["method"])
+                found.append({**run, **own, "method": method, "agent": about})
     if not found:
         raise UserError(f"{runs}: holds no evaluation of a PerSim run; evaluate some first")
     return found
 
 
-def as_csv(found: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, "num_agents", "seed", "mean"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([row | {"mean": f"{row['mean']:.6g}"} for row in found])
-    return text.getvalue()
-
-
-def as_markdown(found: list[dict]) -> str:
+def as_markdown(found: list[Row]) -> str:
     """One table for each metric and environment: datasets and methods down, agents across."""
     lines = []
     for metric, title in TITLES.items():

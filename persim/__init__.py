@@ -1,1 +1,5 @@
-"""PerSim (Agarwal et al. 2021, arXiv 2102.06961): a simulator for each agent, from one logged trajectory."""
+"""PerSim: a simulator of each agent, learnt from one logged trajectory of each, to plan on."""
+
+from persim.policy import load
+
+__all__ = ["load"]

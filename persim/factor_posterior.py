@@ -1,10 +1,14 @@
 """Factors of agents as what their steps leave likely: PerSim's model is linear in them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
+from persim.simulator import Simulator
+
 ROWS = 8192  # worked on at once
-OUTLIER = 3.0  # deviations: errors beyond count by their size, not by its square; walls make such
+OUTLIER = 3.0  # deviations: errors beyond, as impacts make them, count by their size, not by its square
 # A network's errors along a trajectory are alike, so a step says less than if they were drawn each anew:
 # steps count as if noise were this much larger. Chosen on agents outside the tests; 3 to 17 do alike.
 SHARED_ERRORS = 10.0
@@ -13,11 +17,18 @@ SHARED_ERRORS = 10.0
 class Steps:
     """N steps of K agents: `agent` [N] in 0..K - 1, states and next states [N, d], actions [N] or [N, a]."""
 
-    def __init__(self, agent, num_agents: int, state, action, next_state):
+    def __init__(
+        self,
+        agent: np.ndarray,
+        num_agents: int,
+        state: np.ndarray,
+        action: np.ndarray,
+        next_state: np.ndarray,
+    ) -> None:
         self.agent, self.num_agents, self.action = np.asarray(agent), num_agents, np.asarray(action)
         self.state, self.next_state = np.asarray(state, np.float32), np.asarray(next_state, np.float32)
 
-    def designs(self, simulator):
+    def designs(self, simulator: Simulator) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Rows in pieces: agents [B], what times a factor is a change [M, B, d, r], and the changes [B, d].
 
         Changes are in deviations, of SHARED_ERRORS times the simulator's `noise`.
@@ -33,7 +44,12 @@ class Steps:
 
 
 @torch.no_grad()
-def evidence(simulator, steps: Steps, factor=None, deviation=1.0):
+def evidence(
+    simulator: Simulator,
+    steps: Steps,
+    factor: np.ndarray | None = None,
+    deviation: float | np.ndarray = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the steps say about the factors: precision [M, K, r, r], and that times the mean [M, K, r].
 
     Errors at `factor` [M, K, r], if given, beyond three times `deviation` [M, K] weigh less (Huber's
@@ -43,10 +59,10 @@ def evidence(simulator, steps: Steps, factor=None, deviation=1.0):
     M, K, r = simulator.num_models, steps.num_agents, simulator.num_factors
     precision, moment = torch.zeros(M * K, r * r).double(), torch.zeros(M * K, r).double()
     squares, count = torch.zeros(M * K).double(), np.bincount(steps.agent, minlength=K).clip(1)
-    deviation = torch.as_tensor(np.broadcast_to(deviation, (M, K)).copy())
+    deviations = torch.as_tensor(np.broadcast_to(deviation, (M, K)).copy())
     for agent, design, change in steps.designs(simulator):
-        design = design / deviation[:, agent, None, None]
-        change = change / deviation[:, agent, None]
+        design = design / deviations[:, agent, None, None]
+        change = change / deviations[:, agent, None]
         row = (torch.arange(M)[:, None] * K + agent).view(-1)
         if factor is not None:
             error = (design @ torch.from_numpy(factor)[:, agent, :, None])[..., 0] - change
@@ -56,11 +72,13 @@ def evidence(simulator, steps: Steps, factor=None, deviation=1.0):
         transposed = design.transpose(2, 3)
         precision.index_add_(0, row, (transposed @ design).flatten(0, 1).flatten(1))
         moment.index_add_(0, row, (transposed @ change[..., None])[..., 0].flatten(0, 1))
-    wider = deviation.numpy() * np.sqrt(squares.view(M, K).numpy() / count)
+    wider = deviations.numpy() * np.sqrt(squares.view(M, K).numpy() / count)
     return precision.view(M, K, r, r).numpy(), moment.view(M, K, r).numpy(), wider.clip(1)
 
 
-def posterior(precision, moment, mean, covariance) -> tuple[np.ndarray, np.ndarray]:
+def posterior(
+    precision: np.ndarray, moment: np.ndarray, mean: np.ndarray, covariance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Means [M, K, r] and covariances [M, K, r, r]; priors have `mean` [M, r] and `covariance` [M, r, r].
 
     Directions in which the prior has no spread stay without.
@@ -73,14 +91,14 @@ def posterior(precision, moment, mean, covariance) -> tuple[np.ndarray, np.ndarr
     return mean[:, None] + (spread @ rest[..., None])[..., 0], spread
 
 
-def prior_of(simulator) -> tuple[np.ndarray, np.ndarray]:
+def prior_of(simulator: Simulator) -> tuple[np.ndarray, np.ndarray]:
     """Mean [M, r] and covariance [M, r, r] of the learned factors."""
     learned = simulator.factors().detach().double().cpu().numpy()
     apart = learned - learned.mean(1, keepdims=True)
     return learned.mean(1), apart.swapaxes(1, 2) @ apart / learned.shape[1]
 
 
-def settle(simulator, steps: Steps, rounds: int = 4, repeats: int = 30) -> np.ndarray:
+def refit(simulator: Simulator, steps: Steps, rounds: int = 4, repeats: int = 30) -> np.ndarray:
     """Factors [M, n, r] of all agents, each from its own steps and from what agents are like.
 
     A trajectory may leave a direction of its agent's factor open, as when a policy took one action only, and
@@ -88,7 +106,8 @@ def settle(simulator, steps: Steps, rounds: int = 4, repeats: int = 30) -> np.nd
     factors are fitted together with them, by expectation maximisation.
     """
     mean, covariance = prior_of(simulator)
-    factor, deviation = simulator.factors().detach().double().cpu().numpy(), 1.0
+    factor = simulator.factors().detach().double().cpu().numpy()
+    deviation: float | np.ndarray = 1.0
     for _ in range(rounds):
         precision, moment, deviation = evidence(simulator, steps, factor, deviation)
         for _ in range(repeats):

@@ -1,49 +1,39 @@
-"""Gradients of PerSim's loss, written out in NumPy, or by autograd where networks are deep.
+"""What an error costs, and the gradient of PerSim's loss written out in NumPy.
 
 With one hidden layer a gradient step is so short that automatic differentiation would take half of the time.
-The tests hold the written gradients against PyTorch's.
+The tests hold the written gradient against PyTorch's of the formula in `Learner.gradient`.
 """
 
 import numpy as np
 import torch
 
+from persim.simulator import Simulator
+
 threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-def make_gradient(simulator, limit=None):
-    """What computes the gradients of this simulator fastest, with errors beyond `limit` [d] clipped."""
-    written = simulator.num_actions and len(simulator.state_net) == 2 and simulator.noise.device.type == "cpu"
-    return (WrittenGradient if written else AutogradGradient)(simulator, limit)
+def huber(error: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
+    """Squares of `error` [..., d], beyond `delta` [d] their tangents (Huber); None: squares everywhere."""
+    if delta is None:
+        return error.square()
+    size = error.abs()
+    return torch.where(size <= delta, size.square(), delta * (2 * size - delta))
 
 
-class AutogradGradient:
-    """Writes gradients into the parameters' `grad`, by autograd."""
-
-    def __init__(self, simulator, limit=None):
-        self.simulator, self.limit = simulator, limit
-
-    def __call__(self, state, target, agent, action, scale: float) -> np.ndarray:
-        """Gradients of `scale * sum(error**2)`; returns the squared errors summed over the batch, [M, d].
-
-        `state` [M, B, d] as it enters the simulator and `target` [M, B, d] are in its own units. What an
-        error exceeds `limit` [d] by counts linearly, as if its square had become its tangent (Huber).
-        """
-        simulator = self.simulator
-        state = state * simulator.state_scale + simulator.state_mean
-        error = simulator(agent, state, action) - target
-        within = error if self.limit is None else error.detach().clamp(-self.limit, self.limit)
-        (scale * (within * (2 * error - within)).sum()).backward()
-        return error.detach().square().sum(1).cpu().numpy()
+def can_be_written(simulator: Simulator) -> bool:
+    """Whether `WrittenGradient` knows this simulator: discrete actions, one hidden layer, on a processor."""
+    on_processor = simulator.noise.device.type == "cpu"
+    return bool(simulator.num_actions) and len(simulator.state_net) == 2 and on_processor
 
 
 class WrittenGradient:
-    """The same for discrete actions and one hidden layer; arrays share the memory of the parameters.
+    """The loss's gradient where `can_be_written`; arrays share the memory of the parameters.
 
     Batches are the last axis: the few factors of a transition would make slow inner loops.
     """
 
-    def __init__(self, simulator, limit=None):
-        self.limit = None if limit is None else limit.numpy()[:, None]
+    def __init__(self, simulator: Simulator, huber_delta: torch.Tensor | None = None) -> None:
+        self.huber_delta = None if huber_delta is None else huber_delta.numpy()[:, None]
         self.d, self.r = simulator.state_size, simulator.num_factors
         first, last = simulator.state_net
         (self.first, self.first_grad), (self.last, self.last_grad) = shared(first), shared(last)
@@ -53,8 +43,19 @@ class WrittenGradient:
         ]
         self.hidden = np.empty((0, 0, 0), np.float32)
 
-    def __call__(self, state, target, agent, action, scale: float) -> np.ndarray:
-        """Gradients of `scale * sum(error**2)`; see `AutogradGradient`. The present gradients are lost."""
+    def __call__(
+        self,
+        state: torch.Tensor,
+        target: torch.Tensor,
+        agent: torch.Tensor,
+        action: torch.Tensor,
+        scale: float,
+    ) -> np.ndarray:
+        """Write the gradient of `scale * huber(error).sum()` over the present one; squared errors [M, d].
+
+        `state` [M, B, d] as it enters the simulator and `target` [M, B, d] are in its own units; squared
+        errors are summed over the batch.
+        """
         M, B, d = state.shape
         x = self.allocate(M, B)
         x[:, :, :d] = state.numpy()
@@ -67,8 +68,8 @@ class WrittenGradient:
         error = (v * factor[:, None]).sum(2)
         error -= target.numpy().transpose(0, 2, 1)
         squares = np.einsum("mdb,mdb->md", error, error)
-        if self.limit is not None:
-            np.clip(error, -self.limit, self.limit, out=error)
+        if self.huber_delta is not None:
+            np.clip(error, -self.huber_delta, self.huber_delta, out=error)
         error *= np.float32(2 * scale)
 
         by_factor = (v * error[:, :, None]).sum(1)
@@ -94,11 +95,11 @@ class WrittenGradient:
 class Table:
     """Factors looked up in rows and one bias; gradients are added up by row, never through one-hot rows."""
 
-    def __init__(self, table, bias):
+    def __init__(self, table: torch.nn.Parameter, bias: torch.nn.Parameter) -> None:
         (self.table, self.grad), (self.bias, self.bias_grad) = shared(table), shared(bias)
         self.first_row = torch.arange(len(table))[:, None] * table.shape[1]
 
-    def forward(self, index) -> np.ndarray:
+    def forward(self, index: torch.Tensor) -> np.ndarray:
         """Factors [M, r, B] of `index` [M, B]."""
         M, n, r = self.table.shape
         self.row = (index + self.first_row).view(-1)
@@ -114,6 +115,7 @@ class Table:
         np.sum(error.transpose(0, 2, 1), 1, keepdims=True, out=self.bias_grad)
 
 
-def shared(parameter) -> tuple[np.ndarray, np.ndarray]:
+def shared(parameter: torch.nn.Parameter) -> tuple[np.ndarray, np.ndarray]:
     """Values and gradient of a parameter as NumPy arrays that share its memory."""
+    assert parameter.grad is not None
     return parameter.detach().numpy(), parameter.grad.numpy()

@@ -1,20 +1,24 @@
-"""A reward that nobody can write down, learnt from the log as one more state: what was earned so far.
+"""A reward that nobody can write down, learnt from the log as one more state.
 
-A simulator predicts its change as it does the others', so an agent's reward may be its own, and planning and
-unseen agents need nothing new. What was earned acts on nothing: the weights from it are zero, and stay so
-because it is zero in all that is learnt from.
+That state is 0 before a step and the step's reward after it. A simulator predicts its change as it does the
+others', so an agent's reward may be its own, and planning and unseen agents need nothing new. The reward acts
+on nothing: the weights from it are zero, and stay so because it is zero in all that is learnt from.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import torch
 
+from persim.data.behaviour import BehaviourPolicy
 from persim.data.transitions import Transitions
 
-NAME = "(earned)"
+NAME = "(earned)"  # as saves and tables of metrics have it
 
 
-def with_earned(data: Transitions) -> Transitions:
+def with_reward(data: Transitions) -> Transitions:
     """The same with a last state that is 0 before a step and the step's reward after it."""
     before, after = np.zeros((len(data), 1), np.float32), data.reward[:, None]
     return dataclasses.replace(
@@ -25,43 +29,51 @@ def with_earned(data: Transitions) -> Transitions:
     )
 
 
-class Earning:
-    """A `Dynamics` family whose states [..., d + 1] end with what was earned; all else is the family's."""
+class LearnedReward:
+    """A family whose states [..., d + 1] end with the rewards so far; all else is the family's.
 
-    def __init__(self, family):
+    To be planned with, a family needs neither `reward` nor `terminated`: without the latter no end is
+    foreseen. `start` and `advance` are those of a `Dynamics` family.
+    """
+
+    def __init__(self, family: Any) -> None:
         self.family = family
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.family, name)
 
-    def start(self, rng, num_episodes: int):
-        state = self.family.start(rng, num_episodes)
-        return np.concatenate([state, np.zeros((num_episodes, 1))], axis=1)
+    def as_state(self, observation: np.ndarray) -> np.ndarray:
+        """States [N, d + 1] of observations [N, d], at which no reward was had; states stay as they are."""
+        if observation.shape[1] > self.family.observation_space.shape[0]:
+            return observation
+        return np.concatenate([observation, np.zeros((len(observation), 1))], axis=1)
 
-    def advance(self, state, action, parameters):
+    def start(self, rng: np.random.Generator, num_episodes: int) -> np.ndarray:
+        """First states [num_episodes, d + 1]."""
+        return self.as_state(self.family.start(rng, num_episodes))
+
+    def advance(self, state: np.ndarray, action: np.ndarray, parameters: dict[str, np.ndarray]) -> np.ndarray:
         """The next states of arrays [..., d + 1]; the last coordinate grows by the true reward."""
         following = self.family.advance(state[..., :-1], action, parameters)
         reward = self.family.reward(state[..., :-1], action, following)
-        earned = state[..., -1] + np.broadcast_to(reward, state.shape[:-1])
-        return np.concatenate([following, earned[..., None]], axis=-1).astype(state.dtype)
+        total = state[..., -1] + np.broadcast_to(reward, state.shape[:-1])
+        return np.concatenate([following, total[..., None]], axis=-1).astype(state.dtype)
 
-    def reward(self, state, action, next_state):
-        """What a step earned, arrays or tensors [..., d + 1]: in a simulator, what it predicts."""
+    def reward(self, state: Any, action: Any, next_state: Any) -> Any:
+        """The reward of a step, arrays or tensors [..., d + 1]: in a simulator, the predicted one."""
         return next_state[..., -1] - state[..., -1]
 
-    def terminated(self, next_state):
+    def terminated(self, next_state: Any) -> Any:
+        """Whether the family ends an episode in `next_state` [..., d + 1]; never, if it does not say."""
+        if not hasattr(self.family, "terminated"):
+            return torch.zeros(next_state.shape[:-1], dtype=torch.bool)
         return self.family.terminated(next_state[..., :-1])
 
-    def blind(self, make_policy):
-        """Policies, made by `make_policy(number)`, that do not see what was earned."""
+    def blind(self, make_policy: Callable[[int], BehaviourPolicy]) -> Callable[[int], BehaviourPolicy]:
+        """Policies, made by `make_policy(number)`, that do not see the reward."""
 
-        def make(number: int):
+        def make(number: int) -> BehaviourPolicy:
             policy = make_policy(number)
             return lambda state, rng: policy(state[:, :-1], rng)
 
         return make
-
-
-def hide(test, *predictions):
-    """A test and predictions [..., d + 1] without what was earned, which would drown the other states."""
-    return dataclasses.replace(test, states=test.states[..., :-1]), *(p[..., :-1] for p in predictions)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,36 +17,40 @@ from common.optim import (
     share_gradient,
 )
 from common.runs.seeding import stream
+from envs.problem import Problem
+from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients
-from persim.batches import Batches
-from persim.data.datasets import family_of, load
-from persim.factor_posterior import Steps, settle
-from persim.gradients import make_gradient
+from persim.batches import Batches, Minibatch
+from persim.config import Config
+from persim.data.transitions import Transitions
+from persim.factor_posterior import Steps, refit
+from persim.gradients import WrittenGradient, can_be_written, huber
+from persim.learned_reward import with_reward
+from persim.policy import Actor, make_actor
 from persim.simulator import Simulator
 
 LAST_LEARNING_RATE = 1e-3  # of the cosine, as a part of the first
 ROWS_FOR_NOISE = 4096
+NORMAL = 1.4826  # a normal error's deviation, in units of its median size
 # Times the median member's error. On MountainCar a member may end in a local optimum, far above that; the
 # errors of CartPole's are alike.
-STUCK = 3.0
+DIVERGED = 3.0
 
 
 class Learner:
-    """Trains M simulators; the same numbers at any number of ranks up to the order of summing.
+    """Trains M simulators of the problem's agents; any number of ranks gives the same, up to how sums round.
 
-    All ranks hold all transitions and all members; of every minibatch a rank takes its part of the rows.
-    The transitions are `data`, the same on all ranks, or else those of the configured dataset.
+    All ranks hold all transitions, `problem.log`, and all members; of every minibatch a rank takes its part
+    of the rows.
     """
 
-    def __init__(self, config, comm, data=None):
-        self.config, self.comm = config, comm
-        with comm.agree():
-            check_device(config.device)
-            family = family_of(config)
-        self.data = data = load(config, family, comm) if data is None else data
+    def __init__(self, config: Config, comm: Comm, problem: Problem) -> None:
+        self.config, self.comm, self.problem = config, comm, problem
+        self.data = data = with_reward(problem.log) if config.learn_reward else problem.log
         self.digest = data.digest()
         with comm.agree():
-            self.simulator = make_simulator(config, data, family)
+            check_device(config.device)
+            self.simulator = make_simulator(config, data, problem.family)
         self.simulator.to(config.device)
         self.batches = Batches(config, comm, data, self.simulator)
 
@@ -56,42 +61,70 @@ class Learner:
         self.gradients = FlatGradients(comm, [flat])
         share_gradient(flat, parameters)
         self.optimiser = make_adamw([flat], config.learning_rate, eps=1e-8)
-        self.gradient = make_gradient(self.simulator, error_limit(config, self.simulator, data))
+        self.huber_delta = huber_delta(config, self.simulator, data)
+        self.written = None
+        if config.gradient == "written" and can_be_written(self.simulator):
+            self.written = WrittenGradient(self.simulator, self.huber_delta)
 
     def train_iteration(self, i: int) -> dict[str, float]:
         """The iteration's gradient steps; returns the metrics of all ranks together."""
-        began, batches, simulator = time.perf_counter(), self.batches, self.simulator
-        squares = np.zeros((simulator.num_models, simulator.state_size))
-        for step, batch in enumerate(batches(i)):
-            self.optimiser.lr = self.learning_rate(i + step / batches.steps)
-            self.gradients.zero()
-            if batch[0].shape[1]:
-                squares += self.gradient(*batch, 1 / (batches.size * simulator.state_size))
-            self.gradients.sum()
-            self.optimiser.step()
-            self.decay()
-        if self.config.settle and i + 1 == self.config.max_iters:
-            self.listen()
-            self.settle()
-        squares = self.comm.allreduce_(squares).mean(0) / (batches.steps * batches.size)
+        began, batches = time.perf_counter(), self.batches
+        squares = np.zeros((self.simulator.num_models, self.simulator.state_size))
+        for step, rows in enumerate(batches(i)):  # collect: a minibatch of the log for each member
+            transitions = batches.take(rows)  # estimate: states and differences in the simulator's units
+            squares += self.update(transitions, self.learning_rate(i + step / batches.steps))
+        if self.config.refit and i + 1 == self.config.max_iters:
+            self.prune()
+            self.refit()
+        return self.report(i, squares, time.perf_counter() - began)
 
+    def update(self, transitions: Minibatch, learning_rate: float) -> np.ndarray | float:
+        """One gradient step of all members; the squared errors [M, d] of this rank's rows, summed."""
+        squares: np.ndarray | float = 0.0
+        self.optimiser.lr = learning_rate
+        self.gradients.zero()
+        if transitions[0].shape[1]:
+            squares = self.gradient(transitions, 1 / (self.batches.size * self.simulator.state_size))
+        self.gradients.sum()
+        self.optimiser.step()
+        self.decay()
+        return squares
+
+    def gradient(self, transitions: Minibatch, scale: float) -> np.ndarray:
+        """Write the gradient of the loss on a minibatch; the squared errors [M, d] of its rows, summed."""
+        if self.written:
+            return self.written(*transitions, scale)
+        simulator, (state, target, agent, action) = self.simulator, transitions
+        raw = state * simulator.state_scale + simulator.state_mean
+        error = simulator(agent, raw, action) - target
+        loss = scale * huber(error, self.huber_delta).sum()
+        loss.backward()
+        return error.detach().square().sum(1).cpu().numpy()
+
+    def report(self, i: int, squares: np.ndarray, seconds: float) -> dict[str, float]:
+        """The metrics of iteration i, whose squared errors on this rank are `squares` [M, d]."""
+        batches, simulator = self.batches, self.simulator
+        squares = self.comm.allreduce_(squares).mean(0) / (batches.steps * batches.size)
         error = np.sqrt(squares) * simulator.target_scale.cpu().numpy()
         samples = batches.steps * batches.size * simulator.num_models
-        return (
-            {"train/loss": float(squares.mean())}
-            | {f"train/rmse_{s}": float(e) for s, e in zip(self.data.state_names, error, strict=True)}
-            | {
-                "train/members": int(simulator.heard.sum()),
-                "train/learning_rate": self.optimiser.lr,
-                "train/epochs": (i + 1) * batches.steps * batches.size / len(self.data),
-                "time/samples_per_second": samples / (time.perf_counter() - began),
-            }
-        )
+        return {
+            "train/loss": float(squares.mean()),
+            **{f"train/rmse_{s}": float(e) for s, e in zip(self.data.state_names, error, strict=True)},
+            "train/members": int(simulator.active_members.sum()),
+            "train/learning_rate": self.optimiser.lr,
+            "train/epochs": (i + 1) * batches.steps * batches.size / len(self.data),
+            "time/samples_per_second": samples / seconds,
+        }
+
+    def actor(self, agents: Any = None, **options: Any) -> Actor:
+        """Acts for the agents with the numbers `agents` [n] (default: all) by planning; see `make_actor`."""
+        self.measure_noise()
+        return make_actor(self.config, self.problem.family, self.simulator, agents, **options)
 
     @torch.no_grad()
     def decay(self) -> None:
         """Draw the weights of states, but not the biases, towards zero, decoupled from their gradients."""
-        if rate := self.config.input_decay * self.optimiser.lr:
+        if rate := self.config.input_weight_decay * self.optimiser.lr:
             self.simulator.state_net[0][:, :, :-1] *= 1 - rate
 
     def learning_rate(self, now: float) -> float:
@@ -102,28 +135,28 @@ class Learner:
         falling = 0.5 * (1 + math.cos(math.pi * done))
         return config.learning_rate * (LAST_LEARNING_RATE + (1 - LAST_LEARNING_RATE) * falling)
 
-    def listen(self) -> None:
-        """Leave out members that are stuck: predictions are means, which one that is far off would spoil."""
+    def prune(self) -> None:
+        """Leave diverged members out: predictions are means, which one that is far off would spoil."""
         if self.simulator.num_models > 2:  # of two nobody can tell which is wrong
             error = self.comm.bcast_(self.errors().flatten(1).median(1).values.cpu())
-            self.simulator.heard.copy_(error <= STUCK * error.median())
+            self.simulator.active_members.copy_(error <= DIVERGED * error.median())
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def refit(self) -> None:
         """Fit the factors of all agents anew; rank 0 does it for all."""
         self.measure_noise()
         table = self.simulator.agent
         if self.comm.is_root:
             data, agent = self.data, self.batches.agent
             steps = Steps(agent, table.shape[1], data.state, data.action, data.next_state)
-            table.copy_(torch.from_numpy(settle(self.simulator, steps)) - self.simulator.agent_bias.cpu())
+            table.copy_(torch.from_numpy(refit(self.simulator, steps)) - self.simulator.agent_bias.cpu())
         message = self.comm.bcast_(table.detach().cpu().contiguous())
         table.copy_(message)
 
     def measure_noise(self) -> None:
-        """Set the simulator's `noise`: a median, since walls and ends make a few errors far larger."""
-        error = self.errors()[self.simulator.heard].flatten(0, 1)
-        noise = 1.4826 * error.median(0).values.clamp_min(1e-7)  # of normal errors, their deviation
+        """Set the simulator's `noise`: a median, since impacts and ends make a few errors far larger."""
+        error = self.errors()[self.simulator.active_members].flatten(0, 1)
+        noise = NORMAL * error.median(0).values.clamp_min(1e-7)
         self.simulator.noise.copy_(self.comm.bcast_(noise.cpu()))
 
     @torch.no_grad()
@@ -134,7 +167,7 @@ class Learner:
         state = state * self.simulator.state_scale + self.simulator.state_mean
         return (self.simulator(agent, state, action) - target).abs()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that the next iteration and the evaluation need, the same on all ranks."""
         self.measure_noise()
         data = self.data
@@ -142,11 +175,16 @@ class Learner:
             "simulator": dict(self.simulator.state_dict()),
             "sizes": self.simulator.sizes,
             "optimiser": optimiser_state(self.optimiser),
-            "data": {"digest": self.digest, "names": data.names, "covariates": data.covariates or {}}
-            | {"state_names": data.state_names, "action_names": data.action_names},
+            "data": {
+                "digest": self.digest,
+                "names": data.names,
+                "covariates": data.covariates or {},
+                "state_names": data.state_names,
+                "action_names": data.action_names,
+            },
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`, at any number of ranks; refuses to go on with other data."""
         if state["data"]["digest"] != self.digest:
             raise UserError(
@@ -159,11 +197,11 @@ class Learner:
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit."""
         digest = torch.tensor(list(bytes.fromhex(self.digest)))
-        return dict(self.simulator.state_dict()) | optimiser_state(self.optimiser) | {"data": digest}
+        return {**self.simulator.state_dict(), **optimiser_state(self.optimiser), "data": digest}
 
 
-def make_simulator(config, data, family) -> Simulator:
-    """The simulator that suits the data, with drawn weights."""
+def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
+    """The simulator that suits the data, with drawn weights; `family` may be None, where it is not known."""
     num_agents = 1 if config.pooled else data.num_agents
     if config.num_factors > num_agents and not config.pooled:
         raise UserError(
@@ -182,7 +220,7 @@ def make_simulator(config, data, family) -> Simulator:
         () if data.discrete else (config.action_features,) * config.action_layers,
     )
     simulator.draw([stream(config.seed, "weights", member) for member in range(config.num_models)])
-    if config.learn_reward:  # the last state is what was earned, which acts on nothing
+    if config.learn_reward:  # the last state is the reward, which acts on nothing
         simulator.state_net[0].data[:, :, data.state.shape[1] - 1] = 0
     if config.normalise:
         spread = (data.next_state.astype(np.float64) - data.state).std(0)
@@ -192,12 +230,12 @@ def make_simulator(config, data, family) -> Simulator:
     return simulator
 
 
-def error_limit(config, simulator, data) -> torch.Tensor | None:
+def huber_delta(config: Config, simulator: Simulator, data: Transitions) -> torch.Tensor | None:
     """From where on errors [d] count linearly, in the simulator's units; None for never."""
-    if not config.error_clip:
+    if not config.huber_delta:
         return None
     spread = positive((data.next_state.astype(np.float64) - data.state).std(0))
-    return torch.from_numpy(config.error_clip * spread).float().to(config.device) / simulator.target_scale
+    return torch.from_numpy(config.huber_delta * spread).float().to(config.device) / simulator.target_scale
 
 
 def positive(spread: np.ndarray) -> np.ndarray:

@@ -1,45 +1,177 @@
-"""Episodes in the true environment, acted in by a planner on a model."""
+"""What acts: a planner on each agent's simulator, in the true environment: plan, act, replan."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
+from common.errors import UserError
+from common.evaluation import stored_config
+from common.runs import checkpoint
 from common.runs.seeding import stream
+from mpi_utils.comm import Comm
+from persim.config import Config
+from persim.data.trajectories import episodes
+from persim.learned_reward import LearnedReward
+from persim.new_agents import NewAgents
+from persim.planning import planner
 from persim.planning.lookup_table import tabulate
-from persim.planning.planner import make_planner
+from persim.problem import family_of
+from persim.simulator import Simulator
 
 
-def play(family, parameters, model, num_episodes: int, seed, comm, settings=None, agents=None, tables=True):
-    """Returns [n, num_episodes] of the agents `parameters` {name: [n]}, on every rank; a collective.
+class Actor:
+    """Acts for n agents by planning at each step on a model of each; row i acts for agent `agents[i % n]`.
 
-    `model.at(agents [E])` gives the models with which the planner acts for them; there the agents have the
-    numbers `agents` [n], by default 0..n-1. Episodes are shared over ranks, and so are a rank's planned
-    together; each has a start and candidates of its own. One that ends leaves the others' work. With
-    `tables`, a simulator is looked up in tables where `tabulate` finds that as good.
+    `model.at(agents [E])` gives the models to be planned on; there the agents have the numbers `agents` [n].
+    With `tables`, a simulator is looked up in tables where `tabulate` finds that as good. A row's plans
+    depend on `seed`, on its number and on the step, not on the other rows.
 
     A model that infers agents from what they do has `memory(N)` instead of `at`: what it knows of N episodes.
     Its `at(episodes [E])` gives the models, and its `observe(episodes, state, action, next_state)` is told of
     every step.
     """
+
+    def __init__(
+        self,
+        family: Any,
+        model: Any,
+        agents: Any,
+        *,
+        seed: int = 0,
+        settings: planner.Settings | None = None,
+        tables: bool = True,
+    ) -> None:
+        self.family, self.agents = family, np.asarray(agents)
+        self.seed, self.settings = seed, settings
+        self.model: Any = tabulate(model, family, self.agents) if tables else model
+        self.infers = hasattr(model, "memory")
+
+    def reset(self, num: int, first: int = 0) -> None:
+        """Begin `num` episodes, a row each, that are numbered from `first` (another rank has those before).
+
+        Raises `UserError` for settings of the planner that cannot work.
+        """
+        self.episodes = np.arange(first, first + num)
+        self.planner = planner.make_planner(self.family, first + num, self.seed, self.settings)
+        self.memory = self.model.memory(first + num) if self.infers else None
+        self.before: tuple[np.ndarray, np.ndarray] | None = None
+
+    def act(
+        self,
+        observation: np.ndarray,
+        reward: np.ndarray | None = None,
+        done: np.ndarray | None = None,
+        running: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Actions [num] int64 or [num, a] float32 in `observation` [num, d].
+
+        Nothing is planned for rows that are not `running` [num] bool (default: all are); their action is 0.
+        `reward` plays no part: the family, or the simulator, says what plans bring.
+        """
+        space, num = self.family.action_space, len(observation)
+        rows = np.arange(num) if running is None else np.flatnonzero(running)
+        if isinstance(self.family, LearnedReward):
+            observation = self.family.as_state(observation)
+        if self.memory is not None and self.before is not None and len(rows):
+            state, action = (array[rows] for array in self.before)
+            self.memory.observe(self.episodes[rows], state, action, observation[rows])
+        actions = np.zeros((num, *space.shape), np.int64 if isinstance(space, Discrete) else np.float32)
+        if len(rows):
+            episodes = self.episodes[rows]
+            known = (self.model, self.agents[episodes % len(self.agents)])
+            if self.memory is not None:
+                known = (self.memory, episodes)
+            actions[rows] = self.planner.plan(*known, observation[rows], episodes)
+        self.before = np.array(observation), actions
+        return actions
+
+
+def play(
+    family: Any,
+    parameters: dict[str, np.ndarray],
+    actor: Actor,
+    num_episodes: int,
+    seed: int,
+    comm: Comm,
+) -> np.ndarray:
+    """Returns [n, num_episodes] of the agents `parameters` {name: [n]}, on every rank; a collective.
+
+    The actor acts for n agents, in the same order. Episodes are shared over ranks, and so are a rank's
+    planned together; each has a start and candidates of its own, at any number of ranks.
+    """
     n = len(next(iter(parameters.values())))
-    agents = np.arange(n) if agents is None else np.asarray(agents)
     total = n * num_episodes
-    with comm.agree():
-        planner = make_planner(family, total, seed, settings)
-    model = tabulate(model, family, agents) if tables else model
-    memory = model.memory(total) if hasattr(model, "memory") else None
     # Pairs are numbered by episode, then agent: every rank has short and long ones.
     pairs = np.arange(total)[comm.share(total)]
-    state = family.start(stream(seed, "evaluation"), total)[pairs]
+    with comm.agree():
+        actor.reset(len(pairs), int(pairs[0]) if len(pairs) else total)
     returns = np.zeros(total)
-    for _ in range(family.max_episode_len):
-        if not len(pairs):
-            break
+    if len(pairs):
         own = {name: values[pairs % n] for name, values in parameters.items()}
-        known = (model, agents[pairs % n]) if memory is None else (memory, pairs)
-        action = planner.plan(*known, state, pairs)
-        following = family.advance(state, action, own)
-        if memory is not None:
-            memory.observe(pairs, state, action, following)
-        returns[pairs] += family.reward(state, action, following)
-        running = ~family.terminated(following)
-        state, pairs = following[running], pairs[running]
+        start = family.start(stream(seed, "evaluation"), total)[pairs]
+        returns[pairs] = episodes(family, own, start, actor, family.max_episode_len).returns()
     return comm.allreduce_(returns).reshape(num_episodes, n).T.copy()
+
+
+def make_actor(
+    config: Config,
+    family: Any,
+    model: Simulator | NewAgents,
+    agents: Sequence[int] | np.ndarray | None = None,
+    *,
+    horizon: int | None = None,
+    num_candidates: int | None = None,
+    seed: int = 0,
+) -> Actor:
+    """Acts for the agents with the numbers `agents` [n] (default: all) by planning on their simulators.
+
+    The planner is the authors' for `family`, but for `horizon`, the steps that it looks ahead, and
+    `num_candidates`, the sequences of actions that it tries. Raises `UserError` without a family: its spaces
+    and rewards must be known.
+    """
+    if family is None:
+        raise UserError("the run's environment is unknown: give a family to act in, with its spaces")
+    if config.learn_reward and not isinstance(family, LearnedReward):
+        family = LearnedReward(family)
+    numbers = np.arange(model.num_agents) if agents is None else np.asarray(agents)
+    settings = planner.settings_of(family, horizon, num_candidates)
+    return Actor(family, model, 0 * numbers if config.pooled else numbers, seed=seed, settings=settings)
+
+
+def load(
+    run: str | Path,
+    agents: Sequence[int | str] | np.ndarray | None = None,
+    *,
+    family: Any = None,
+    horizon: int | None = None,
+    num_candidates: int | None = None,
+    seed: int = 0,
+) -> Actor:
+    """What acts by a trained run: a run folder, or one save in it; see `make_actor`.
+
+    `agents` are names or numbers of agents of the run (default: all); a run on logs of unknown dynamics needs
+    the `family` to act in. Raises `UserError` for what is no such run.
+    """
+    stored, save = checkpoint.find(Path(run))
+    config = stored_config(Config, stored)
+    _, state = checkpoint.load(save)
+    simulator = Simulator(**state["sizes"])
+    simulator.load_state_dict(state["simulator"])
+    names = list(state["data"]["names"])
+    chosen = range(len(names)) if agents is None else agents
+    for agent in chosen:
+        if agent not in (names if isinstance(agent, str) else range(len(names))):
+            raise UserError(f"{run}: has no agent {agent!r}")
+    numbers = [names.index(agent) if isinstance(agent, str) else int(agent) for agent in chosen]
+    return make_actor(
+        config,
+        family or family_of(config),
+        simulator,
+        numbers,
+        horizon=horizon,
+        num_candidates=num_candidates,
+        seed=seed,
+    )

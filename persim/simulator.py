@@ -1,10 +1,13 @@
 """The factored network of PerSim for all members of an ensemble at once."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
-from persim.agent_models import Personal
+from persim.agent_models import AgentModels
 
 
 class Simulator(nn.Module):
@@ -16,8 +19,14 @@ class Simulator(nn.Module):
     change is in units of `target_scale`; states enter v as (state - state_mean) / state_scale.
 
     Layers are [M, out, in + 1], the bias last. `noise` [d] is how far predictions of training data typically
-    are off, in the same units, and `heard` [M] bool which members make them; the learner keeps both.
+    are off, in the same units, and `active_members` [M] bool which members make them; the learner keeps both.
     """
+
+    state_mean: torch.Tensor
+    state_scale: torch.Tensor
+    target_scale: torch.Tensor
+    noise: torch.Tensor
+    active_members: torch.Tensor
 
     def __init__(
         self,
@@ -27,15 +36,23 @@ class Simulator(nn.Module):
         state_size: int,
         num_actions: int = 0,
         action_size: int = 0,
-        state_layers=(256,),
-        action_layers=(),
-    ):
+        state_layers: Sequence[int] = (256,),
+        action_layers: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         M, r, d = num_models, num_factors, state_size
-        self.sizes = {"num_models": M, "num_agents": num_agents, "num_factors": r, "state_size": d}
-        self.sizes |= {"num_actions": num_actions, "action_size": action_size}
-        self.sizes |= {"state_layers": list(state_layers), "action_layers": list(action_layers)}
-        self.num_models, self.num_factors, self.state_size, self.num_actions = M, r, d, num_actions
+        self.sizes: dict[str, Any] = {
+            "num_models": M,
+            "num_agents": num_agents,
+            "num_factors": r,
+            "state_size": d,
+            "num_actions": num_actions,
+            "action_size": action_size,
+            "state_layers": list(state_layers),
+            "action_layers": list(action_layers),
+        }
+        self.num_models, self.num_agents, self.num_factors = M, num_agents, r
+        self.state_size, self.num_actions = d, num_actions
         self.agent = nn.Parameter(torch.zeros(M, num_agents, r))
         self.agent_bias = nn.Parameter(torch.zeros(M, 1, r))
         if num_actions:
@@ -46,10 +63,10 @@ class Simulator(nn.Module):
         self.state_net = layers(M, (d, *state_layers, d * r))
         for name, value in (("state_mean", 0), ("state_scale", 1), ("target_scale", 1), ("noise", 1)):
             self.register_buffer(name, torch.full((d,), float(value)))
-        self.register_buffer("heard", torch.ones(M, dtype=torch.bool))
+        self.register_buffer("active_members", torch.ones(M, dtype=torch.bool))
 
     @torch.no_grad()
-    def draw(self, generators) -> "Simulator":
+    def draw(self, generators: Iterable[np.random.Generator]) -> "Simulator":
         """Draw the weights of each member from its own generator, as PyTorch draws those of linear layers."""
         for name, parameter in self.named_parameters():
             table = name.removesuffix("_bias")
@@ -59,54 +76,61 @@ class Simulator(nn.Module):
                 member.copy_(torch.from_numpy((2 * uniform - 1) / np.float32(np.sqrt(fan_in))))
         return self
 
-    def load_state_dict(self, state):
-        """As in PyTorch; older saves do not tell who is heard: all are."""
-        return super().load_state_dict({"heard": torch.ones_like(self.heard)} | dict(state))
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in PyTorch; older saves call the active members `heard`, or do not name them: then all are."""
+        state = dict(state_dict)
+        active = state.pop("heard", torch.ones_like(self.active_members))
+        return super().load_state_dict({"active_members": active, **state}, strict, assign)
 
-    def factors(self, agent=None):
+    def factors(self, agent: torch.Tensor | None = None) -> torch.Tensor:
         """u of the agents `agent` [M, B], or of all: [M, B, r]."""
         table = self.agent + self.agent_bias
         return table if agent is None else rows(table, agent)
 
-    def action_factors(self, action):
+    def action_factors(self, action: torch.Tensor) -> torch.Tensor:
         """w of `action` [M, B] or [M, B, a]: [M, B, r]."""
         if self.num_actions:
             return rows(self.action + self.action_bias, action)
         return run(self.action_net, action.transpose(1, 2)).transpose(1, 2)
 
-    def state_factors(self, state):
+    def state_factors(self, state: torch.Tensor) -> torch.Tensor:
         """v of `state` [M, B, d]: [M, B, d, r]."""
         x = ((state - self.state_mean) / self.state_scale).transpose(1, 2)
         return run(self.state_net, x).transpose(1, 2).unflatten(2, (self.state_size, self.num_factors))
 
-    def forward(self, agent, state, action):
+    def forward(self, agent: torch.Tensor, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """The change [M, B, d], in units of `target_scale`, of `state` [M, B, d] under `action`."""
-        factor = self.factors(agent) * self.action_factors(action)
-        return (self.state_factors(state) @ factor[..., None])[..., 0]
+        return factored(self.factors(agent), self.state_factors(state), self.action_factors(action))
 
     @torch.no_grad()
-    def at(self, agents=None, *, factor=None) -> Personal:
-        """Heard members' simulators of the agents [E], or of new ones of factors [M, E, r], to be stepped."""
+    def at(self, agents: Any = None, *, factor: torch.Tensor | None = None) -> AgentModels:
+        """Active members' models of the agents [E], or of new ones of factors [M, E, r], to be stepped."""
         if factor is None:
-            agents = torch.as_tensor(agents, device=self.agent.device)
-            factor = self.factors()[:, agents]
-        return Personal(self, torch.as_tensor(factor, dtype=torch.float32, device=self.agent.device))
+            factor = self.factors()[:, torch.as_tensor(agents, device=self.agent.device)]
+        return AgentModels(self, torch.as_tensor(factor, dtype=torch.float32, device="cpu"))
 
 
-def layers(num_models: int, sizes) -> nn.ParameterList:
+def factored(u: torch.Tensor, v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """The paper's product: changes [..., d] = sum over l of u [..., r] * v [..., d, r] * w [..., r]."""
+    return (v @ (u * w)[..., None])[..., 0]
+
+
+def layers(num_models: int, sizes: Sequence[int]) -> nn.ParameterList:
     """Weights [M, out, in + 1] between layers of the given sizes."""
     pairs = zip(sizes[:-1], sizes[1:], strict=True)
     return nn.ParameterList([torch.zeros(num_models, out, into + 1) for into, out in pairs])
 
 
-def run(net, x):
+def run(net: Iterable[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """[M, in, B] to [M, out, B], with ReLU between layers."""
     for i, layer in enumerate(net):
         x = torch.baddbmm(layer[:, :, -1:], layer[:, :, :-1], torch.relu(x) if i else x)
     return x
 
 
-def rows(table, index):
+def rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Rows `index` [M, B] of `table` [M, n, r]: [M, B, r]."""
     members = torch.arange(len(table), device=table.device)[:, None]
     return table[members, index]

@@ -1,1 +1,1 @@
-"""What PerSim is compared with: other ways to learn from the same logs."""
+"""Baselines of PerSim: other methods that learn from the same logs."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -12,6 +12,7 @@ from common.optim import make_adamw
 from common.runs.seeding import stream
 from persim.baselines.context import Batches
 from persim.baselines.context_model import Cadm
+from persim.data.transitions import Transitions
 
 LAST_LEARNING_RATE = 1e-3  # of the cosine, as a part of the first
 BOUND_WEIGHT = 0.01  # keeps the bounds of predicted variances close (Chua et al. 2018)
@@ -54,7 +55,7 @@ VANILLA = Settings()
 PE_TS = Settings(probabilistic=True, num_models=5, num_particles=20)
 
 
-def train(data, family, settings: Settings, seed: int) -> Cadm:
+def train(data: Transitions, family: Any, settings: Settings, seed: int) -> Cadm:
     """A model of all agents of `data`, of which it knows nothing but what they do; raises `UserError`."""
     check(settings)
     M, particles = settings.num_models, settings.num_particles
@@ -78,7 +79,14 @@ def train(data, family, settings: Settings, seed: int) -> Cadm:
     return model.requires_grad_(False)
 
 
-def loss(model: Cadm, past, state, action, following, change) -> torch.Tensor:
+def loss(
+    model: Cadm,
+    past: torch.Tensor,
+    state: torch.Tensor,
+    action: torch.Tensor,
+    following: torch.Tensor,
+    change: torch.Tensor,
+) -> torch.Tensor:
     """What the members' predictions of a batch of `Batches` cost, summed over members.
 
     Forward, the squared error or, where predictions are normal, twice their negative log-likelihood; backward

@@ -1,10 +1,17 @@
 """Steps of many trajectories with the steps before and after them, for models that learn from contexts."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
+from persim.data.transitions import Transitions
 
-def starts(data) -> np.ndarray:
+if TYPE_CHECKING:
+    from persim.baselines.context_model import Cadm
+
+
+def starts(data: Transitions) -> np.ndarray:
     """The row [N] with which the unbroken run of steps begins that each row of `data` belongs to."""
     follows = (np.diff(data.agent) == 0) & (np.diff(data.time) == 1)
     follows &= (data.next_state[:-1] == data.state[1:]).all(1)
@@ -12,14 +19,14 @@ def starts(data) -> np.ndarray:
     return np.maximum.accumulate(np.where(np.concatenate([[False], follows]), 0, rows))
 
 
-def pairs(start, future: int) -> np.ndarray:
+def pairs(start: np.ndarray, future: int) -> np.ndarray:
     """All pairs [P, 2] of a row and one 0..future - 1 steps after it in the same run of `start` [N]."""
     rows = np.arange(len(start))
     later = [rows[rows - i >= start] for i in range(future)]
     return np.concatenate([np.stack([row - i, row], axis=1) for i, row in enumerate(later)])
 
 
-def before(start, rows, length: int) -> np.ndarray:
+def before(start: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
     """Rows [..., length] before each of `rows` [...], oldest first; -1 where its run has none."""
     index = rows[..., None] + np.arange(-length, 0)
     return np.where(index >= start[rows][..., None], index, -1)
@@ -32,7 +39,7 @@ class Batches:
     256 pairs, not 256 whole futures.
     """
 
-    def __init__(self, model, data, rng):
+    def __init__(self, model: "Cadm", data: Transitions, rng: np.random.Generator) -> None:
         self.settings, self.rng = model.settings, rng
         self.start = starts(data)
         self.pairs = pairs(self.start, self.settings.future)
@@ -45,7 +52,7 @@ class Batches:
         self.change = steps[:, : data.state.shape[1]]
         self.steps = torch.cat([steps, torch.zeros_like(steps[:1])])  # row -1: where nothing is known
 
-    def take(self):
+    def take(self) -> tuple[torch.Tensor, ...]:
         """Pasts [M, B, K, d + a]; state, action, next state and change [M, B, ...] of one of the next."""
         size = (self.settings.num_models, self.settings.batch_size)
         now, step = np.moveaxis(self.pairs[self.rng.integers(0, len(self.pairs), size)], -1, 0)

@@ -1,9 +1,15 @@
 """CaDM in given contexts, to be stepped many times, and the memory that gives them while episodes go on."""
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch.nn.functional import silu, softplus
 
 from common.runs.seeding import stream
+
+if TYPE_CHECKING:
+    from persim.baselines.context_model import Cadm
 
 CHUNK = 1000  # states worked on at once, so that their hidden units stay in a core's cache
 
@@ -16,7 +22,7 @@ class ContextSteps:
     not depend on the others, and two are compared under the same luck.
     """
 
-    def __init__(self, model, past, time: int = 0):
+    def __init__(self, model: "Cadm", past: torch.Tensor, time: int = 0) -> None:
         settings, d, a = model.settings, model.state_size, model.action_width
         self.M, self.P, self.d = settings.num_models, settings.num_particles, d
         self.rng = stream(model.seed, "acting", time, 1)
@@ -36,7 +42,7 @@ class ContextSteps:
         self.hidden = [(layer[:, -1].contiguous(), layer[:, :-1].contiguous()) for layer in hidden]
 
     @torch.no_grad()
-    def step(self, state, action):
+    def step(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Next states [P, E, C, d] of `state` [P, E, C, d] (C candidates) under `action` [E, C] or [E, C, a].
 
         Everything is in the units of the data; `state` may also have one particle, [1, E, C, d].
@@ -56,7 +62,9 @@ class ContextSteps:
                     out[lane][own] = self.predict(member, start, before[own], action[own])
         return state + self.drawn(out.unflatten(0, (self.M, -1))).flatten(0, 1)
 
-    def predict(self, member: int, start, state, action):
+    def predict(
+        self, member: int, start: torch.Tensor, state: torch.Tensor, action: torch.Tensor
+    ) -> torch.Tensor:
         """The network's outputs [e, c, out] for a part of the states [e, c, d]."""
         x = state.reshape(-1, self.d) @ self.of_state[member]
         x = x.view(*state.shape[:2], -1).add_(start)
@@ -67,7 +75,7 @@ class ContextSteps:
             x = torch.addmm(bias[member], silu(x, inplace=True), weight[member])
         return x.view(*state.shape[:2], -1)
 
-    def drawn(self, out):
+    def drawn(self, out: torch.Tensor) -> torch.Tensor:
         """Changes [M, P / M, E, C, d] from outputs [M, P / M, E, C, out], or [M, 1, E, C, out]."""
         model = self.model
         change = model.change_mean + model.change_scale * out[..., : self.d]
@@ -80,26 +88,28 @@ class ContextSteps:
 
 
 class Memory:
-    """The last steps of N episodes that take their first, second, ... step together; see `control.play`."""
+    """The last steps of N episodes that take their first, second, ... step together; see `policy.Actor`."""
 
-    def __init__(self, model, num_episodes: int):
+    def __init__(self, model: "Cadm", num_episodes: int) -> None:
         self.model, self.time = model, 0
         width = model.state_size + model.action_width
         self.past = torch.zeros(num_episodes, model.settings.history, width)
 
     @torch.no_grad()
-    def at(self, episodes) -> ContextSteps:
+    def at(self, episodes: np.ndarray) -> ContextSteps:
         """The model in the present contexts of the episodes [E]; they are kept while it is stepped."""
         return ContextSteps(self.model, self.past[episodes], self.time)
 
-    def observe(self, episodes, state, action, next_state) -> None:
+    def observe(
+        self, episodes: np.ndarray, state: np.ndarray, action: np.ndarray, next_state: np.ndarray
+    ) -> None:
         """Take note of a step of each of the `episodes` [E] that have not ended."""
         steps = self.model.steps(*(torch.from_numpy(array) for array in (state, action, next_state)))
         self.past[episodes] = torch.cat([self.past[episodes], steps[:, None]], dim=1)[:, 1:]
         self.time += 1
 
 
-def bounded(log_variance, lower, upper):
+def bounded(log_variance: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
     """Log-variances between bounds that bend them softly (Chua et al. 2018)."""
     log_variance = upper - softplus(upper - log_variance)
     return lower + softplus(log_variance - lower)

@@ -1,9 +1,10 @@
 """MOReL: an ensemble from the data, a pessimistic MDP made of it, and a policy learnt inside."""
 
+import dataclasses
 import io
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -11,11 +12,14 @@ from gymnasium.spaces import Discrete
 from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check
 from common.errors import UserError
 from common.runs.seeding import stream
+from envs.problem import Problem
 from mpi_utils.comm import Comm
 from persim.baselines.pessimistic import Pessimism, PessimisticMDP, disagreement, predict
-from persim.config import Config, check_config
-from persim.data.datasets import FAMILIES
+from persim.config import NETWORKS, Config, check_config
+from persim.data.behaviour import Layers
+from persim.data.transitions import Transitions
 from persim.learner import Learner, positive
+from persim.planning.candidate_returns import AgentModel
 
 NUM_ENVS = 64
 
@@ -35,8 +39,8 @@ class Settings:
     threshold: Annotated[float, POSITIVE] = 1.0
     """Members may disagree by this times the most that they do on the data."""
     offset: Annotated[float, POSITIVE] = 1.0
-    """By how much each step in HALT earns less than any step of the data, and less than an ended episode;
-    for ever, that is offset / (1 - gamma) less in all."""
+    """By how much the reward of a step in HALT is below that of any step of the data, and below an ended
+    episode's; for ever, that is offset / (1 - gamma) less in all."""
     gamma: Annotated[float, UNIT_INTERVAL] = 0.99
     """Discount."""
     spread: Annotated[float, UNIT_INTERVAL] = 0.5
@@ -63,10 +67,10 @@ class Greedy:
     Its action is the largest output (Discrete), or the outputs, cut to the action space.
     """
 
-    def __init__(self, space, layers):
+    def __init__(self, space: Any, layers: Layers) -> None:
         self.space, self.layers = space, layers
 
-    def __call__(self, state, rng=None) -> np.ndarray:
+    def __call__(self, state: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Actions [E] int64 or [E, a] float32 in `state` [E, d] float32; nothing is drawn."""
         x = state
         for weight, bias in self.layers[:-1]:
@@ -76,7 +80,7 @@ class Greedy:
         return x.argmax(-1) if isinstance(self.space, Discrete) else x.clip(self.space.low, self.space.high)
 
 
-def train(data, family, settings: Settings, seed: int) -> Greedy:
+def train(data: Transitions, family: Any, settings: Settings, seed: int) -> Greedy:
     """The policy of MOReL from the transitions `data` (Kidambi et al. 2020, arXiv 2005.05951).
 
     It knows of no agents: who acted plays no part but in where trajectories start. The policy is the last
@@ -104,19 +108,33 @@ def check_settings(settings: Settings) -> None:
         raise UserError("--gamma 1.0: HALT would cost without end; give less")
 
 
-def train_ensemble(data, family, settings: Settings, seed: int):
+def train_ensemble(data: Transitions, family: Any, settings: Settings, seed: int) -> AgentModel:
     """The M members, trained as PerSim's are but with one factor for everybody, ready to be stepped."""
-    environment = {name: key for key, name in FAMILIES.items()}.get(family.name, "unknown")
-    shared = {"num_models": settings.num_models, "max_iters": settings.model_iters, "seed": seed}
-    shared |= {"batch_size": settings.model_batch_size} | settings.networks
-    config = Config(environment, num_agents=data.num_agents, pooled=True, settle=False, **shared)
-    learner = Learner(check_config(config), Comm(), data)
+    environment = family.name if family.name in NETWORKS else "unknown"
+    chosen: dict[str, Any] = {
+        "num_models": settings.num_models,
+        "max_iters": settings.model_iters,
+        "batch_size": settings.model_batch_size,
+        **settings.networks,
+    }
+    config = dataclasses.replace(
+        Config.defaults({"environment": environment}),
+        num_agents=data.num_agents,
+        pooled=True,
+        refit=False,
+        seed=seed,
+        **chosen,
+    )
+    problem = Problem(environment, family, data.covariates, log=data)
+    learner = Learner(check_config(config, with_data=False), Comm(), problem)
     for i in range(settings.model_iters):
         learner.train_iteration(i)
     return learner.simulator.at([0])
 
 
-def make_mdp(model, data, family, settings: Settings, seed: int) -> PessimisticMDP:
+def make_mdp(
+    model: AgentModel, data: Transitions, family: Any, settings: Settings, seed: int
+) -> PessimisticMDP:
     """The pessimistic MDP of an ensemble; its threshold and penalty follow from the data."""
     apart = disagreement(predict(model, data.state, data.action))
     first = np.diff(data.agent, prepend=-1) != 0

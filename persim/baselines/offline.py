@@ -1,8 +1,10 @@
-"""BCQ and CQL, PerSim's offline opponents, by d3rlpy: the only file that knows this library."""
+"""BCQ and CQL, offline baselines, by d3rlpy: the only file that knows this library."""
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,8 @@ from gymnasium.spaces import Discrete
 
 from common.errors import UserError
 from common.runs.seeding import stream
+from persim.data.behaviour import BehaviourPolicy, Layers
+from persim.data.transitions import Transitions
 
 ALGORITHMS = ("bcq", "cql")
 LEAST_SCALE = 1e-6  # a coordinate that never moves is not blown up
@@ -56,7 +60,14 @@ class ContinuousSettings:
     conservatism: float = 5.0  # CQL: weight of its penalty
 
 
-def train(algorithm: str, data, family, num_steps: int, seed: int, settings=None):
+def train(
+    algorithm: str,
+    data: Transitions | Sequence[Transitions],
+    family: Any,
+    num_steps: int,
+    seed: int,
+    settings: DiscreteSettings | ContinuousSettings | None = None,
+) -> BehaviourPolicy:
     """The greedy `policy(state [E, d], rng) -> action [E] or [E, a]` after `num_steps` gradient steps.
 
     `data` are `Transitions`, or several in a list, of which the agents do not matter. Values stop at states
@@ -67,19 +78,19 @@ def train(algorithm: str, data, family, num_steps: int, seed: int, settings=None
     """
     if algorithm not in ALGORITHMS:
         raise UserError(f"algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
-    parts = data if isinstance(data, list | tuple) else [data]
+    parts = [data] if isinstance(data, Transitions) else data
     state, action, reward, next_state = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("state", "action", "reward", "next_state")
     )
     if not len(state):
-        raise UserError(f"{algorithm}: there are no transitions to learn from; give some")
+        raise UserError(f"{algorithm}: there are no transitions to learn from; give at least one")
     discrete = isinstance(family.action_space, Discrete)
     settings = settings or (DiscreteSettings() if discrete else ContinuousSettings())
     mean, scale = state.mean(0, dtype=np.float64), state.std(0, dtype=np.float64)
     scale = np.where(scale > LEAST_SCALE, scale, 1.0)
 
-    def standardise(state):
+    def standardise(state: np.ndarray) -> np.ndarray:
         return ((state - mean) / scale).astype(np.float32)
 
     columns = {
@@ -93,7 +104,9 @@ def train(algorithm: str, data, family, num_steps: int, seed: int, settings=None
     return lambda state, rng: act(standardise(state), rng)
 
 
-def _learn(algorithm, columns, space, num_steps, seed, settings):
+def _learn(
+    algorithm: str, columns: dict[str, np.ndarray], space: Any, num_steps: int, seed: int, settings: Any
+) -> BehaviourPolicy:
     """What acts on standardised states, after minibatches of `columns` {name: [N, ...]}."""
     d3rlpy, batch = _library()
     discrete = isinstance(space, Discrete)
@@ -117,11 +130,11 @@ def _learn(algorithm, columns, space, num_steps, seed, settings):
     if algorithm == "cql":
         actor = layers(networks.policy)[:-1]  # the last are the deviations
         return lambda x, rng: np.tanh(forward(actor, x))
-    parts = (networks.vae_decoder, networks.policy, networks.q_funcs[0])
-    return _best_candidate(*map(layers, parts), settings)
+    decoder, perturb, value = map(layers, (networks.vae_decoder, networks.policy, networks.q_funcs[0]))
+    return _best_candidate(decoder, perturb, value, settings)
 
 
-def _discrete(d3rlpy, algorithm, settings) -> dict:
+def _discrete(d3rlpy: Any, algorithm: str, settings: Any) -> dict[str, Any]:
     """The library's names of settings for discrete actions."""
     chosen = {
         "encoder_factory": d3rlpy.models.VectorEncoderFactory(list(settings.hidden)),
@@ -129,31 +142,48 @@ def _discrete(d3rlpy, algorithm, settings) -> dict:
         "target_update_interval": settings.target_interval,
     }
     if algorithm == "cql":
-        return chosen | {"alpha": settings.conservatism}
-    chosen |= {"action_flexibility": settings.threshold, "beta": settings.logit_penalty}
-    return chosen | {"share_encoder": False}
+        return {**chosen, "alpha": settings.conservatism}
+    return {
+        **chosen,
+        "action_flexibility": settings.threshold,
+        "beta": settings.logit_penalty,
+        "share_encoder": False,
+    }
 
 
-def _continuous(d3rlpy, algorithm, settings) -> dict:
+def _continuous(d3rlpy: Any, algorithm: str, settings: Any) -> dict[str, Any]:
     """The library's names of settings for continuous actions."""
     encoder = d3rlpy.models.VectorEncoderFactory(list(settings.hidden))
-    chosen = {"actor_encoder_factory": encoder, "critic_encoder_factory": encoder}
-    chosen |= {"tau": settings.target_rate, "n_action_samples": settings.candidates}
+    chosen = {
+        "actor_encoder_factory": encoder,
+        "critic_encoder_factory": encoder,
+        "tau": settings.target_rate,
+        "n_action_samples": settings.candidates,
+    }
     if algorithm == "cql":
-        chosen |= {f"{role}_learning_rate": settings.actor_learning_rate for role in ("actor", "temp")}
-        chosen |= {"critic_learning_rate": settings.critic_learning_rate, "alpha_learning_rate": 0.0}
-        return chosen | {"conservative_weight": settings.conservatism}
-    roles = ("actor", "critic", "imitator")
-    chosen |= {f"{role}_learning_rate": settings.bcq_learning_rate for role in roles}
-    chosen |= {"imitator_encoder_factory": encoder, "beta": settings.divergence_weight}
-    return chosen | {"action_flexibility": settings.perturbation, "lam": settings.pessimism}
+        return {
+            **chosen,
+            "actor_learning_rate": settings.actor_learning_rate,
+            "temp_learning_rate": settings.actor_learning_rate,
+            "critic_learning_rate": settings.critic_learning_rate,
+            "alpha_learning_rate": 0.0,
+            "conservative_weight": settings.conservatism,
+        }
+    return {
+        **chosen,
+        **{f"{role}_learning_rate": settings.bcq_learning_rate for role in ("actor", "critic", "imitator")},
+        "imitator_encoder_factory": encoder,
+        "beta": settings.divergence_weight,
+        "action_flexibility": settings.perturbation,
+        "lam": settings.pessimism,
+    }
 
 
-def _best(value, imitator, settings):
+def _best(value: Layers, imitator: Any, settings: Any) -> BehaviourPolicy:
     """The action of the highest value, for BCQ among those that the data's agents may have taken."""
     imitator = imitator and layers(imitator)
 
-    def act(x, rng):
+    def act(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         values = forward(value, x)
         if imitator:
             likely = forward(imitator, x)
@@ -163,10 +193,10 @@ def _best(value, imitator, settings):
     return act
 
 
-def _best_candidate(decoder, perturb, value, settings):
+def _best_candidate(decoder: Layers, perturb: Layers, value: Layers, settings: Any) -> BehaviourPolicy:
     """BCQ's continuous action: of imitated ones, each moved a little, the one of the highest value."""
 
-    def act(x, rng):
+    def act(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (E, _), k, a = x.shape, settings.candidates, decoder[-1][1].shape[-1]
         noise = rng.standard_normal((E * k, 2 * a), dtype=np.float32).clip(-0.5, 0.5)
         x = np.repeat(x, k, axis=0)
@@ -179,13 +209,13 @@ def _best_candidate(decoder, perturb, value, settings):
     return act
 
 
-def layers(network) -> list[tuple[np.ndarray, np.ndarray]]:
+def layers(network: torch.nn.Module) -> Layers:
     """Weights [in, out] and biases [out] of a network's linear layers, in order."""
     linear = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
     return [(layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()) for layer in linear]
 
 
-def forward(layers, x) -> np.ndarray:
+def forward(layers: Layers, x: np.ndarray) -> np.ndarray:
     """Outputs [E, out] of layers with ReLU between them, for inputs [E, in]."""
     for weight, bias in layers[:-1]:
         x = np.maximum(x @ weight + bias, 0)
@@ -193,7 +223,7 @@ def forward(layers, x) -> np.ndarray:
     return x @ weight + bias
 
 
-def _library():
+def _library() -> tuple[Any, Any]:
     """d3rlpy and its type of minibatches; raises `UserError` where it is not installed."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Gym, which it imports, tells that it is old

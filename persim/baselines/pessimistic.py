@@ -1,17 +1,20 @@
 """The pessimistic MDP of MOReL: an ensemble in which to leave what is known ends the episode badly."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from persim.planning.candidate_returns import AgentModel
 
-def predict(model, state, action):
+
+def predict(model: AgentModel, state: np.ndarray, action: np.ndarray) -> torch.Tensor:
     """What follows `state` [B, d] float32 under `action` [B] or [B, a], by each of M members: [M, B, d]."""
     return model.step(torch.from_numpy(state)[None, None], torch.from_numpy(action)[None])[:, 0]
 
 
-def disagreement(following) -> np.ndarray:
+def disagreement(following: torch.Tensor) -> np.ndarray:
     """How far apart the two members are that differ most, for predictions `following` [M, B, d]: [B]."""
     points = following.transpose(0, 1).contiguous()
     exact = "donot_use_mm_for_euclid_dist"  # distances are tiny beside the states themselves
@@ -37,14 +40,23 @@ class Pessimism:
 class PessimisticMDP:
     """E episodes at once of the P-MDP (Kidambi et al. 2020, arXiv 2005.05951).
 
-    Rewards are paid times 1 - gamma. Where members disagree too much the next state is HALT, which is never
-    left and earns the penalty at each step: so it pays `penalty` at once, all that it is worth, and the
-    episode has ended. An episode is played by one member, drawn at its start (the authors' code: as many
-    episodes by each), from a row of `starts` [K, d] or of `states` [N, d], both float32. Episodes that are
-    over begin anew within `step`.
+    Rewards are scaled by 1 - gamma. Where members disagree too much the next state is HALT, which is never
+    left and whose every step is rewarded by the penalty: so the reward is `penalty` at once, all that HALT is
+    worth, and the episode has ended. An episode is played by one member, drawn at its start (the authors'
+    code: as many episodes by each), from a row of `starts` [K, d] or of `states` [N, d], both float32.
+    Episodes that are over begin anew within `step`.
     """
 
-    def __init__(self, family, model, starts, states, settings: Pessimism, num_envs: int, rng):
+    def __init__(
+        self,
+        family: Any,
+        model: AgentModel,
+        starts: np.ndarray,
+        states: np.ndarray,
+        settings: Pessimism,
+        num_envs: int,
+        rng: np.random.Generator,
+    ) -> None:
         self.family, self.model, self.settings, self.rng = family, model, settings, rng
         self.starts, self.states, self.num_envs = starts, states, num_envs
 
@@ -55,7 +67,7 @@ class PessimisticMDP:
         self.begin(np.ones(self.num_envs, bool))
         return self.state
 
-    def begin(self, over) -> None:
+    def begin(self, over: np.ndarray) -> None:
         """Start the episodes `over` [E] bool."""
         count = over.sum()
         anywhere = self.rng.random(count) < self.settings.spread
@@ -63,7 +75,7 @@ class PessimisticMDP:
         self.state[over] = np.where(anywhere[:, None], self.states[any_row], self.starts[usual])
         self.member[over], self.elapsed[over] = self.rng.random(count), 0
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rewards, terminated and truncated [E] of `action` [E] or [E, a], and the states [E, d] it led to.
 
         `self.state` is then where the episodes go on, begun anew where one is over. A state that ended in

@@ -2,7 +2,9 @@
 
 import math
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,53 +14,66 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from persim.baselines.pessimistic import PessimisticMDP
+from persim.data.behaviour import Layers
+
 NUM_STEPS, BATCH_SIZE = 64, 1024  # of each environment between updates; of a gradient step
 
 
 class Standardised(VecEnv):
     """A pessimistic MDP for stable-baselines3; observations are (state - mean) / scale."""
 
-    def __init__(self, mdp, mean, scale):
+    def __init__(self, mdp: PessimisticMDP, mean: np.ndarray, scale: np.ndarray) -> None:
         self.mdp, self.mean, self.scale = mdp, mean, scale
         super().__init__(mdp.num_envs, mdp.family.observation_space, mdp.family.action_space)
 
-    def observe(self, state) -> np.ndarray:
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Observations [E, d] of states [E, d]."""
         return ((state - self.mean) / self.scale).astype(np.float32)
 
     def reset(self) -> np.ndarray:
+        """Begin all episodes."""
         return self.observe(self.mdp.reset())
 
-    def step_async(self, actions) -> None:
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take note of the actions [E] or [E, a]."""
         self.actions = actions
 
-    def step_wait(self):
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Act; observations, rewards, ends, and in `infos` what an ended episode led to."""
         reward, terminated, truncated, reached = self.mdp.step(self.actions)
-        infos, over = [{} for _ in reward], terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in reward]
+        over = terminated | truncated
         for i in over.nonzero()[0]:
             infos[i]["terminal_observation"] = self.observe(reached[i])
             infos[i]["TimeLimit.truncated"] = bool(truncated[i])
         return self.observe(self.mdp.state), reward, over, infos
 
-    def get_attr(self, attr_name, indices=None) -> list:
+    def get_attr(self, attr_name: str, indices: Any = None) -> list:
+        """None for the only attribute that the library asks for."""
         if attr_name != "render_mode":
             raise AttributeError(attr_name)
         return [None] * self.num_envs
 
-    def set_attr(self, attr_name, value, indices=None) -> None:
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """There is none."""
         raise AttributeError(attr_name)
 
-    def env_method(self, method_name, *arguments, indices=None, **options):
+    def env_method(self, method_name: str, *arguments: Any, indices: Any = None, **options: Any) -> list:
+        """There is none."""
         raise AttributeError(method_name)
 
-    def env_is_wrapped(self, wrapper_class, indices=None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Never."""
         return [False] * self.num_envs
 
     def close(self) -> None:
+        """There is nothing to close."""
         pass
 
 
 @contextmanager
-def generators_kept():
+def generators_kept() -> Iterator[None]:
     """Global random generators go on afterwards as if nothing had been drawn: PPO seeds and uses all."""
     own, numpys = random.getstate(), get_state()
     try:
@@ -69,7 +84,7 @@ def generators_kept():
         set_state(numpys)
 
 
-def learn(mdp, mean, scale, settings, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def learn(mdp: PessimisticMDP, mean: np.ndarray, scale: np.ndarray, settings: Any, seed: int) -> Layers:
     """Layers of the policy that PPO learns in `mdp`, for states as they are; see `layers_of`."""
     with generators_kept():
         model = make_model(Standardised(mdp, mean, scale), settings, seed)
@@ -78,7 +93,7 @@ def learn(mdp, mean, scale, settings, seed: int) -> list[tuple[np.ndarray, np.nd
     return fold(layers_of(model), mean, scale)
 
 
-def make_model(env, settings, seed: int) -> PPO:
+def make_model(env: VecEnv, settings: Any, seed: int) -> PPO:
     """A fresh PPO that neither prints nor writes; its learning rate falls linearly from update to update."""
     updates = math.ceil(settings.num_steps / (env.num_envs * NUM_STEPS))
     model = PPO(
@@ -99,14 +114,15 @@ def make_model(env, settings, seed: int) -> PPO:
     return model
 
 
-def layers_of(model) -> list[tuple[np.ndarray, np.ndarray]]:
+def layers_of(model: PPO) -> Layers:
     """Weights [in, out] and biases [out] of what chooses actions, tanh between them."""
-    hidden = [part for part in model.policy.mlp_extractor.policy_net if isinstance(part, nn.Linear)]
-    linear = [*hidden, model.policy.action_net]
+    policy: Any = model.policy
+    hidden = [part for part in policy.mlp_extractor.policy_net if isinstance(part, nn.Linear)]
+    linear = [*hidden, policy.action_net]
     return [(part.weight.detach().numpy().T.copy(), part.bias.detach().numpy().copy()) for part in linear]
 
 
-def fold(layers, mean, scale) -> list[tuple[np.ndarray, np.ndarray]]:
+def fold(layers: Layers, mean: np.ndarray, scale: np.ndarray) -> Layers:
     """The same layers with (state - mean) / scale as part of the first."""
     (weight, bias), *rest = layers
     weight = weight / np.asarray(scale, np.float64)[:, None]

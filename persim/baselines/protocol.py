@@ -1,21 +1,25 @@
-"""What every method of the comparison does with one dataset: section 2's two tasks, for each test agent."""
+"""What PerSim and each baseline do with one dataset: section 2's two tasks, for each test agent."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from common.config import AT_LEAST_ZERO, POSITIVE
+from common.evaluation import Row
 from common.runs.seeding import stream
 from mpi_utils.comm import Comm
-from persim import policy
 from persim.baselines import cadm, morel, offline, synthetic
 from persim.data import behaviour
+from persim.data.behaviour import BehaviourPolicy
 from persim.data.trajectories import trajectories
+from persim.data.transitions import Transitions
 from persim.planning import planner
 from persim.planning.true_dynamics import TrueModel
+from persim.policy import Actor, play
+from persim.simulator import Simulator
 from persim.testing import prediction, report
 
 CADM = {"cadm": cadm.VANILLA, "cadm_pets": cadm.PE_TS}
@@ -64,35 +68,34 @@ class Budgets:
 class Case:
     """A dataset of a family and the tests of its first n agents; `simulator` is PerSim's, trained on it."""
 
-    family: object
-    data: object
+    family: Any
+    data: Transitions
     tested: dict[str, np.ndarray]  # covariates [n]
     budgets: Budgets
     seed: int  # of training
     test_seed: int  # of the tests, the same for all methods and repeats
-    simulator: object = None
+    simulator: Simulator | None = None
     networks: dict[str, int] = field(default_factory=dict)  # sizes of PerSim's, for MOReL's members
 
     @property
     def num_agents(self) -> int:
+        """n."""
         return len(next(iter(self.tested.values())))
 
-    def planning(self, num_candidates: int):
+    def planning(self, num_candidates: int) -> planner.Settings:
         """The authors' planner with another number of candidates, and the budgets' horizon."""
-        authors = planner.AUTHORS[self.family.name]
-        changed = {"num_candidates": num_candidates, "num_elites": max(1, num_candidates // 4)}
-        changed["horizon"] = self.budgets.horizon or authors.horizon
-        return dataclasses.replace(authors, **changed)
+        return planner.settings_of(self.family, self.budgets.horizon, num_candidates)
 
     @cached_property
-    def imagined(self) -> list:
+    def imagined(self) -> list[Transitions]:
         """Each agent's transitions out of its simulator, the same for all who learn from them."""
         agents, planning = np.arange(self.num_agents), self.planning(self.budgets.synthetic_candidates)
         rng, num = stream(self.seed, "acting", 2), self.budgets.synthetic
+        assert self.simulator is not None
         return synthetic.imagine(self.family, self.simulator, agents, num, planning, rng, self.seed)
 
 
-def run(method: str, case: Case) -> list[dict]:
+def run(method: str, case: Case) -> list[Row]:
     """Rows `agent, metric, value` of one of METHODS but persim, whose runs are evaluated as such."""
     budgets = case.budgets
     if method == "true_model":
@@ -108,7 +111,7 @@ def run(method: str, case: Case) -> list[dict]:
     return acted(case, [learn(algorithm, [case.data.of([i])], case) for i in range(case.num_agents)])
 
 
-def learn(algorithm: str, data: list, case: Case):
+def learn(algorithm: str, data: list[Transitions], case: Case) -> BehaviourPolicy:
     """The policy of BCQ, CQL or MOReL from lists of transitions."""
     if algorithm == "morel":
         settings = morel.Settings(num_steps=case.budgets.morel_steps, networks=case.networks)
@@ -116,13 +119,13 @@ def learn(algorithm: str, data: list, case: Case):
     return offline.train(algorithm, data, case.family, case.budgets.offline_steps, case.seed)
 
 
-def augmented(algorithm: str, case: Case) -> list:
+def augmented(algorithm: str, case: Case) -> list[BehaviourPolicy]:
     """For each agent a policy from what it did and from what a planner did in its simulator."""
     agents = range(case.num_agents)
     return [learn(algorithm, [case.data.of([i]), case.imagined[i]], case) for i in agents]
 
 
-def run_cadm(method: str, case: Case) -> list[dict]:
+def run_cadm(method: str, case: Case) -> list[Row]:
     """Rows on CaDM's predictions and on planning with it."""
     budgets, pets = case.budgets, method == "cadm_pets"
     steps = budgets.pets_steps if pets else budgets.cadm_steps
@@ -132,24 +135,25 @@ def run_cadm(method: str, case: Case) -> list[dict]:
     model = cadm.train(case.data, case.family, settings, case.seed)
     test_policy = behaviour.load(case.family).test
     rng = stream(case.test_seed, "acting")
-    test = prediction.draw_test(case.family, case.tested, test_policy, budgets.trajectories, rng)
-    rmse, r2 = prediction.score(test, prediction.predict(model.after(*test.past), test))
+    task = prediction.draw_task(case.family, case.tested, test_policy, budgets.trajectories, rng)
+    assert task.past is not None
+    rmse, r2 = prediction.score(task, prediction.predict(model.after(*task.past), task))
     found = {"rmse": np.nanmean(rmse, axis=1), "median_r2": np.nanmedian(r2, axis=1)}
     candidates = budgets.pets_candidates if pets else budgets.cadm_candidates
     return rows_of(case, found) + planned(case, model, candidates, budgets.cadm_episodes)
 
 
-def planned(case: Case, model, num_candidates: int, num_episodes: int) -> list[dict]:
+def planned(case: Case, model: Any, num_candidates: int, num_episodes: int) -> list[Row]:
     """Rows on episodes in which a planner acts by `model`."""
     settings = case.planning(num_candidates)
-    returns = policy.play(
-        case.family, case.tested, model, num_episodes, case.test_seed, Comm(), settings, tables=False
-    )
+    agents, seed = np.arange(case.num_agents), case.test_seed
+    actor = Actor(case.family, model, agents, seed=seed, settings=settings, tables=False)
+    returns = play(case.family, case.tested, actor, num_episodes, seed, Comm())
     return rows_of(case, {"return": returns.mean(1)})
 
 
-def acted(case: Case, policies: list) -> list[dict]:
-    """Rows on episodes in which each agent's policy acts; all have the same starts."""
+def acted(case: Case, policies: list[BehaviourPolicy]) -> list[Row]:
+    """Rows on episodes in which each agent has a policy of its own; all have the same starts."""
     means = []
     for i, acting in enumerate(policies):
         agents = {name: np.repeat(values[i], case.budgets.episodes) for name, values in case.tested.items()}
@@ -159,7 +163,7 @@ def acted(case: Case, policies: list) -> list[dict]:
     return rows_of(case, {"return": np.array(means)})
 
 
-def rows_of(case: Case, found: dict[str, np.ndarray]) -> list[dict]:
+def rows_of(case: Case, found: dict[str, np.ndarray]) -> list[Row]:
     """A row for each metric and agent."""
     labels = report.labels(case.tested)
     return [

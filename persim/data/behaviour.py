@@ -1,24 +1,27 @@
 """Behaviour and test policies: shipped as small saves, they act without what trained them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
 
 from common.errors import UserError
 from common.runs import checkpoint
-from persim.config import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "checkpoints" / "behaviour"
+BehaviourPolicy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Layers = list[tuple[np.ndarray, np.ndarray]]
 TEST_EPSILON = 0.01  # DQN's policies go on exploring in tests (the authors' code)
 
 
-def random_policy(family):
+def random_policy(family: Any) -> BehaviourPolicy:
     """Uniform actions, as `policy(state [E, d], rng) -> action`."""
     space = family.action_space
 
-    def policy(state, rng):
+    def policy(state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if isinstance(space, Discrete):
             return (space.n * rng.random(len(state))).astype(np.int64)
         noise = rng.random((len(state), *space.shape), dtype=np.float32)
@@ -30,12 +33,12 @@ def random_policy(family):
 class Policy:
     """k policies that act for E agents at once, as `policy(state [E, d], rng) -> action [E] or [E, a]`.
 
-    Agent e is served by policy `policy_of[e]`. A policy is a network of `layers`, pairs of weights
+    Agent e is assigned to policy `policy_of[e]`. A policy is a network of `layers`, pairs of weights
     [k, in, out] and biases [k, 1, out], with ReLU between them; its action is the largest output (Discrete)
     or the outputs' tanh. With probability `epsilon` the action is uniform instead.
     """
 
-    def __init__(self, family, layers, policy_of, epsilon: float = 0.0):
+    def __init__(self, family: Any, layers: Layers, policy_of: np.ndarray, epsilon: float = 0.0) -> None:
         self.discrete = isinstance(family.action_space, Discrete)
         self.random, self.layers, self.epsilon = random_policy(family), layers, epsilon
         counts = np.bincount(policy_of, minlength=len(layers[0][0]))
@@ -45,7 +48,7 @@ class Policy:
         # Agents of one policy sit side by side, so that each network runs once, on its own agents only.
         self.seat, self.size = (policy_of, column), (len(counts), int(counts.max()))
 
-    def greedy(self, state):
+    def greedy(self, state: np.ndarray) -> np.ndarray:
         """Actions without exploration."""
         x = np.zeros((*self.size, state.shape[-1]), np.float32)
         x[self.seat] = state
@@ -55,7 +58,7 @@ class Policy:
         x = (x @ weight + bias)[self.seat]
         return x.argmax(-1) if self.discrete else np.tanh(x)
 
-    def __call__(self, state, rng):
+    def __call__(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         explores, random = rng.random(len(state)) < self.epsilon, self.random(state, rng)
         best = self.greedy(state)
         return np.where(explores.reshape(-1, *[1] * (best.ndim - 1)), random, best)
@@ -69,12 +72,12 @@ class Trained:
     of `cards` tells what its policy reached, and how.
     """
 
-    family: object
-    layers: list[tuple[np.ndarray, np.ndarray]]
+    family: Any
+    layers: Layers
     agents: dict[str, np.ndarray]
     cards: list[dict]
 
-    def behaviour(self, parameters, epsilon: float = 0.0) -> Policy:
+    def behaviour(self, parameters: dict[str, np.ndarray], epsilon: float = 0.0) -> Policy:
         """Of each of E agents {name: [E]}: the policy of the nearest behaviour agent."""
         layers = [(weight[:-1], bias[:-1]) for weight, bias in self.layers]
         return Policy(self.family, layers, self.nearest(parameters), epsilon)
@@ -84,7 +87,7 @@ class Trained:
         layers = [(weight[-1:], bias[-1:]) for weight, bias in self.layers]
         return Policy(self.family, layers, np.zeros(num_agents, np.int64), test_epsilon(self.family))
 
-    def nearest(self, parameters) -> np.ndarray:
+    def nearest(self, parameters: dict[str, np.ndarray]) -> np.ndarray:
         """Numbers [E] of the nearest behaviour agents, covariates measured in their ranges."""
         distance = sum(
             ((np.asarray(parameters[name])[:, None] - self.agents[name][:-1]) / (high - low)) ** 2
@@ -93,31 +96,30 @@ class Trained:
         return distance.argmin(1)
 
 
-def test_epsilon(family) -> float:
+def test_epsilon(family: Any) -> float:
     """How often the test policy of a family acts at random."""
     return TEST_EPSILON if isinstance(family.action_space, Discrete) else 0.0
 
 
-def num_policies(family) -> int:
+def num_policies(family: Any) -> int:
     """Of a family: one for each behaviour agent and the test policy."""
     return len(next(iter(family.behaviour_agents.values()))) + 1
 
 
-def load(family, folder=FOLDER) -> Trained:
+def load(family: Any, folder: str | Path = FOLDER) -> Trained:
     """All policies of a family in its save in `folder`.
 
-    Raises `UserError` where they are not, or not yet all, and `UserError` for a save that is none.
+    Raises `UserError` where they are not, or not yet all, and for a save that is none.
     """
     trained, wanted = load_some(family, folder), num_policies(family)
     if len(trained.cards) != wanted:
         have = f"{len(trained.cards)} of {wanted} policies of {family.name} are there"
-        environment = next(name for name, known in FAMILIES.items() if known == family.name)
-        command = f"python -m experiments.behaviour --environment {environment}"
+        command = f"python -m experiments.behaviour --environment {family.name}"
         raise UserError(f"{folder}: {have}; train them with {command}")
     return trained
 
 
-def load_some(family, folder=FOLDER) -> Trained:
+def load_some(family: Any, folder: str | Path = FOLDER) -> Trained:
     """What `save` wrote last, or no policies; nothing in the files is run. All else raises `UserError`."""
     path, skipped = checkpoint.newest_valid(Path(folder) / family.name)
     if path is None and skipped:
@@ -131,10 +133,10 @@ def load_some(family, folder=FOLDER) -> Trained:
         raise UserError(f"{path}: not policies of {family.name} ({kind}); use another save") from None
 
 
-def save(trained: Trained, folder=FOLDER) -> None:
+def save(trained: Trained, folder: str | Path = FOLDER) -> None:
     """Write policies as a save whose step is their number, completely or not at all."""
-    state = {"layers": [list(layer) for layer in trained.layers]}
-    state |= {"agents": trained.agents, "cards": trained.cards}
+    layers = [list(layer) for layer in trained.layers]
+    state = {"layers": layers, "agents": trained.agents, "cards": trained.cards}
     checkpoint.save(Path(folder) / trained.family.name, len(trained.cards), state)
     checkpoint.prune(Path(folder) / trained.family.name, keep=1)
 
@@ -144,12 +146,15 @@ def join(first: Trained, second: Trained) -> Trained:
     if not first.cards:
         return second
     pairs = zip(first.layers, second.layers, strict=True)
-    layers = [tuple(map(np.concatenate, zip(*pair, strict=True))) for pair in pairs]
+    layers = [
+        (np.concatenate([weight, more]), np.concatenate([bias, more_bias]))
+        for (weight, bias), (more, more_bias) in pairs
+    ]
     agents = {name: np.concatenate([values, second.agents[name]]) for name, values in first.agents.items()}
     return Trained(first.family, layers, agents, first.cards + second.cards)
 
 
-def _trained(family, state) -> Trained:
+def _trained(family: Any, state: dict[str, Any]) -> Trained:
     """The policies in a decoded save; raises any of a few errors where there are none."""
     layers = [(weight, bias) for weight, bias in state["layers"]]
     agents, cards = family.check(state["agents"]), list(state["cards"])

@@ -1,9 +1,17 @@
 """What is wrong with logged transitions, and where."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from gymnasium.spaces import Discrete
 
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    from persim.data.transitions import Transitions
+
+Place = Callable[..., str]  # where something was read, as text
 
 
 def fault(place: str, what: str) -> UserError:
@@ -11,14 +19,14 @@ def fault(place: str, what: str) -> UserError:
     return UserError(" ".join(f"{place}: {what}".split())[:500])
 
 
-def refuse(bad: np.ndarray, place, what) -> None:
+def refuse(bad: np.ndarray, place: Place, what: Callable[..., str]) -> None:
     """Raise the fault `place(*index)`, `what(*index)` of the first element of `bad` that is true."""
     if bad.any():
         index = [int(i) for i in np.unravel_index(bad.argmax(), bad.shape)]
         raise fault(place(*index), what(*index))
 
 
-def check(data, place, family=None) -> None:
+def check(data: "Transitions", place: Place, family: Any = None) -> None:
     """Refuse `data` (Transitions) that cannot be learnt from, or that disagree with `family`.
 
     `place(array, *index)` tells where an element of an array was read. Raises `UserError`, for: no rows;
@@ -54,8 +62,8 @@ def check(data, place, family=None) -> None:
         check_family(data, family, place)
 
 
-def _check_finite(values, array: str, place, names) -> None:
-    def what(row, column=0):
+def _check_finite(values: np.ndarray, array: str, place: Place, names: list[str]) -> None:
+    def what(row: int, column: int = 0) -> str:
         value = values[row, column] if values.ndim == 2 else values[row]
         kind = "is missing" if np.isnan(value) else f"is {value}, beyond 32 bits"
         return f"{names[column]} {kind}; give a finite number"
@@ -63,7 +71,7 @@ def _check_finite(values, array: str, place, names) -> None:
     refuse(~np.isfinite(values), lambda *index: place(array, *index), what)
 
 
-def check_family(data, family, place) -> None:
+def check_family(data: "Transitions", family: Any, place: Place) -> None:
     """Refuse transitions whose states, actions or covariates are not those of `family`."""
     size, given = family.observation_space.shape[0], data.state.shape[1]
     if given != size:
@@ -84,10 +92,7 @@ def check_family(data, family, place) -> None:
         lambda *index: place("action", *index),
         lambda *index: f"action {data.action[tuple(index)]} is {text}",
     )
-    known = set(getattr(family, "covariates", ()))
-    if data.covariates is not None and set(data.covariates) != known:
-        given, known = ", ".join(data.covariates), ", ".join(sorted(known)) or "none"
-        raise fault(
-            place("covariates"),
-            f"covariates are {given}, the environment's {known}; give those, or no column",
-        )
+    wanted = sorted(getattr(family, "covariates", ()))
+    if data.covariates is not None and sorted(data.covariates) != wanted:
+        text = f"covariates are {', '.join(data.covariates)}, the environment's {', '.join(wanted) or 'none'}"
+        raise fault(place("covariates"), f"{text}; give those, or no column")

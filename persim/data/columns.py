@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
+from typing import Any
 
-from persim.data.checks import fault
+from persim.data.checks import Place, fault
 
 SINGLE = ("agent", "time", "reward")
 MANY = ("next_state", "state", "action", "covariate")
@@ -32,7 +34,7 @@ class Columns:
         return short if len(set(short)) == len(short) else names
 
 
-def understand(header: list[str], place, family=None) -> Columns:
+def understand(header: list[str], place: Place, family: Any = None) -> Columns:
     """The columns named by `header`; `place(position)` tells where one stands.
 
     States and actions come in the order of the family's `state_names` where the columns are called after
@@ -65,9 +67,10 @@ def understand(header: list[str], place, family=None) -> Columns:
     )
 
 
-def _ordered(names: list[str], wanted=()) -> list[str]:
+def _ordered(names: list[str], wanted: Sequence[str] = ()) -> list[str]:
     short = Columns.short(names)
     if set(short) == set(wanted):
         return [names[short.index(name)] for name in wanted]
-    numbers = {name: re.fullmatch(r"[a-z]+_?(\d{1,9})", name) for name in names}
-    return sorted(names, key=lambda name: int(numbers[name][1])) if all(numbers.values()) else names
+    found = [re.fullmatch(r"[a-z]+_?(\d{1,9})", name) for name in names]
+    numbers = {match[0]: int(match[1]) for match in found if match}
+    return sorted(names, key=numbers.__getitem__) if len(numbers) == len(names) else names

@@ -2,12 +2,15 @@
 
 import csv
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from persim.data.checks import fault
-from persim.data.columns import MAX_COLUMNS, understand
+from common.errors import UserError
+from persim.data.checks import Place, fault
+from persim.data.columns import MAX_COLUMNS, Columns, understand
 from persim.data.table import Table
 
 BLOCK = 1 << 20  # characters; also the longest line
@@ -16,23 +19,25 @@ BLOCK = 1 << 20  # characters; also the longest line
 class _Codes(dict):
     """A number for each text, in order of appearance."""
 
-    def __missing__(self, text):
+    def __missing__(self, text: str) -> int:
         self[text] = len(self)
         return self[text]
 
 
-def read_csv(path: Path, family=None) -> Table:
+def read_csv(path: Path, family: Any = None) -> Table:
     """The rows of a CSV in UTF-8, with or without a byte order mark, with any line ends, a row a line.
 
     Faults are placed at `file:line:column`, lines and columns counted from 1. Raises `UserError`, for: an
     empty file; no rows; a line of another length than the header's; bytes that are not UTF-8 or are NUL; a
     line, field or quote without end; text in a number; and what `understand` refuses.
     """
-    header = columns = first = None
-    codes, pieces = _Codes(), []
+    header: list[str] = []
+    columns: Columns | None = None
+    first, codes = 0, _Codes()
+    pieces: list[dict[str, np.ndarray]] = []
     for number, lines in _blocks(path):
         rows = _rows(path, number, lines)
-        if header is None and rows:
+        if columns is None and rows:
             (first, fields), *rows = rows
             header = [field.strip() for field in fields]
             if len(header) > MAX_COLUMNS:
@@ -40,20 +45,20 @@ def read_csv(path: Path, family=None) -> Table:
             columns = understand(header, lambda j, first=first: f"{path}:{first}:{j + 1}", family)
         if rows:
             pieces.append(_piece(path, header, rows, codes))
-    if header is None:
+    if columns is None:
         raise fault(f"{path}:1:1", "the file is empty; give a header and a row for each step")
     if not pieces:
         raise fault(f"{path}:{first + 1}:1", "there are no rows after the header; give a row for each step")
     values = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    lines = values.pop("")
+    numbers = values.pop("")
 
-    def place(row, column):
-        return f"{path}:{first if row is None else lines[row]}:{header.index(column) + 1}"
+    def place(row: int | None, column: str) -> str:
+        return f"{path}:{first if row is None else numbers[row]}:{header.index(column) + 1}"
 
     return Table(columns, list(codes), values.pop("agent"), values, place)
 
 
-def _blocks(path: Path):
+def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield pieces of the file as (number of the first line, lines)."""
     number, rest = 1, ""
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline=None) as file:
@@ -71,9 +76,8 @@ def _blocks(path: Path):
 def _rows(path: Path, number: int, lines: list[str]) -> list[tuple[int, list[str]]]:
     """The line numbers and fields of all lines that are not empty."""
     _check_characters(path, number, lines)
-    reader, rows = csv.reader(lines, strict=True), []
     try:
-        rows.extend(reader)
+        rows = list(csv.reader(lines, strict=True))
     except csv.Error:
         raise _bad_line(path, number, lines) from None
     if len(rows) != len(lines):
@@ -81,7 +85,7 @@ def _rows(path: Path, number: int, lines: list[str]) -> list[tuple[int, list[str
     return [(number + i, row) for i, row in enumerate(rows) if row]
 
 
-def _bad_line(path: Path, number: int, lines: list[str]):
+def _bad_line(path: Path, number: int, lines: list[str]) -> UserError:
     """The fault of the first line that is no row."""
     reader, i, what = csv.reader(lines, strict=True), 0, "a quote does not end in its line"
     try:
@@ -106,7 +110,9 @@ def _check_characters(path: Path, number: int, lines: list[str]) -> None:
             raise fault(f"{path}:{number + i}:{column}", f"{what}; save the file as UTF-8 text")
 
 
-def _piece(path: Path, header, rows, codes) -> dict[str, np.ndarray]:
+def _piece(
+    path: Path, header: list[str], rows: list[tuple[int, list[str]]], codes: _Codes
+) -> dict[str, np.ndarray]:
     """Columns of some rows; that called "" holds the lines' numbers."""
     lengths = {len(fields) for _, fields in rows}
     if lengths != {len(header)}:
@@ -124,7 +130,7 @@ def _piece(path: Path, header, rows, codes) -> dict[str, np.ndarray]:
     return piece
 
 
-def _numbers(texts, name: str, place) -> np.ndarray:
+def _numbers(texts: Sequence[str], name: str, place: Place) -> np.ndarray:
     """Texts as numbers, NaN for empty ones."""
     try:
         whole = "".join(texts)
@@ -135,7 +141,7 @@ def _numbers(texts, name: str, place) -> np.ndarray:
     return np.array([_number(text, name, lambda i=i: place(i)) for i, text in enumerate(texts)])
 
 
-def _number(text: str, name: str, place) -> float:
+def _number(text: str, name: str, place: Place) -> float:
     text = text.strip()
     try:
         if text.isascii() and "_" not in text:

@@ -1,6 +1,7 @@
 """Logs of real agents, read and checked, as transitions."""
 
 from pathlib import Path
+from typing import Any
 
 from persim.data.checks import fault
 from persim.data.csv_log import read_csv
@@ -10,7 +11,7 @@ from persim.data.table import to_transitions
 from persim.data.transitions import Transitions
 
 
-def read(path, family=None) -> Transitions:
+def read(path: str | Path, family: Any = None) -> Transitions:
     """The transitions in a .csv, .parquet or .npz file, or in the folder of a Minari dataset.
 
     A table has one row for each step of each agent, in any order: `agent` (text or a whole number), `time`

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ ARRAYS = ("observations", "actions", "rewards")
 MAX_BYTES_PER_BYTE = 50  # real measurements do not shrink that much; a file made to fill the memory does
 
 
-def read_minari(folder: Path, family=None) -> Transitions:
+def read_minari(folder: Path, family: Any = None) -> Transitions:
     """The transitions of a Minari dataset kept as HDF5, an agent `episode_0`, `episode_1`, ... an episode.
 
     `folder` is the dataset's own or its `data`. Minari is not imported: it would make an environment that
@@ -71,7 +72,7 @@ def _first_action(described: Path) -> int | None:
     return None
 
 
-def _check_content(h5py, file, path: Path) -> list[int]:
+def _check_content(h5py: Any, file: Any, path: Path) -> list[int]:
     """The episodes' numbers; refuses links, which may lead out of the file, and more than a file can hold."""
     total, episodes = 0, sorted(int(name[8:]) for name in file if re.fullmatch(r"episode_\d{1,9}", name))
     for name in [f"episode_{i}{array}" for i in episodes for array in ("", *(f"/{a}" for a in ARRAYS))]:
@@ -88,7 +89,7 @@ def _check_content(h5py, file, path: Path) -> list[int]:
     return episodes
 
 
-def _episode(group, place: str, start: int | None) -> dict[str, np.ndarray]:
+def _episode(group: Any, place: str, start: int | None) -> dict[str, np.ndarray]:
     axes_of, arrays = (2, 2 if start is None else 1, 1), {}
     for name, axes in zip(ARRAYS, axes_of, strict=True):
         kinds = "iu" if name == "actions" and start is not None else "fiu"
@@ -107,7 +108,7 @@ def _episode(group, place: str, start: int | None) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _join(episodes: list[int], arrays: list[dict], path: Path, family) -> Transitions:
+def _join(episodes: list[int], arrays: list[dict], path: Path, family: Any) -> Transitions:
     steps = [len(episode["rewards"]) for episode in arrays]
     agent, first = np.repeat(np.arange(len(steps)), steps), np.cumsum([0, *steps])
     time = np.arange(first[-1]) - first[agent]
@@ -115,11 +116,11 @@ def _join(episodes: list[int], arrays: list[dict], path: Path, family) -> Transi
         if len({episode[name].shape[1:] for episode in arrays}) > 1:
             raise fault(f"{path}:{name}", "episodes have vectors of different lengths; write it again")
 
-    def whole(name, part=slice(None), dtype=np.float32):
+    def whole(name: str, part: slice = slice(None), dtype: Any = np.float32) -> np.ndarray:
         with np.errstate(over="ignore"):  # beyond 32 bits becomes infinite, and is refused as that
             return np.concatenate([episode[name][part] for episode in arrays], dtype=dtype)
 
-    def place(array, row=0, *column):
+    def place(array: str, row: int = 0, *column: int) -> str:
         name = {"action": "actions", "reward": "rewards"}.get(array, "observations")
         index = ",".join(map(str, (int(time[row]) + (array == "next_state"), *column)))
         return f"{path}:episode_{episodes[agent[row]]}/{name}:{index}"

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def read_arrays(path: Path, layout: dict, prefixes: dict) -> dict[str, np.ndarra
         ) from None
 
 
-def _entries(archive, path, layout, prefixes) -> list:
+def _entries(archive: zipfile.ZipFile, path: Path, layout: dict, prefixes: dict) -> list[tuple]:
     entries, found = archive.infolist(), {}
     if len(entries) > MAX_ENTRIES:
         raise fault(str(path), f"more than {MAX_ENTRIES} arrays; write it again with Transitions.save")
@@ -53,7 +54,7 @@ def _entries(archive, path, layout, prefixes) -> list:
     return list(found.values())
 
 
-def _read(archive, entry, place: str, rule) -> np.ndarray:
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str, rule: Any) -> np.ndarray:
     kinds, axes = rule
     with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)

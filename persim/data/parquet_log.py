@@ -1,6 +1,7 @@
 """Logs in Parquet, through PyArrow."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from persim.data.table import Table
 MAX_VALUES_PER_BYTE = 10  # real measurements do not shrink that much; a file made to fill the memory does
 
 
-def read_parquet(path: Path, family=None) -> Table:
+def read_parquet(path: Path, family: Any = None) -> Table:
     """The rows of a Parquet file; faults are placed at `file:column:row`, rows counted from 0.
 
     Raises `UserError`, for: no PyArrow (extra [data]); a damaged file; no rows; a column that does not hold
@@ -32,7 +33,7 @@ def read_parquet(path: Path, family=None) -> Table:
         raise fault(str(path), f"cannot be read as Parquet ({kind}); write it again") from None
 
 
-def _read(path: Path, file, family) -> Table:
+def _read(path: Path, file: Any, family: Any) -> Table:
     import pyarrow
     import pyarrow.types as types
 
@@ -53,7 +54,8 @@ def _read(path: Path, file, family) -> Table:
         if not (types.is_integer(kind) or text if field.name == "agent" else number):
             wanted = "text or whole numbers" if field.name == "agent" else "numbers"
             raise fault(f"{path}:{field.name}:0", f"column of {str(field.type)[:40]}; give {wanted}")
-    values, read = {}, {"use_threads": False}
+    values: dict[str, np.ndarray] = {}
+    read: dict[str, Any] = {"use_threads": False}
     for name in columns.numbers:
         column = file.read(columns=[name], **read).column(0)
         values[name] = np.asarray(column.cast(pyarrow.float64(), safe=False), np.float64)

@@ -1,7 +1,8 @@
 """A table of logged steps, one row each, and the transitions that it holds."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -29,7 +30,7 @@ class Table:
     place: Callable[[int | None, str], str]
 
 
-def to_transitions(table: Table, family=None) -> Transitions:
+def to_transitions(table: Table, family: Any = None) -> Transitions:
     """The transitions of a table, checked by themselves and against `family`; see `persim.data.logs.read`."""
     _check_names(table)
     _check_whole(table, "time", np.arange(len(table.agent)), "give the number of the step")
@@ -37,21 +38,27 @@ def to_transitions(table: Table, family=None) -> Transitions:
     used, following = _steps(table, order)
     columns = table.columns
 
-    def stack(names, rows):
+    def stack(names: list[str], rows: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # beyond 32 bits becomes infinite, and is refused as that
             return np.stack([table.values[name][rows].astype(np.float32) for name in names], axis=1)
 
     discrete = _is_discrete(table, used, family)
     if discrete:
         _check_whole(table, columns.action[0], used, "give the number of the action")
-    origin = {"next_state": (following, columns.next_state or columns.state), "state": (used, columns.state)}
-    origin |= {"action": (used, columns.action), "reward": (used, ["reward"])}
     first = np.unique(table.agent, return_index=True)[1]
-    origin |= {f"covariate.{s}": (first, [c]) for c, s in _short(columns.covariate)}
-    origin |= {"time": (used, ["time"]), "agent": (used, ["agent"]), "names": (first, ["agent"])}
-    origin["covariates"] = (first, columns.covariate)
+    origin = {
+        "next_state": (following, columns.next_state or columns.state),
+        "state": (used, columns.state),
+        "action": (used, columns.action),
+        "reward": (used, ["reward"]),
+        "time": (used, ["time"]),
+        "agent": (used, ["agent"]),
+        "names": (first, ["agent"]),
+        "covariates": (first, columns.covariate),
+        **{f"covariate.{s}": (first, [c]) for c, s in _short(columns.covariate)},
+    }
 
-    def place(array, row=None, column=0):
+    def place(array: str, row: int | None = None, column: int = 0) -> str:
         rows, names = origin[array]
         return table.place(None if row is None else int(rows[row]), names[column])
 
@@ -74,36 +81,36 @@ def to_transitions(table: Table, family=None) -> Transitions:
     return data
 
 
-def _short(names):
+def _short(names: list[str]) -> Iterator[tuple[str, str]]:
     return zip(names, Columns.short(names), strict=True)
 
 
-def _check_names(table) -> None:
+def _check_names(table: Table) -> None:
     bad = np.array([not 0 < len(name) <= MAX_NAME for name in table.names])[table.agent]
     text = f"agent is missing or too long; give 1 to {MAX_NAME} characters"
     refuse(bad, lambda i: table.place(i, "agent"), lambda i: text)
 
 
-def _check_whole(table, column: str, rows, hint: str) -> None:
+def _check_whole(table: Table, column: str, rows: np.ndarray, hint: str) -> None:
     values = table.values[column][rows]
     bad = ~(np.abs(values) < 2**53) | (values != np.floor(values))  # NaN is not below
 
-    def what(i):
+    def what(i: int) -> str:
         kind = "is missing" if np.isnan(values[i]) else f"is {values[i]:g}, not a whole number"
         return f"{column} {kind}; {hint}"
 
     refuse(bad, lambda i: table.place(int(rows[i]), column), what)
 
 
-def _steps(table, order):
+def _steps(table: Table, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows [N] that have a next state, ordered by agent and time, and the rows [N] that hold it."""
     agent, time, columns = table.agent[order], table.values["time"][order], table.columns
     same, step = agent[1:] == agent[:-1], np.diff(time)
 
-    def name(i):
+    def name(i: int) -> str:
         return repr(table.names[agent[i]])
 
-    def at(i):
+    def at(i: int) -> str:
         return table.place(int(order[i + 1]), "time")
 
     text = "more than once; keep one row for each step"
@@ -126,7 +133,7 @@ def _steps(table, order):
     return order[:-1][same], order[1:][same]
 
 
-def _is_discrete(table, used, family) -> bool:
+def _is_discrete(table: Table, used: np.ndarray, family: Any) -> bool:
     """The family's kind of action; without one, a single column of whole numbers from 0 is discrete."""
     if len(table.columns.action) > 1:
         return False
@@ -136,7 +143,7 @@ def _is_discrete(table, used, family) -> bool:
     return bool(((values >= 0) & (values < MAX_ACTIONS) & (values == np.floor(values))).all())
 
 
-def _check_covariates(table, first) -> None:
+def _check_covariates(table: Table, first: np.ndarray) -> None:
     for column in table.columns.covariate:
         values, own = table.values[column], table.values[column][first]
         refuse(

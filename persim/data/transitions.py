@@ -5,11 +5,12 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.runs.files import write_atomic
-from persim.data.checks import check, fault
+from persim.data.checks import Place, check, fault
 from persim.data.npz import read_arrays
 
 FORMAT = 1
@@ -55,6 +56,7 @@ class Transitions:
 
     @property
     def num_agents(self) -> int:
+        """n."""
         return len(self.names)
 
     @property
@@ -62,7 +64,7 @@ class Transitions:
         """Whether actions are whole numbers [N] rather than vectors [N, a]."""
         return self.action.ndim == 1
 
-    def of(self, agents) -> "Transitions":
+    def of(self, agents: Any) -> "Transitions":
         """What the agents with the numbers `agents` [m] did, who become agents 0..m - 1, in that order."""
         agents = np.asarray(agents)
         rows = np.concatenate([np.flatnonzero(self.agent == agent) for agent in agents])
@@ -81,10 +83,12 @@ class Transitions:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All fields as named arrays, as they are stored."""
-        fields = {"names": self.names, "state_names": self.state_names, "action_names": self.action_names}
-        arrays = {name: np.array(value, np.str_) for name, value in fields.items()}
-        arrays |= {name: getattr(self, name) for name in LAYOUT if name not in (*fields, "format")}
-        return arrays | {f"{COVARIATE}{name}": value for name, value in (self.covariates or {}).items()}
+        texts = ("names", "state_names", "action_names")
+        return {
+            **{name: np.array(getattr(self, name), np.str_) for name in texts},
+            **{name: getattr(self, name) for name in LAYOUT if name not in (*texts, "format")},
+            **{f"{COVARIATE}{name}": value for name, value in (self.covariates or {}).items()},
+        }
 
     def digest(self) -> str:
         """SHA-256 over names, kinds, shapes and bytes of all arrays, as hexadecimal text."""
@@ -97,28 +101,31 @@ class Transitions:
             whole.update(data)
         return whole.hexdigest()
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write one .npz at `path`, completely or not at all."""
         file = io.BytesIO()
-        np.savez(file, format=np.int64(FORMAT), **self.arrays())
-        write_atomic(Path(path), file.getbuffer())
+        arrays: dict[str, Any] = self.arrays()
+        np.savez(file, format=np.int64(FORMAT), **arrays)
+        write_atomic(Path(path), file.getvalue())
 
     @classmethod
-    def load(cls, path, family=None) -> "Transitions":
+    def load(cls, path: str | Path, family: Any = None) -> "Transitions":
         """Read what `save` wrote; nothing in the file is run.
 
         Raises `UserError`, one line that starts with `file:array:index`, for anything else and for what
         `persim.data.checks.check` refuses.
         """
 
-        def place(array, *index):
+        def place(array: str, *index: int) -> str:
             return ":".join([str(path), array, ",".join(map(str, index)) or "0"])
 
         arrays = read_arrays(Path(path), LAYOUT, {COVARIATE: ("f", 1)})
         if arrays["format"] != FORMAT:
             raise fault(place("format"), f"is {arrays['format']}, not {FORMAT}; save it with this version")
         _check_lengths(arrays, place)
-        fields = {key: arrays[key].tolist() for key in ("names", "state_names", "action_names")}
+        fields: dict[str, Any] = {
+            key: arrays[key].tolist() for key in ("names", "state_names", "action_names")
+        }
         fields |= {key: arrays[key].astype(np.int64) for key in ("agent", "time")}
         action = "f4" if arrays["action"].dtype.kind == "f" else "i8"
         with np.errstate(over="ignore"):  # what is beyond 32 bits becomes infinite, and is refused as that
@@ -130,14 +137,20 @@ class Transitions:
         return data
 
 
-def _check_lengths(arrays, place) -> None:
+def _check_lengths(arrays: dict[str, np.ndarray], place: Place) -> None:
     """Refuse stored arrays that do not fit one another, and names that are not all different."""
     rows, (n, d) = len(arrays["agent"]), (len(arrays["names"]), len(arrays["state_names"]))
     action = arrays["action"]
     a = [] if action.ndim == 1 else [len(arrays["action_names"])]
-    wanted = {"time": [rows], "state": [rows, d], "next_state": [rows, d], "reward": [rows]}
-    wanted |= {"action": [rows, *a], "action_names": a or [1]}
-    wanted |= {name: [n] for name in arrays if name.startswith(COVARIATE)}
+    wanted = {
+        "time": [rows],
+        "state": [rows, d],
+        "next_state": [rows, d],
+        "reward": [rows],
+        "action": [rows, *a],
+        "action_names": a or [1],
+        **{name: [n] for name in arrays if name.startswith(COVARIATE)},
+    }
     for name, shape in wanted.items():
         if list(arrays[name].shape) != shape:
             raise fault(

@@ -1,6 +1,8 @@
 """Planning by a model: random shooting and the cross-entropy method, for many episodes in one call."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from gymnasium.spaces import Discrete
 
 from common.errors import UserError
 from common.runs.seeding import stream
-from persim.planning.candidate_returns import returns_of
+from persim.planning.candidate_returns import AgentModel, Model, returns_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Settings:
     mask: bool = False
     """Whether an end that the model predicts is one."""
     most: float = np.inf
-    """Shooting: the largest reward of a step; candidates after one that always earns it need no look."""
+    """Shooting: the largest reward of a step; candidates after one that always has it are not tried."""
     shaping: float = 0.0
     """What the largest first coordinate of a predicted trajectory is worth."""
     num_elites: int = 50
@@ -38,13 +40,24 @@ AUTHORS = {
 }
 
 
-def make_planner(family, num_episodes: int, seed: int, settings: Settings | None = None):
+def settings_of(family: Any, horizon: int | None = None, num_candidates: int | None = None) -> Settings:
+    """The authors' settings for a family (else the usual ones), but for what is given and not 0."""
+    settings = AUTHORS.get(family.name, Settings(mask=True))
+    if num_candidates:
+        elites = max(1, num_candidates // 4)
+        settings = dataclasses.replace(settings, num_candidates=num_candidates, num_elites=elites)
+    return dataclasses.replace(settings, horizon=horizon) if horizon else settings
+
+
+def make_planner(
+    family: Any, num_episodes: int, seed: int, settings: Settings | None = None
+) -> "Shooting | CrossEntropy":
     """The planner for a family's actions: shooting where they are discrete, else the cross-entropy method.
 
     `settings` are by default those of the authors for `family`. Raises `UserError` for settings that cannot
     work.
     """
-    settings = settings or AUTHORS.get(family.name, Settings(mask=True))
+    settings = settings or settings_of(family)
     for name in ("horizon", "num_candidates", "num_elites", "num_rounds"):
         if getattr(settings, name) < 1:
             raise UserError(f"{name} {getattr(settings, name)}: the planner needs at least 1")
@@ -62,14 +75,18 @@ class Planner:
     which others are planned with it, nor on how many there are.
     """
 
-    def __init__(self, family, num_episodes: int, seed: int, settings: Settings):
+    def __init__(self, family: Any, num_episodes: int, seed: int, settings: Settings) -> None:
         self.family, self.num_episodes, self.seed, self.settings = family, num_episodes, seed, settings
         self.time = 0
 
-    def returns(self, model, state, actions, **options):
+    def returns(
+        self, model: AgentModel, state: np.ndarray, actions: np.ndarray, mean_state: bool = False
+    ) -> torch.Tensor:
         """The mean returns [E, C] of `actions`; see `returns_of`."""
-        shared = {"mask": self.settings.mask, "shaping": self.settings.shaping}
-        return returns_of(self.family, model, state, actions, **shared, **options)
+        mask, shaping = self.settings.mask, self.settings.shaping
+        return returns_of(
+            self.family, model, state, actions, mask=mask, shaping=shaping, mean_state=mean_state
+        )
 
 
 class Shooting(Planner):
@@ -81,12 +98,12 @@ class Shooting(Planner):
 
     BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # where candidates are split, so that the later need not be tried
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, family: Any, num_episodes: int, seed: int, settings: Settings) -> None:
+        super().__init__(family, num_episodes, seed, settings)
         self.kind = np.uint8 if self.family.action_space.n <= 256 else np.uint16
         self.best = np.zeros((self.num_episodes, self.settings.horizon), self.kind)
 
-    def plan(self, model, agents, state, episodes) -> np.ndarray:
+    def plan(self, model: Model, agents: np.ndarray, state: np.ndarray, episodes: np.ndarray) -> np.ndarray:
         """The actions [E] int64 of `agents` [E] in `state` [E, d], E >= 1, in the episodes `episodes` [E]."""
         rng = stream(self.seed, "planning", self.time)
         shape = (episodes.max() + 1, self.settings.horizon, self.settings.num_candidates)
@@ -98,7 +115,7 @@ class Shooting(Planner):
         self.time += 1
         return self.best[episodes, 0].astype(np.int64)
 
-    def search(self, model, agents, state, actions) -> np.ndarray:
+    def search(self, model: Model, agents: np.ndarray, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The first of the best of the candidates `actions` [E, T, C], for each episode: [E]."""
         E, T, C = actions.shape
         best, chosen, searching = np.full(E, -np.inf), np.zeros(E, int), np.arange(E)
@@ -126,17 +143,17 @@ class CrossEntropy(Planner):
     KEEP = 0.1  # of the old mean and deviation
     DEVIATION = (0.3, 0.6)  # of the first round, drawn anew at each step
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, family: Any, num_episodes: int, seed: int, settings: Settings) -> None:
+        super().__init__(family, num_episodes, seed, settings)
         space = self.family.action_space
         if not space.is_bounded():
             raise UserError(f"{self.family.name}: planning needs bounded actions")
         self.centre, self.reach = (space.high + space.low) / 2, (space.high - space.low) / 2
         self.mean = np.zeros((self.num_episodes, self.settings.horizon, *space.shape))
 
-    def plan(self, model, agents, state, episodes) -> np.ndarray:
+    def plan(self, model: Model, agents: np.ndarray, state: np.ndarray, episodes: np.ndarray) -> np.ndarray:
         """The actions [E, a] float32 of `agents` [E] in `state` [E, d], in the episodes `episodes` [E]."""
-        personal = model.at(agents)
+        models = model.at(agents)
         mean = self.mean[episodes]
         low, high = self.DEVIATION
         deviation = np.broadcast_to(low + (high - low) * self.uniform(0, episodes, (1, 1)), mean.shape)
@@ -145,7 +162,7 @@ class CrossEntropy(Planner):
             draws = self.uniform(i, episodes, shape)
             actions = bounded_normal(mean[:, :, None], deviation[:, :, None], draws)
             spread = (self.centre + self.reach * actions).astype(np.float32)
-            returns = self.returns(personal, state, spread, mean_state=True)
+            returns = self.returns(models, state, spread, mean_state=True)
             elites = returns.topk(self.settings.num_elites, dim=1).indices.numpy()
             elites = np.take_along_axis(actions, elites[:, None, :, None], axis=2)
             first = elites[:, 0].mean(1)
@@ -155,13 +172,13 @@ class CrossEntropy(Planner):
         self.time += 1
         return (self.centre + self.reach * first).astype(np.float32)
 
-    def uniform(self, index: int, episodes, shape) -> np.ndarray:
+    def uniform(self, index: int, episodes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Draws [E, *shape] of this step; each `index` has a stream, as lengths differ with the episodes."""
         rng = stream(self.seed, "planning", self.time, index)
         return rng.random((episodes.max() + 1, *shape))[episodes]
 
 
-def bounded_normal(mean, deviation, uniform) -> np.ndarray:
+def bounded_normal(mean: np.ndarray, deviation: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """Normal draws that lie in -1..1 (as if drawn again until they do), from `uniform` draws in 0..1."""
     below, above = (torch.special.ndtr(torch.from_numpy((end - mean) / deviation)) for end in (-1, 1))
     draws = torch.special.ndtri(below + (above - below) * torch.from_numpy(uniform)).numpy()

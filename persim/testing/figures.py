@@ -1,11 +1,14 @@
 """One figure of an evaluation: predicted against true paths, and factors against covariates."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from common.evaluation import Row
 
-def plot(rows: list[dict], path, title: str) -> None:
+
+def plot(rows: list[Row], path: str | Path, title: str) -> None:
     """Draw what the rows hold and write a PNG."""
     import matplotlib
 
@@ -30,7 +33,7 @@ def plot(rows: list[dict], path, title: str) -> None:
     plt.close(figure)
 
 
-def draw_paths(axes, row) -> None:
+def draw_paths(axes: Any, row: Row) -> None:
     """The first two states against one another: true solid, predicted dashed."""
     for i, (true, predicted) in enumerate(zip(row["true"], row["predicted"], strict=True)):
         true, predicted = (np.reshape(path, (len(path), -1)) for path in (true, predicted))
@@ -40,7 +43,7 @@ def draw_paths(axes, row) -> None:
     axes.set(xlabel="state 1", ylabel="state 2" if axes.get_subplotspec().is_first_col() else "")
 
 
-def draw_factors(axes, row) -> None:
+def draw_factors(axes: Any, row: Row) -> None:
     """The hidden covariate of every agent, and what is read off its learned factors."""
     axes.scatter(*np.array(row["points"]).T, s=6, alpha=0.5)
     axes.set_title(f"{row['covariate']}: rank correlation {row['mean']:.3f}", fontsize=9)

@@ -1,58 +1,70 @@
 """Predictions held against a log that was not trained on: all that a real population can be tested by."""
 
+from typing import Any
+
 import numpy as np
 
 from common.errors import UserError
+from common.evaluation import Row
 from persim import new_agents
+from persim.config import Config
 from persim.data.logs import read
 from persim.data.transitions import Transitions
-from persim.learned_reward import hide, with_earned
+from persim.learned_reward import with_reward
+from persim.simulator import Simulator
 from persim.testing import prediction, report
 
 SHORTEST = 2  # steps of a window; one has no spread that a fit could explain
 
 
-def evaluate(path: str, data: dict, simulator, config, settings) -> list[dict]:
+def evaluate(
+    path: str,
+    data: dict[str, Any],
+    simulator: Simulator,
+    config: Config,
+    num_trajectories: int,
+    num_observed: int,
+) -> list[Row]:
     """Rows on each agent of the log at `path`: the next states, from every window's first state on.
 
     `data` is what the run's save says of what it learnt from. Agents that the run knows, by name, have their
-    simulators (method `persim`, or `pooled`); the others have factors from their first `settings.observed`
-    steps (`from_steps`), and are tested on what follows.
+    simulators (method `persim`, or `pooled`); the others have factors from their first `num_observed` steps
+    (`from_steps`), and are tested on what follows. At most `num_trajectories` windows of each count.
     """
     log, pooled = read(path), config.pooled
-    whole = with_earned(log) if config.learn_reward else log
+    whole = with_reward(log) if config.learn_reward else log
     check_same(path, whole, data, simulator)
     number = {name: i for i, name in enumerate(data["names"])}
     known = np.array([name in number for name in log.names])
     groups = {"pooled" if pooled else "persim": (known, 0)}
     if not pooled:
-        groups["from_steps"] = (~known, settings.observed)
+        groups["from_steps"] = (~known, num_observed)
     rows = []
-    for method, (members, skip) in groups.items():
-        found = {int(i): own for i in np.flatnonzero(members) if (own := spans(log, i, skip))}
+    for method, (agents_of, skip) in groups.items():
+        found = {int(i): own for i in np.flatnonzero(agents_of) if (own := spans(log, int(i), skip))}
         if not found:
             continue
         agents = list(found)
         if method == "from_steps":
-            factor = new_agents.from_steps(simulator, *first_steps(whole, agents, skip))
-            personal = simulator.at(factor=factor)
+            factor = new_agents.from_steps(simulator, *new_agents.first_steps(whole, skip, agents))
+            models = simulator.at(factor=factor)
         else:
-            personal = simulator.at([0 if pooled else number[log.names[i]] for i in agents])
-        test = windows(whole, [own[: settings.trajectories] for own in found.values()])
+            models = simulator.at([0 if pooled else number[log.names[i]] for i in agents])
+        task = windows(whole, [own[:num_trajectories] for own in found.values()])
         labels = [log.names[i] for i in agents]
-        predicted = prediction.predict(personal, test)
+        predicted = prediction.predict(models, task)
         if config.learn_reward:
-            test, predicted = hide(test, predicted)
-        rows += report.Rows(path, method).predictions(labels, test, predicted)
+            task, predicted = prediction.hide_reward(task, predicted)
+        rows += report.Rows(path, method).predictions(labels, task, predicted)
     if not rows:
         raise UserError(
             f"--log {path}: no agent has {SHORTEST} steps in a row to be predicted"
-            + ("" if pooled else f" (of agents that the run does not know, after {settings.observed})")
+            + ("" if pooled else f" (of agents that the run does not know, after {num_observed})")
         )
     return rows
 
 
-def check_same(path: str, log: Transitions, data: dict, simulator) -> None:
+def check_same(path: str, log: Transitions, data: dict[str, Any], simulator: Simulator) -> None:
     """Refuse a log whose states and actions are not those that the run learnt from."""
     for name in ("state_names", "action_names"):
         given, wanted = getattr(log, name), list(data[name])
@@ -89,7 +101,7 @@ def spans(log: Transitions, agent: int, skip: int) -> list[tuple[int, int]]:
     return [(int(own[0]), int(own[-1]) + 1) for own in cut if len(own) >= SHORTEST]
 
 
-def windows(log: Transitions, found) -> prediction.Test:
+def windows(log: Transitions, found: list[list[tuple[int, int]]]) -> prediction.PredictionTask:
     """The windows `found` of each of A agents, as what predictions are held against."""
     A, C, T = len(found), max(map(len, found)), prediction.NUM_STEPS
     states = np.zeros((A, C, T + 1, log.state.shape[1]))
@@ -102,18 +114,4 @@ def windows(log: Transitions, found) -> prediction.Test:
             states[a, c, length:] = log.next_state[end - 1]
             actions[a, c, :length] = log.action[first:end]
             counts[a, c, :length] = True
-    return prediction.Test({}, states, actions, counts)
-
-
-def first_steps(log: Transitions, agents, num_steps: int):
-    """The first steps of `agents`, as `new_agents.from_steps` takes them."""
-    T, d = num_steps, log.state.shape[1]
-    state, following = np.zeros((2, len(agents), T, d), np.float32)
-    action = np.zeros((len(agents), T, *log.action.shape[1:]), log.action.dtype)
-    counts = np.zeros((len(agents), T), bool)
-    for a, agent in enumerate(agents):
-        first, end = np.searchsorted(log.agent, [agent, agent + 1])
-        rows = np.arange(first, min(first + T, end))
-        state[a, : len(rows)], following[a, : len(rows)] = log.state[rows], log.next_state[rows]
-        action[a, : len(rows)], counts[a, : len(rows)] = log.action[rows], True
-    return state, action, following, counts
+    return prediction.PredictionTask({}, states, actions, counts)

@@ -1,18 +1,23 @@
 """The prediction protocol: 50 steps ahead under actions that come from a policy not seen in training."""
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from persim.data.behaviour import BehaviourPolicy
 from persim.data.trajectories import trajectories
+from persim.planning.candidate_returns import AgentModel
 
 KNOWN = 9  # the true state after so many steps is the last one that a prediction is given
 NUM_STEPS = 51  # predicted from there, the first of them one step ahead (the authors' code)
 
 
 @dataclass(frozen=True, eq=False)
-class Test:
+class PredictionTask:
     """C trajectories of each of A agents under a test policy, from the last state that is given."""
 
     parameters: dict[str, np.ndarray]  # [A, 1]
@@ -23,48 +28,60 @@ class Test:
     """States [A, C, KNOWN + 1, d] up to the last that is given, and actions [A, C, KNOWN, ...] between."""
 
 
-def draw_test(family, parameters, make_policy, num_trajectories: int, rng) -> Test:
+def draw_task(
+    family: Any,
+    parameters: dict[str, np.ndarray],
+    make_policy: Callable[[int], BehaviourPolicy],
+    num_trajectories: int,
+    rng: np.random.Generator,
+) -> PredictionTask:
     """Play `num_trajectories` of each agent {name: [A]}; `make_policy(A * C)` acts on the true states."""
     A, C, total = len(next(iter(parameters.values()))), num_trajectories, KNOWN + NUM_STEPS
     each = {name: np.repeat(values, C) for name, values in parameters.items()}
     played = trajectories(family, each, make_policy(A * C), rng, total)
-    arrays = [array[:, KNOWN:] for array in (played.states, played.actions, played.alive)]
-    arrays += [played.states[:, : KNOWN + 1], played.actions[:, :KNOWN]]
-    *future, states, actions = (array.reshape(A, C, *array.shape[1:]) for array in arrays)
-    columns = {name: values[:, None] for name, values in parameters.items()}
-    return Test(columns, *future, (states, actions))
+
+    def by_agent(array: np.ndarray) -> np.ndarray:
+        return array.reshape(A, C, *array.shape[1:])
+
+    return PredictionTask(
+        {name: values[:, None] for name, values in parameters.items()},
+        by_agent(played.states[:, KNOWN:]),
+        by_agent(played.actions[:, KNOWN:]),
+        by_agent(played.alive[:, KNOWN:]),
+        (by_agent(played.states[:, : KNOWN + 1]), by_agent(played.actions[:, :KNOWN])),
+    )
 
 
-def predict(personal, test: Test) -> np.ndarray:
+def predict(models: AgentModel, task: PredictionTask) -> np.ndarray:
     """States [A, C, NUM_STEPS, d] in the mean of the ensemble, each of whose members goes its own way."""
-    state = torch.from_numpy(test.states[:, :, 0].astype(np.float32))[None]
-    actions, predicted = torch.from_numpy(test.actions), []
+    state = torch.from_numpy(task.states[:, :, 0].astype(np.float32))[None]
+    actions, predicted = torch.from_numpy(task.actions), []
     for t in range(NUM_STEPS):
-        state = personal.step(state, actions[:, :, t])
+        state = models.step(state, actions[:, :, t])
         predicted.append(state.mean(0).double().numpy())
     return np.stack(predicted, axis=2)
 
 
-def ceiling(family, test: Test, predicted) -> np.ndarray:
+def upper_bound(family: Any, task: PredictionTask, predicted: np.ndarray) -> np.ndarray:
     """What the true dynamics predict [A, C, NUM_STEPS, d] from the model's own first prediction.
 
     Where small errors grow, no simulator with that one-step error can be expected to do better.
     """
     state, states = predicted[:, :, 0], [predicted[:, :, 0]]
     for t in range(1, NUM_STEPS):
-        state = family.advance(state, test.actions[:, :, t], test.parameters)
+        state = family.advance(state, task.actions[:, :, t], task.parameters)
         states.append(state)
     return np.stack(states, axis=2)
 
 
-def score(test: Test, predicted) -> tuple[np.ndarray, np.ndarray]:
+def score(task: PredictionTask, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """RMSE over all states and steps, and R² weighted by variance, of each trajectory: [A, C], [A, C].
 
     NaN where an episode ended before the first prediction; R² also where nothing moved.
     """
-    counts = test.counts[..., None]
-    number = test.counts.sum(2)
-    true = test.states[:, :, 1:]
+    counts = task.counts[..., None]
+    number = task.counts.sum(2)
+    true = task.states[:, :, 1:]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         wrong = np.where(counts, predicted - true, 0.0)
         squares = np.square(wrong).sum((2, 3))
@@ -75,8 +92,13 @@ def score(test: Test, predicted) -> tuple[np.ndarray, np.ndarray]:
         )
 
 
-def constant(test: Test) -> np.ndarray:
+def best_constant(task: PredictionTask) -> np.ndarray:
     """The best constant prediction of each trajectory, its own mean: what an R² of 0 stands for."""
-    counts, true = test.counts[..., None], test.states[:, :, 1:]
+    counts, true = task.counts[..., None], task.states[:, :, 1:]
     mean = np.where(counts, true, 0.0).sum(2, keepdims=True) / np.maximum(counts.sum(2, keepdims=True), 1)
     return np.broadcast_to(mean, true.shape)
+
+
+def hide_reward(task: PredictionTask, *predictions: np.ndarray) -> tuple[Any, ...]:
+    """A task and predictions [..., d + 1] without a learned reward, which would drown the other states."""
+    return dataclasses.replace(task, states=task.states[..., :-1]), *(p[..., :-1] for p in predictions)

@@ -1,15 +1,20 @@
 """Rows of an evaluation, and the tables that are printed."""
 
+from typing import Any
+
 import numpy as np
 from scipy.stats import spearmanr
 
+from common.evaluation import Row, row
+from persim.simulator import Simulator
 from persim.testing import prediction
+from persim.testing.prediction import PredictionTask
 
 PATHS, PANELS = 3, 5  # drawn for each agent, and agents drawn
 SHOWN = 25  # agents in the printed table
 
 
-def labels(parameters) -> list[str]:
+def labels(parameters: dict[str, np.ndarray]) -> list[str]:
     """What agents are called: their covariates."""
     return [
         ", ".join(f"{value:.4g}" for value in values) for values in zip(*parameters.values(), strict=True)
@@ -19,24 +24,26 @@ def labels(parameters) -> list[str]:
 class Rows:
     """Makes rows of one run, whose simulators are the `method`."""
 
-    def __init__(self, dataset: str, method: str):
+    def __init__(self, dataset: str, method: str) -> None:
         self.dataset, self.method = dataset, method
 
-    def row(self, metric: str, values, method: str = "", **columns) -> dict:
-        """Mean and standard error of some values, or one value without error."""
-        values = np.atleast_1d(np.asarray(values, np.float64))
-        n, head = len(values), {"method": method or self.method, "metric": metric}
-        mean = float(values.mean()) if n else None
-        se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-        return head | {"mean": mean, "se": se, "n": n, "dataset": self.dataset} | columns
+    def row(self, metric: str, values: Any, method: str = "", **columns: Any) -> Row:
+        """A row of this dataset, by default of this method; see `common.evaluation.row`."""
+        return row(method or self.method, metric, values, dataset=self.dataset, **columns)
 
-    def predictions(self, labels, test, predicted, ceiling=None) -> list[dict]:
-        """Rows on the simulators, on the ceiling that their first step leaves if given, and on a constant."""
+    def predictions(
+        self,
+        labels: list[str],
+        task: PredictionTask,
+        predicted: np.ndarray,
+        upper_bound: np.ndarray | None = None,
+    ) -> list[Row]:
+        """Rows on the simulators, on the bound that their first step leaves if given, and on a constant."""
         rows, medians = [], []
-        found = {"": prediction.score(test, predicted)}
-        if ceiling is not None:
-            found["ceiling"] = prediction.score(test, ceiling)
-        found["mean"] = prediction.score(test, prediction.constant(test))
+        found = {"": prediction.score(task, predicted)}
+        if upper_bound is not None:
+            found["upper_bound"] = prediction.score(task, upper_bound)
+        found["mean"] = prediction.score(task, prediction.best_constant(task))
         for method, (rmse, r2) in found.items():
             for a, label in enumerate(labels):
                 error, fit = (values[a][np.isfinite(values[a])] for values in (rmse, r2))
@@ -45,48 +52,48 @@ class Rows:
                 rows.append(self.row("rmse", error, method, agent=label))
                 medians += [] if method else [median]
         for a, label in enumerate(labels[:PANELS]):
-            lengths = test.counts[a, :PATHS].sum(1)
+            lengths = task.counts[a, :PATHS].sum(1)
             true, own = (
                 [path[:n].tolist() for path, n in zip(paths[a], lengths, strict=False)]
-                for paths in (test.states[:, :, 1:], predicted)
+                for paths in (task.states[:, :, 1:], predicted)
             )
             rows.append(self.row("paths", lengths, agent=label, true=true, predicted=own))
         return [self.row("median_r2", np.hstack(medians)), *rows]
 
-    def returns(self, method: str, labels, returns) -> list[dict]:
+    def returns(self, method: str, labels: list[str], returns: np.ndarray) -> list[Row]:
         """Rows on planning, `returns` [agents, episodes]; `sd` is over episodes."""
         rows = [self.row("return", returns.mean(0), method)]
         for label, values in zip(labels, returns, strict=True):
             rows.append(self.row("return", values, method, agent=label, sd=float(values.std())))
         return rows
 
-    def factors(self, simulator, covariates) -> list[dict]:
+    def factors(self, simulator: Simulator, covariates: dict[str, np.ndarray]) -> list[Row]:
         """How well each covariate is read off the learned factors: rank correlation with the best linear map.
 
-        Values are one for each member that is heard; `points` are the first one's.
+        Values are one for each active member; `points` are the first one's.
         """
-        factors = simulator.factors().detach()[simulator.heard].double().numpy()
+        factors = simulator.factors().detach()[simulator.active_members].double().numpy()
         rows = []
         for name, values in covariates.items():
             read = np.stack([linear_readout(own, values) for own in factors])
             found = [spearmanr(own, values).statistic for own in read]
-            points = {"points": np.stack([values, read[0]], axis=1).tolist()}
-            rows.append(self.row("factor_correlation", found, covariate=name) | points)
+            points = np.stack([values, read[0]], axis=1).tolist()
+            rows.append(self.row("factor_correlation", found, covariate=name, points=points))
         return rows
 
-    def unseen(self, method: str, test, predicted) -> dict:
+    def unseen(self, method: str, task: PredictionTask, predicted: np.ndarray) -> Row:
         """The median R² of each agent that is in no data; `lowest` is the worst agent's."""
-        r2 = np.nanmedian(prediction.score(test, predicted)[1], axis=1)
+        r2 = np.nanmedian(prediction.score(task, predicted)[1], axis=1)
         return self.row("unseen_median_r2", r2, method, lowest=float(r2.min()))
 
 
-def linear_readout(factors, values):
+def linear_readout(factors: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The linear function (with a constant) of `factors` [n, r] that is nearest to `values` [n]."""
     inputs = np.concatenate([factors, np.ones((len(factors), 1))], axis=1)
     return inputs @ np.linalg.lstsq(inputs, values, rcond=None)[0]
 
 
-def show(rows: list[dict]) -> None:
+def show(rows: list[Row]) -> None:
     """Print a table of the agents for each kind of simulators, and what is about all of them."""
     for method in [r["method"] for r in rows if r["metric"] == "median_r2" and "agent" not in r]:
         show_agents(rows, method)
@@ -96,10 +103,15 @@ def show(rows: list[dict]) -> None:
             print(f"{r['metric'].replace('_', ' ')} ({what}): {r['mean']:.3f}")
 
 
-def show_agents(rows: list[dict], own: str) -> None:
+def show_agents(rows: list[Row], own: str) -> None:
     """Print a line for each agent that the method `own` was tested on."""
-    columns = {"median R2": ("median_r2", own), "ceiling": ("median_r2", "ceiling"), "RMSE": ("rmse", own)}
-    columns |= {"return": ("return", own), "true model": ("return", "true_model")}
+    columns = {
+        "median R2": ("median_r2", own),
+        "upper bound": ("median_r2", "upper_bound"),
+        "RMSE": ("rmse", own),
+        "return": ("return", own),
+        "true model": ("return", "true_model"),
+    }
     found = {(r["metric"], r["method"], r.get("agent")): r["mean"] for r in rows}
     agents = [r["agent"] for r in rows if (r["metric"], r["method"]) == ("median_r2", own) and "agent" in r]
     print(f"{rows[0]['dataset']}, {own}")

@@ -11,9 +11,9 @@ from benchmarks import persim_time_to_loss
 from benchmarks.throughput_persim import Dense
 from envs import make_family
 from mpi_utils.comm import Comm
-from persim.config import Config, check_config
-from persim.data.datasets import generate
+from persim.problem import make_log
 from persim.simulator import Simulator
+from tests.persim.runs import configured
 
 
 def test_the_dense_reference_is_the_same_simulator():
@@ -41,7 +41,7 @@ def test_time_to_the_loss_of_the_authors_schedule(monkeypatch, capsys):
 
 
 def test_held_out_transitions_are_the_others():
-    data = generate(check_config(Config("cart_pole", num_agents=8)), make_family("cart_pole"))
+    data = make_log(configured("cart_pole", num_agents=8), make_family("cart_pole"))
     known, held_out = persim_time_to_loss.split(data)
     assert len(known) + len(held_out) == len(data) and 0 < len(held_out) < len(data) / 4
     steps = [list(zip(part.agent.tolist(), part.time.tolist(), strict=True)) for part in (known, held_out)]

@@ -1,4 +1,4 @@
-"""PerSim and its opponents in one table: cells, their sharing, and what the table says."""
+"""PerSim and its baselines in one table: cells, their sharing, and what the table says."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from persim.baselines import synthetic, tables
 from persim.baselines.morel import Settings, train_ensemble
 from persim.baselines.protocol import Budgets, Case, acted, run
 from persim.data.behaviour import random_policy
-from persim.data.rollout import play
+from persim.data.trajectories import log_dynamics
 from persim.planning.planner import Settings as Planning
 from persim.planning.true_dynamics import TrueModel
 from tests.launch import command
@@ -32,9 +32,8 @@ def case():
     family = make_family("mountain_car", max_episode_len=30)
     family.name = "mountain_car"
     tested = {"gravity": np.array([0.0001, 0.0025])}
-    data = play(
-        family, {"gravity": np.linspace(1e-4, 3e-3, 6)}, random_policy(family), np.random.default_rng(0)
-    )
+    agents = {"gravity": np.linspace(1e-4, 3e-3, 6)}
+    data = log_dynamics(family, agents, random_policy(family), np.random.default_rng(0))
     return Case(family, data, tested, SMALL, seed=1, test_seed=2)
 
 
@@ -201,7 +200,7 @@ def test_true_dynamics_do_not_dwarf_the_methods_in_the_figure():
 def test_a_damaged_table_is_refused(tmp_path):
     for content in ("{", "[]", '{"budgets": {}, "rows": []}', '{"budgets": {}, "rows": [{"agent": 1}]}'):
         (tmp_path / tables.FILE).write_text(content)
-        with pytest.raises(UserError, match="not a table of opponents"):
+        with pytest.raises(UserError, match="not a table of baselines"):
             tables.read(tmp_path)
 
 
@@ -251,6 +250,6 @@ def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(find_spec("d3rlpy") is not None, reason="d3rlpy is there")
 def test_a_missing_library_is_named(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["opponents"])
+    monkeypatch.setattr(sys, "argv", ["persim_baselines"])
     with pytest.raises(UserError, match="d3rlpy"):
         persim_baselines.parse_settings(["--runs", "r", "--out", "o"], Comm())

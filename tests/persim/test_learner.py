@@ -7,25 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from common.config import parse_flags
 from common.errors import UserError
-from mpi_utils.comm import Comm
+from common.evaluation import stored_config
 from persim.config import Config, check_config
-from persim.data.datasets import draw_agents, family_of
 from persim.data.transitions import Transitions
-from persim.learner import Learner
+from persim.problem import draw_agents, family_of
 from tests.launch import mpirun
+from tests.persim.runs import configured, make, trained
 
-TINY = check_config(
-    Config(num_agents=6, num_models=2, state_features=8, max_iters=6, num_minibatches=5, batch_size=37)
-)
-POLES = dataclasses.replace(TINY, environment="cart_pole", num_minibatches=0, normalise=False)
-
-
-def trained(config, iterations, comm=None):
-    learner = Learner(config, comm or Comm())
-    for i in range(iterations):
-        learner.train_iteration(i)
-    return learner
+SIZES = {"num_agents": 6, "num_models": 2, "state_features": 8, "max_iters": 6, "batch_size": 37}
+TINY = configured(**SIZES, num_minibatches=5)
+CART_POLE = dataclasses.replace(TINY, environment="cart_pole", num_minibatches=0, normalise=False)
 
 
 def flat(state, prefix=""):
@@ -46,7 +39,7 @@ def same(a, b):
 
 
 def test_the_first_agents_are_the_test_agents_each_with_one_trajectory_from_the_seed():
-    learner = Learner(TINY, Comm())
+    learner = make(TINY)
     data, gravity = learner.data, learner.data.covariates["gravity"]
     np.testing.assert_array_equal(gravity[:5], [1e-4, 5e-4, 1e-3, 2.5e-3, 3.5e-3])
     assert 1e-4 < gravity[5] < 3.5e-3 and set(data.agent.tolist()) == set(range(6))
@@ -57,8 +50,8 @@ def test_the_first_agents_are_the_test_agents_each_with_one_trajectory_from_the_
     assert set(data.action.tolist()) == {0, 1, 2}
     push = data.next_state[starts, 1] + gravity * np.cos(3 * data.state[starts, 0])
     np.testing.assert_allclose(push, 0.001 * (data.action[starts] - 1), atol=1e-7)
-    assert Learner(TINY, Comm()).digest == learner.digest
-    assert Learner(dataclasses.replace(TINY, seed=1), Comm()).digest != learner.digest
+    assert make(TINY).digest == learner.digest
+    assert make(dataclasses.replace(TINY, seed=1)).digest != learner.digest
     fewer = draw_agents(family_of(TINY), 3, np.random.default_rng(0))
     assert fewer["gravity"].tolist() == [1e-4, 5e-4, 1e-3]
 
@@ -90,10 +83,10 @@ def linear_agents(path, n=12, T=60):
 
 def test_a_system_of_known_rank_is_recovered_from_a_log(tmp_path):
     gain, drag = linear_agents(tmp_path / "log.npz")
-    settings = {"dataset": str(tmp_path / "log.npz"), "environment": "unknown"}
-    settings["num_factors"] = 3  # with exactly two, a member may stay on a plateau for long
-    config = check_config(Config(**settings, state_features=32, max_iters=15, batch_size=128, num_models=2))
-    learner = Learner(config, Comm())
+    sizes = {"state_features": 32, "max_iters": 15, "batch_size": 128, "num_models": 2}
+    sizes["num_factors"] = 3  # with exactly two, a member may stay on a plateau for long
+    config = configured("unknown", dataset=str(tmp_path / "log.npz"), **sizes)
+    learner = make(config)
     losses = [learner.train_iteration(i)["train/loss"] for i in range(15)]
     assert losses[0] > 0.1 and losses[-1] < 1e-4
     x = torch.tensor([-0.7, 0.1, 0.6]).expand(2, 12, 3)[..., None]
@@ -115,7 +108,7 @@ def test_members_learn_as_they_would_alone():
 
 
 def test_an_epoch_takes_each_transition_once_for_each_member():
-    learner = Learner(dataclasses.replace(TINY, num_minibatches=0, batch_size=10), Comm())
+    learner = make(dataclasses.replace(TINY, num_minibatches=0, batch_size=10))
     batches, N = learner.batches, len(learner.data)
     rows = [[batches.rows(step, member) for step in range(N // 10)] for member in range(2)]
     for member in rows:
@@ -124,9 +117,7 @@ def test_an_epoch_takes_each_transition_once_for_each_member():
 
 
 def test_decay_takes_weights_of_states_towards_zero_by_the_learning_rate_and_leaves_biases():
-    learners = [
-        Learner(check_config(Config("cart_pole", num_agents=9, input_decay=d)), Comm()) for d in (0.0, 0.5)
-    ]
+    learners = [make(configured("cart_pole", num_agents=9, input_weight_decay=d)) for d in (0.0, 0.5)]
     for learner in learners:
         learner.optimiser.lr = 0.1
         learner.decay()
@@ -135,22 +126,22 @@ def test_decay_takes_weights_of_states_towards_zero_by_the_learning_rate_and_lea
     assert torch.equal(decayed[:, :, -1], plain[:, :, -1])
 
 
-@pytest.mark.parametrize("settle", [True, False])
-def test_a_member_that_is_stuck_is_not_heard_at_the_end(settle):
-    learner = trained(dataclasses.replace(TINY, num_models=3, settle=settle), 5)
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_diverged_member_is_pruned_at_the_end(refit):
+    learner = trained(dataclasses.replace(TINY, num_models=3, refit=refit), 5)
     with torch.no_grad():
         learner.simulator.state_net[-1][1] *= 1e4
     before = learner.state_dict()["simulator"]
-    assert before["heard"].tolist() == [True, True, True]
+    assert before["active_members"].tolist() == [True, True, True]
     metrics = learner.train_iteration(5)
-    heard = [True, not settle, True]
-    assert learner.simulator.heard.tolist() == heard and metrics["train/members"] == sum(heard)
-    errors = learner.errors()[learner.simulator.heard].flatten(0, 1)
-    noise = learner.state_dict()["simulator"]["noise"]  # of those that are heard
+    active = [True, not refit, True]
+    assert learner.simulator.active_members.tolist() == active and metrics["train/members"] == sum(active)
+    errors = learner.errors()[learner.simulator.active_members].flatten(0, 1)
+    noise = learner.state_dict()["simulator"]["noise"]  # of the active members
     np.testing.assert_allclose(noise, 1.4826 * errors.median(0).values.numpy(), rtol=1e-5)
 
 
-def test_of_two_members_both_are_heard():
+def test_of_two_members_none_is_pruned():
     learner = trained(TINY, 5)
     with torch.no_grad():
         learner.simulator.state_net[-1][1] *= 1e4
@@ -159,7 +150,7 @@ def test_of_two_members_both_are_heard():
 
 def test_schedules():
     paper = dataclasses.replace(TINY, schedule="steps", max_iters=300, learning_rate=1e-3)
-    learner = Learner(paper, Comm())
+    learner = make(paper)
     assert [learner.learning_rate(i) for i in (0, 149.9, 150, 299, 300)] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
     learner.config = dataclasses.replace(paper, schedule="cosine")
     rates = [learner.learning_rate(i) for i in range(301)]
@@ -167,21 +158,42 @@ def test_schedules():
 
 
 def test_recipes_and_networks_of_the_environments():
-    paper = check_config(Config(environment="cart_pole", recipe="paper"))
-    assert (paper.batch_size, paper.max_iters, paper.num_factors, paper.error_clip) == (64, 300, 5, 0)
-    assert not (paper.normalise or paper.settle)
+    paper = configured("cart_pole", "paper")
+    assert (paper.batch_size, paper.max_iters, paper.num_factors, paper.huber_delta) == (64, 300, 5, 0)
+    assert not (paper.normalise or paper.refit)
     assert paper.num_minibatches == 0 and paper.learning_rate == 1e-3 and paper.schedule == "steps"
-    cheetah = check_config(Config(environment="half_cheetah", num_factors=7))
+    cheetah = configured("half_cheetah_body", num_factors=7)
     assert (cheetah.num_factors, cheetah.state_layers, cheetah.action_layers) == (7, 4, 2)
+    assert Config() == configured()
+
+
+def test_flags_and_stored_settings_have_the_defaults_of_their_environment_and_may_have_old_names():
+    words = "--environment half_cheetah --error_clip 0.5 --settle False --input_decay=0.3"
+    found = parse_flags(Config, words.split(), "train")
+    named = {"huber_delta": 0.5, "refit": False, "input_weight_decay": 0.3}
+    assert found == configured("half_cheetah_body", **named)
+    stored = {"environment": "half_cheetah", "error_clip": 0.5, "settle": False, "input_decay": 0.3}
+    assert stored_config(Config, stored) == found
+
+
+@pytest.mark.parametrize("sizes", [{}, {"state_layers": 2}], ids=["one hidden layer", "two"])
+def test_the_written_gradient_trains_as_autograd_does(sizes):
+    config = dataclasses.replace(TINY, max_iters=9, **sizes)
+    written, autograd = (
+        dict(flat(trained(dataclasses.replace(config, gradient=name), 2).state_dict()))
+        for name in ("written", "autograd")
+    )
+    for name, value in written.items():
+        np.testing.assert_allclose(value, autograd[name], rtol=1e-2, atol=1e-4, err_msg=name)
 
 
 # --- what is carried over
 
 
-@pytest.mark.parametrize("config", [TINY, POLES], ids=["mountain_car", "cart_pole"])
+@pytest.mark.parametrize("config", [TINY, CART_POLE], ids=["mountain_car", "cart_pole"])
 @pytest.mark.parametrize("start", [1, 3])
 def test_a_loaded_learner_continues_bit_for_bit(config, start):
-    learner, other = trained(config, start), Learner(config, Comm())
+    learner, other = trained(config, start), make(config)
     other.load_state_dict(learner.state_dict())
     assert same(other.state_dict(), learner.state_dict())
     before = dict(flat(learner.state_dict()))
@@ -194,7 +206,7 @@ def test_a_loaded_learner_continues_bit_for_bit(config, start):
 def test_a_run_does_not_go_on_with_other_data():
     state = trained(TINY, 1).state_dict()
     with pytest.raises(UserError, match="its transitions are not those that the run began with"):
-        Learner(dataclasses.replace(TINY, seed=1), Comm()).load_state_dict(state)
+        make(dataclasses.replace(TINY, seed=1)).load_state_dict(state)
 
 
 # --- ranks
@@ -211,15 +223,15 @@ import dataclasses
 import numpy as np
 from mpi_utils.comm import Comm, world
 from mpi_utils.sync import check_in_sync
-from tests.persim.test_learner import POLES, TINY, Learner, flat, same, trained
+from tests.persim.test_learner import CART_POLE, TINY, flat, make, same, trained
 three = world()
 two = Comm(three.mpi.Split(three.rank // 2))  # and one rank alone
 fewer_rows = dataclasses.replace(TINY, batch_size=2)
-settled = dataclasses.replace(TINY, max_iters=4, num_models=3)
-for config in (TINY, POLES, fewer_rows, settled):
+refitted = dataclasses.replace(TINY, max_iters=4, num_models=3)
+for config in (TINY, CART_POLE, fewer_rows, refitted):
     alone = dict(flat(trained(config, 4).state_dict()))
     for comm in (two, three):
-        together, other = trained(config, 3, comm), Learner(config, comm)
+        together, other = trained(config, 3, comm), make(config, comm)
         other.load_state_dict(together.state_dict())
         for learner in (together, other):
             learner.train_iteration(3)
@@ -261,9 +273,9 @@ def test_logs_that_cannot_work_are_refused_in_one_line(tmp_path):
     linear_agents(tmp_path / "log.npz")
     config = dataclasses.replace(TINY, dataset=str(tmp_path / "log.npz"))
     with pytest.raises(UserError, match="1 states, but the environment has 2"):
-        Learner(config, Comm())
+        make(config)
     config = dataclasses.replace(config, environment="unknown", num_factors=13)
     with pytest.raises(UserError, match="--num_factors 13: more factors than the 12 agents of"):
-        Learner(config, Comm())
+        make(config)
     with pytest.raises(UserError, match="--device nonsense: not usable here"):
-        Learner(dataclasses.replace(TINY, device="nonsense"), Comm())
+        make(dataclasses.replace(TINY, device="nonsense"))

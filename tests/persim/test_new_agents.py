@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from persim.factor_posterior import Steps, settle
+from persim.factor_posterior import Steps, refit
 from persim.new_agents import from_covariates, from_steps
 from tests.persim.test_simulator import drawn
 
@@ -69,7 +69,7 @@ def test_factors_follow_from_covariates():
     assert from_covariates(simulator, few, new).isfinite().all()
 
 
-def test_settling_follows_the_other_agents_where_own_steps_leave_a_factor_open():
+def test_refitting_follows_the_other_agents_where_own_steps_leave_a_factor_open():
     """Factors lie on a line; agent 0 took one action only, which tells but one direction of its factor."""
     simulator, g = drawn(num_models=1, num_agents=40), torch.Generator().manual_seed(5)
     where = torch.randn(40, generator=g)
@@ -88,8 +88,8 @@ def test_settling_follows_the_other_agents_where_own_steps_leave_a_factor_open()
         simulator.agent[0, 0, 1:] += torch.tensor([3.0, -3.0])  # what its own steps cannot tell
     rows = np.repeat(np.arange(40), 30)
     steps = Steps(rows, 40, *(array.reshape(1200, *array.shape[2:]) for array in (state, action, following)))
-    found = settle(simulator, steps)
+    found = refit(simulator, steps)
     assert (simulator.factors()[0, 0] - factor[0]).abs().max() > 2
     np.testing.assert_allclose(found[0], factor, atol=0.02)
-    steps.next_state[5::30] += 50.0  # each agent once runs against a wall
-    np.testing.assert_allclose(settle(simulator, steps)[0], factor, atol=0.1)
+    steps.next_state[5::30] += 50.0  # each agent once has an impact
+    np.testing.assert_allclose(refit(simulator, steps)[0], factor, atol=0.1)

@@ -7,19 +7,19 @@ from envs import make_family
 from mpi_utils.comm import Comm
 from persim.planning.planner import Settings
 from persim.planning.true_dynamics import TrueModel
-from persim.policy import play
+from persim.policy import Actor, play
 from tests.launch import mpirun
 
 
 def true_play(name, num_episodes, agents, seed=0, settings=None, comm=None, **sizes):
     family = type(make_family(name))(**sizes)
     parameters = {key: values[agents] for key, values in family.test_agents.items()}
-    return play(
-        family, parameters, TrueModel(family, parameters), num_episodes, seed, comm or Comm(), settings
-    )
+    numbers = np.arange(len(agents))
+    actor = Actor(family, TrueModel(family, parameters), numbers, seed=seed, settings=settings)
+    return play(family, parameters, actor, num_episodes, seed, comm or Comm())
 
 
-def test_mountain_cars_arrive_as_soon_as_a_perfect_model_lets_them():
+def test_agents_of_mountain_car_arrive_as_soon_as_a_perfect_model_lets_them():
     """Means over 20 episodes of an independent implementation: -54.0 (3.3) and -70.2 (6.4)."""
     returns = true_play("mountain_car", 4, [0, 1])
     assert returns.shape == (2, 4)
@@ -27,13 +27,13 @@ def test_mountain_cars_arrive_as_soon_as_a_perfect_model_lets_them():
     assert len(np.unique(returns)) > 3, "each episode has a start and candidates of its own"
 
 
-def test_poles_stand():
+def test_agents_of_cart_pole_stand():
     returns = true_play("cart_pole", 1, [0, 1, 2, 3, 4], max_episode_len=25)
     assert (returns == 25).all()
 
 
-def test_an_episode_that_ends_pays_no_more():
-    """A plan of one step without a look ahead lets the pole fall; a step pays 1."""
+def test_an_episode_that_ends_is_rewarded_no_more():
+    """A plan of one step without a look ahead lets the pole fall; a step is rewarded by 1."""
     returns = true_play("cart_pole", 3, [4], settings=Settings(horizon=1, num_candidates=1))
     assert (returns < 100).all() and (returns >= 5).all() and (returns == returns.round()).all()
 

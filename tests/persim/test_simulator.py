@@ -109,9 +109,9 @@ def test_a_member_is_the_network_that_it_would_be_alone(sizes):
 
 
 @KINDS
-def test_members_that_are_not_heard_have_no_say(sizes):
+def test_pruned_members_have_no_say(sizes):
     simulator, both = drawn(3, **sizes), drawn(2, members=(0, 2), **sizes)
-    simulator.heard[1] = False
+    simulator.active_members[1] = False
     agents = np.array([4, 1])
     g = torch.Generator().manual_seed(0)
     state = torch.randn(1, 2, 5, 2, generator=g)

@@ -9,8 +9,7 @@ import torch
 
 from envs import make_family
 from persim.baselines import cadm, morel, offline
-from persim.data.rollout import play
-from persim.data.trajectories import trajectories
+from persim.data.trajectories import log_dynamics, trajectories
 from persim.testing import prediction
 
 NUM_AGENTS = 100
@@ -36,7 +35,7 @@ def test_from_good_data_of_one_agent_a_policy_has_nine_tenths_of_their_return(al
     if find_spec(NEEDS[algorithm]) is None:
         pytest.skip("needs extra [baselines]")
     family, agents = family_and_agents(0.0)
-    data = play(family, agents, balance, np.random.default_rng(0))
+    data = log_dynamics(family, agents, balance, np.random.default_rng(0))
 
     def reached(effort):
         if algorithm == "morel":
@@ -56,7 +55,7 @@ def test_from_good_data_of_one_agent_a_policy_has_nine_tenths_of_their_return(al
 @pytest.mark.parametrize("spread", [0.8, 0.0])
 def test_cadm_predicts_a_step_as_well_as_a_plain_network_and_better_where_agents_differ(spread):
     family, agents = family_and_agents(spread)
-    data = play(family, agents, balance, np.random.default_rng(0))
+    data = log_dynamics(family, agents, balance, np.random.default_rng(0))
     test = prediction.draw_test(family, agents, lambda num: balance, 5, np.random.default_rng(5))
     made = test.counts[:, :, 0]
 

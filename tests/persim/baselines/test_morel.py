@@ -15,8 +15,7 @@ from persim.baselines import morel
 from persim.baselines.morel import Greedy, Settings
 from persim.baselines.pessimistic import Pessimism, PessimisticMDP, disagreement, predict
 from persim.data.behaviour import random_policy
-from persim.data.rollout import play
-from persim.data.trajectories import trajectories
+from persim.data.trajectories import log_dynamics, trajectories
 
 TINY = Settings(num_models=2, model_iters=2, num_steps=1, features=(8,))
 
@@ -139,7 +138,7 @@ def logged(num_agents=6, name="cart_pole"):
     family = make_family(name)
     rng = np.random.default_rng(0)
     agents = {name: np.full(num_agents, value) for name, value in family.default.items()}
-    return family, play(family, agents, random_policy(family), rng)
+    return family, log_dynamics(family, agents, random_policy(family), rng)
 
 
 def test_threshold_and_penalty_follow_from_the_data():

@@ -8,7 +8,6 @@ import pytest
 from envs import make_family
 from envs.heterogeneous_dynamics import DynamicsEnv
 from experiments.behaviour import RECIPES, Settings, Snapshots, layers_of, make_model, train_all
-from persim.config import FAMILIES
 from persim.data import behaviour
 from persim.data.behaviour import Policy
 
@@ -44,7 +43,7 @@ def test_a_policy_acts_as_the_network_that_was_trained(name):
     pytest.importorskip("stable_baselines3")
     recipe = RECIPES[name]
     recipe = dataclasses.replace(recipe, settings=recipe.settings | {"buffer_size": 10})
-    family = make_family(FAMILIES[name])
+    family = make_family(name)
     model = make_model(recipe, DynamicsEnv(type(family)), seed=1)
     states = np.random.default_rng(0).normal(0, 20, (100, len(family.state_names))).astype(np.float32)
     wanted, _ = model.predict(states, deterministic=True)

@@ -5,19 +5,18 @@ import pytest
 
 from envs import make_family
 from mpi_utils.comm import Comm
-from persim.config import Config, check_config
 from persim.data.behaviour import random_policy
-from persim.data.datasets import family_of, load
-from persim.data.trajectories import trajectories
+from persim.data.trajectories import Follows, log_episodes, trajectories
+from persim.problem import make_problem
+from tests.persim.runs import configured
 
 DATASETS = ("pure", "random", "pure_eps_20", "pure_eps_40")
 
 
 def make(environment, dataset, num_agents=50, seed=0):
-    config = Config(environment=environment, dataset=dataset, num_agents=num_agents, num_factors=2, seed=seed)
-    config = check_config(config)
-    family = family_of(config)
-    return family, load(config, family, Comm())
+    config = configured(environment, dataset=dataset, num_agents=num_agents, num_factors=2, seed=seed)
+    problem = make_problem(config, Comm())
+    return problem.family, problem.log
 
 
 @pytest.mark.parametrize("environment", ["mountain_car", "cart_pole"])
@@ -68,8 +67,8 @@ def test_all_datasets_differ_and_have_the_same_agents():
         np.testing.assert_array_equal(one.covariates["gravity"], data[0].covariates["gravity"])
 
 
-def test_half_cheetahs_are_recorded_at_random_too():
-    family, data = make("half_cheetah", "random", 2)
+def test_half_cheetah_is_recorded_at_random_too():
+    family, data = make("half_cheetah_body", "random", 2)
     assert np.bincount(data.agent).tolist() == [1000, 1000] and data.action.shape == (2000, 6)
     np.testing.assert_array_equal(data.covariates["mass_scale"], [0.3, 1.7])
 
@@ -97,3 +96,20 @@ def test_a_longer_trajectory_begins_like_a_shorter_one():
     )
     np.testing.assert_array_equal(short.states, long.states[:, :21])
     np.testing.assert_array_equal(short.actions, long.actions[:, :20])
+
+
+def test_an_episode_of_each_agent_of_any_family_is_logged_through_its_environment():
+    family = make_family("cart_pole")
+    agents = {name: values[:3] for name, values in family.test_agents.items()}
+    follows = Follows(random_policy(family), np.random.default_rng(0))
+    log = log_episodes(family, agents, follows, np.random.default_rng(1), family.max_episode_len)
+    assert log.names == ["0", "1", "2"] and log.state_names == list(family.state_names)
+    own = {name: values[log.agent] for name, values in agents.items()}
+    following = family.advance(log.state.astype(np.float64), log.action, own)
+    np.testing.assert_allclose(following, log.next_state, atol=2e-6)
+    last = np.append(np.diff(log.agent) > 0, True)
+    np.testing.assert_array_equal(family.terminated(log.next_state.astype(np.float64)), last)
+    particle = make_family("particle")
+    tasks = particle.sample(np.random.default_rng(0), 4)
+    log = log_episodes(particle, tasks, Follows(random_policy(particle), np.random.default_rng(0)), None, 7)
+    assert np.bincount(log.agent).tolist() == [7] * 4 and log.state.shape[1] == len(log.state_names)

@@ -10,12 +10,12 @@ from common.errors import UserError
 from common.runs import checkpoint, run_folder
 from mpi_utils.comm import Comm
 from persim import evaluation
-from persim.config import Config, check_config
-from persim.learner import Learner
 from persim.testing import report
 from persim.testing.held_out_log import spans, windows
 from tests.launch import mpirun
 from tests.persim.logged import transitions
+from tests.persim.runs import configured
+from tests.persim.runs import trained as train
 
 # x grows by a * (action - 1), v by its agent's pull: two factors say it all.
 PULLS = {f"p{i}": -1 + i / 10 for i in range(20)} | {"new": 0.7, "short": 0.1}
@@ -36,21 +36,9 @@ def table(names, start, steps, seed=0, actions=3):
 @functools.cache
 def trained(folder, pooled=False):
     (folder / "log.csv").write_text(table([f"p{i}" for i in range(20)], 0, 60))
-    config = check_config(
-        Config(
-            environment="unknown",
-            dataset=str(folder / "log.csv"),
-            pooled=pooled,
-            num_models=2,
-            num_factors=3,
-            state_features=64,
-            max_iters=20,
-        )
-    )
-    learner = Learner(config, Comm())
-    for i in range(config.max_iters):
-        learner.train_iteration(i)
-    return dataclasses.asdict(config), learner.state_dict()
+    sizes = {"num_models": 2, "num_factors": 3, "state_features": 64, "max_iters": 20}
+    config = configured("unknown", dataset=str(folder / "log.csv"), pooled=pooled, **sizes)
+    return dataclasses.asdict(config), train(config).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +97,11 @@ def test_windows_follow_one_another_and_never_cross_a_gap_or_a_jump():
     assert spans(data, 0, 20) == [(20, 60), (60, 63), (63, 65)]
     assert spans(data, 1, 0) == []  # one step
     assert spans(data, 0, 70) == []
-    test = windows(data, [[(0, 51), (51, 60)], [(60, 63)]])
-    assert test.counts.sum(2).tolist() == [[51, 9], [3, 0]]
-    assert test.states[0, 0, :, 0].tolist() == [*range(51), 51]
-    assert test.states[1, 0, :4, 0].tolist() == [60, 61, 62, 68]
-    assert test.actions[0, 1, :9].tolist() == [t % 3 for t in range(51, 60)]
+    task = windows(data, [[(0, 51), (51, 60)], [(60, 63)]])
+    assert task.counts.sum(2).tolist() == [[51, 9], [3, 0]]
+    assert task.states[0, 0, :, 0].tolist() == [*range(51), 51]
+    assert task.states[1, 0, :4, 0].tolist() == [60, 61, 62, 68]
+    assert task.actions[0, 1, :9].tolist() == [t % 3 for t in range(51, 60)]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +118,7 @@ def test_windows_follow_one_another_and_never_cross_a_gap_or_a_jump():
     ],
 )
 def test_logs_that_cannot_be_used_are_refused_in_one_line(folder, log, text):
-    with pytest.raises((UserError, UserError)) as error:
+    with pytest.raises(UserError) as error:
         rows_of(folder, log)
     assert text in str(error.value) and "\n" not in str(error.value)
 

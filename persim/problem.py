@@ -1,0 +1,51 @@
+"""What a run learns from: a log that is made from the seed, or read from a file."""
+
+from typing import Any
+
+import numpy as np
+
+from common.runs.seeding import stream
+from envs import make_family
+from envs.problem import Problem
+from mpi_utils.comm import Comm
+from persim.config import DATASETS, Config
+from persim.data import behaviour
+from persim.data.logs import read
+from persim.data.trajectories import log_dynamics
+from persim.data.transitions import Transitions
+
+EPSILON = {"pure": 0.0, "pure_eps_20": 0.2, "pure_eps_40": 0.4}
+
+
+def make_problem(config: Config, comm: Comm) -> Problem:
+    """The configured agents and the log of each, the same on all ranks; a mistake ends all of them alike."""
+    with comm.agree():
+        family = family_of(config)
+        made = config.dataset in DATASETS
+        log = make_log(config, family) if made else read(config.dataset, family)
+    horizon = family.max_episode_len if family else int(np.bincount(log.agent).max())
+    return Problem(config.environment, family, log.covariates, horizon, log=log)
+
+
+def family_of(config: Config) -> Any:
+    """The family of the configured environment; None if it is unknown."""
+    return None if config.environment == "unknown" else make_family(config.environment)
+
+
+def make_log(config: Config, family: Any) -> Transitions:
+    """One trajectory of each agent under the configured behaviour; raises `UserError` if it is not there."""
+    rng = stream(config.seed, "environment")
+    agents = draw_agents(family, config.num_agents, rng)
+    if config.dataset == "random":
+        policy = behaviour.random_policy(family)
+    else:
+        policy = behaviour.load(family).behaviour(agents, EPSILON[config.dataset])
+    return log_dynamics(family, agents, policy, rng)
+
+
+def draw_agents(family: Any, num_agents: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Covariates of the agents: the test agents first, then uniform in the ranges (section 4)."""
+    drawn = family.sample(rng, num_agents)
+    for name, values in family.test_agents.items():
+        drawn[name][: len(values)] = values[:num_agents]
+    return drawn
