@@ -15,6 +15,7 @@ import caml.learner
 import caml.problem
 import persim.config
 import persim.learner
+import persim.problem
 import rl2.config
 import rl2.learner
 import rmdp.config
@@ -40,7 +41,9 @@ class System:
 SYSTEMS = {
     "rl2": System(rl2.config.Config, rl2.config.check_config, None, rl2.learner.Learner),
     "rmdp": System(rmdp.config.Config, rmdp.config.check_config, None, rmdp.learner.Learner),
-    "persim": System(persim.config.Config, persim.config.check_config, None, persim.learner.Learner),
+    "persim": System(
+        persim.config.Config, persim.config.check_config, persim.problem.make_problem, persim.learner.Learner
+    ),
     "caml": System(
         caml.config.Config, caml.config.check_config, caml.problem.make_problem, caml.learner.Learner
     ),

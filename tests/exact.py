@@ -6,7 +6,6 @@ draws from all global generators. Rank 0 prints `same` or `differs` for each k; 
 
 import csv
 import hashlib
-import importlib
 import random
 import sys
 from pathlib import Path
@@ -18,20 +17,19 @@ from common.runs.checkpoint import pack
 from mpi_utils import loop
 from mpi_utils.comm import Comm, guard, set_threads
 from tests.test_kills import flags
-from train import parse_arguments
+from train import make_learner, parse_arguments
 
 ITERATIONS = 10
 
 
 def main(comm, system, folder):
     set_threads(comm)
-    module = importlib.import_module(f"{system}.learner")
     _, config = parse_arguments(flags(system, folder, system), Comm())
 
     def trained(name, *ends):
         for number, end in enumerate(ends):
             random.seed(number), np.random.seed(number), torch.manual_seed(number)
-            learner, run_dir = module.Learner(config, comm), Path(folder) / name
+            learner, run_dir = make_learner(system, config, comm), Path(folder) / name
             if number:
                 spoil(learner)
             loop.run(learner, comm, run_dir, iterations=end, checkpoint_interval=4)

@@ -4,7 +4,6 @@ Each case is a fresh run, in whose second iteration a value appears in one place
 raise alike in the very iteration, and no save may hold it. Prints one line a case, of each rank.
 """
 
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from common.runs.encoding import first_not_finite
 from mpi_utils import loop
 from mpi_utils.comm import Comm, guard
 from tests.test_kills import flags
-from train import parse_arguments
+from train import make_learner, parse_arguments
 
 PLACES = {
     "rl2": ("reward", "observation", "loss", "gradient", "parameter"),
@@ -46,7 +45,7 @@ def outcome(comm, system, folder, case) -> str:
     _, config = parse_arguments(
         [*flags(system, folder, name), *MORE.get(system, []), "--checkpoint_interval", "1"], Comm()
     )
-    learner = importlib.import_module(f"{system}.learner").Learner(config, comm)
+    learner = make_learner(system, config, comm)
     if comm.rank == int(rank):
         spoil(learner, place, VALUES[value])
     run_dir = Path(folder) / name

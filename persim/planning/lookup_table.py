@@ -22,9 +22,9 @@ def tabulate(model: Model, family: Any, agents: np.ndarray) -> Model:
     Possible are two bounded coordinates and discrete actions; sound is a root mean squared difference of at
     most half of `model.noise` [2], the model's own typical error.
     """
-    space, actions = family.observation_space, family.action_space
-    if not isinstance(model, Simulator) or not isinstance(actions, Discrete):
+    if not isinstance(model, Simulator) or not isinstance(family.action_space, Discrete):
         return model
+    space, actions = family.observation_space, family.action_space
     if space.shape != (2,) or model.state_size != 2 or not space.is_bounded():
         return model
     agents, num_actions, margin = np.unique(agents), int(actions.n), MARGIN * (space.high - space.low)

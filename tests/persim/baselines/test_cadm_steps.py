@@ -99,7 +99,7 @@ def test_particles_stay_with_their_member_and_are_as_far_apart_as_it_says(model)
 def test_predictions_begin_in_the_context_of_the_true_first_steps(model):
     family = make_family("cart_pole")
     parameters = {name: values[:2] for name, values in family.test_agents.items()}
-    test = prediction.draw_test(
+    task = prediction.draw_task(
         family, parameters, lambda n: random_policy(family), 3, np.random.default_rng(0)
     )
     states, actions = test.past
@@ -107,9 +107,9 @@ def test_predictions_begin_in_the_context_of_the_true_first_steps(model):
     assert np.array_equal(states[:, :, -1], test.states[:, :, 0])
     followed = family.advance(states[:, :, 2], actions[:, :, 2], test.parameters)
     np.testing.assert_allclose(followed, states[:, :, 3])
-    predicted = prediction.predict(model.after(*test.past), test)
+    predicted = prediction.predict(model.after(*task.past), task)
     assert predicted.shape == (2, 3, prediction.NUM_STEPS, 4)
-    other = prediction.predict(model.after(states, 1 - actions), test)
+    other = prediction.predict(model.after(states, 1 - actions), task)
     assert not np.allclose(other[:, :, 0], predicted[:, :, 0])
 
 
