@@ -197,6 +197,15 @@ def test_true_dynamics_do_not_dwarf_the_methods_in_the_figure():
         plt.close(figure)
 
 
+def test_a_table_under_its_old_names_is_read(tmp_path):
+    old = [row | {"environment": "half_cheetah"} for row in rows(persim=[1.0])]
+    (tmp_path / tables.OLD_FILE).write_text(json.dumps({"budgets": {"episodes": 3}, "rows": old}))
+    report = tables.read(tmp_path)
+    assert report["rows"] == [row | {"environment": "half_cheetah_body"} for row in old]
+    tables.write(tmp_path, report)
+    assert tables.find(tmp_path) == tmp_path / tables.FILE and tables.read(tmp_path) == report
+
+
 def test_a_damaged_table_is_refused(tmp_path):
     for content in ("{", "[]", '{"budgets": {}, "rows": []}', '{"budgets": {}, "rows": [{"agent": 1}]}'):
         (tmp_path / tables.FILE).write_text(content)
@@ -243,8 +252,9 @@ def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
     (out / "config.json").unlink()  # a table alone, as another machine has it, also knows its budgets
     result = command(1, *words, "--trajectories", "4")
     assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output
-    result = command(1, "evaluate", out, "--plot", tmp_path / "picture.png")
-    assert result.code == 0 and (tmp_path / "picture.png").stat().st_size > 10_000, result.output
+    result = command(1, "experiments.persim_baselines", "--show", out)
+    assert result.code == 0 and (out / "baselines.png").stat().st_size > 10_000, result.output
+    assert "true_model" in result.output
     assert json.loads((out / tables.FILE).read_text())["budgets"]["trajectories"] == 3
 
 

@@ -102,10 +102,10 @@ def test_predictions_begin_in_the_context_of_the_true_first_steps(model):
     task = prediction.draw_task(
         family, parameters, lambda n: random_policy(family), 3, np.random.default_rng(0)
     )
-    states, actions = test.past
+    states, actions = task.past
     assert states.shape == (2, 3, prediction.KNOWN + 1, 4) and actions.shape == (2, 3, prediction.KNOWN)
-    assert np.array_equal(states[:, :, -1], test.states[:, :, 0])
-    followed = family.advance(states[:, :, 2], actions[:, :, 2], test.parameters)
+    assert np.array_equal(states[:, :, -1], task.states[:, :, 0])
+    followed = family.advance(states[:, :, 2], actions[:, :, 2], task.parameters)
     np.testing.assert_allclose(followed, states[:, :, 3])
     predicted = prediction.predict(model.after(*task.past), task)
     assert predicted.shape == (2, 3, prediction.NUM_STEPS, 4)

@@ -110,7 +110,7 @@ def test_what_is_not_there_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match="2 of 6 policies"):
         behaviour.load(family, tmp_path)
     with pytest.raises(
-        UserError, match="0 of .* policies of half_cheetah_body .* --environment half_cheetah$"
+        UserError, match="0 of .* policies of half_cheetah_body .* --environment half_cheetah_body$"
     ):
         behaviour.load(make_family("half_cheetah_body"), tmp_path)
 
