@@ -20,6 +20,7 @@ import rl2.config
 import rl2.learner
 import rmdp.config
 import rmdp.learner
+import rmdp.problem
 from common.allocator import keep_freed_memory
 from common.config import from_stored, parse
 from common.errors import UserError
@@ -40,7 +41,9 @@ class System:
 
 SYSTEMS = {
     "rl2": System(rl2.config.Config, rl2.config.check_config, None, rl2.learner.Learner),
-    "rmdp": System(rmdp.config.Config, rmdp.config.check_config, None, rmdp.learner.Learner),
+    "rmdp": System(
+        rmdp.config.Config, rmdp.config.check_config, rmdp.problem.make_problem, rmdp.learner.Learner
+    ),
     "persim": System(
         persim.config.Config, persim.config.check_config, persim.problem.make_problem, persim.learner.Learner
     ),
@@ -89,7 +92,8 @@ def describe(name: str, config: Any) -> dict[str, Any]:
     if (run_dir / "config.json").exists():
         stored = run_folder.read_config(run_dir)
         if stored.get("system") == name:  # what it lacks did not exist then; what was renamed is the same
-            stored = {"system": name, **dataclasses.asdict(from_stored(type(config), stored))}
+            before = SYSTEMS[name].check(from_stored(type(config), stored))
+            stored = {"system": name, **dataclasses.asdict(before)}
         if differences := run_folder.config_differences(stored, description, ignore=MAY_CHANGE):
             raise UserError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from rmdp.learner import Learner
+from rmdp.problem import make_problem
 
 # The authors' code, seconds an iteration on one core: HalfCheetah, 100 agents (algorithm, policies).
 AUTHORS = {("em", 5): 1.71, ("end_to_end", 5): 2.92, ("em", 50): 9.56}
@@ -15,7 +16,7 @@ AUTHORS = {("em", 5): 1.71, ("end_to_end", 5): 2.92, ("em", 50): 9.56}
 def measure(config, comm) -> dict:
     """One iteration to warm up, five measured; the median counts. EM without its warm start, 5 % of a run."""
     config = dataclasses.replace(config, warm_start_iters=0)
-    learner = Learner(config, comm)
+    learner = Learner(config, comm, make_problem(config, comm))
     learner.train_iteration(0)
     measured = []
     for i in range(1, 6):
@@ -47,10 +48,10 @@ def measure(config, comm) -> dict:
 
 def bare_environment(learner, num_steps: int) -> float:
     """Seconds that this rank's environments alone take for an iteration, with random actions."""
-    env = learner.actors.env
+    env = learner.population.environments.env
     if env is None:
         return 0.0
-    space, rng = learner.family.action_space, np.random.default_rng(0)
+    space, rng = learner.problem.family.action_space, np.random.default_rng(0)
     if learner.policies.discrete:
         actions = rng.integers(0, space.n, (num_steps, env.num_envs))
     else:

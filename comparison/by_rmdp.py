@@ -1,15 +1,17 @@
 """r-MDP on a population: k policies, one for all (k = 1), or one for each (k = n)."""
 
+import dataclasses
+
 import numpy as np
-import torch
 
 from common.runs.seeding import stream
 from comparison.config import PER_AGENT, RMDP, recipe
 from comparison.problem import People, outcome, test
+from envs import Problem
 from mpi_utils.comm import Comm
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
-from rmdp.worlds import try_all
+from rmdp.own_dynamics import try_policies
 
 POINTS = 8  # of the curve of agents who train a policy each
 
@@ -18,8 +20,8 @@ def run(people: People, settings, seed: int, num_policies: int, each: bool = Fal
     """Train and test; `each`: every agent has a policy of its own, which is all that is spent on it."""
     found = recipe(PER_AGENT if each else RMDP, people.environment, "max_iters", settings.effort)
     steps = found["steps_per_policy"]
-    config = Config(
-        environment=people.environment,
+    config = dataclasses.replace(
+        Config.defaults({"environment": people.environment}),
         num_agents=people.n,
         num_policies=num_policies,
         algorithm="random" if each else "em",
@@ -29,8 +31,8 @@ def run(people: People, settings, seed: int, num_policies: int, each: bool = Fal
         seed=seed,
         **{"warm_start_iters": found["max_iters"] // 4} | found,
     )
-    learner = Learner(check_config(config), Comm())
-    learner.family, learner.agents = people.family, people.parameters
+    problem = Problem(people.environment, people.family, people.parameters, people.horizon)
+    learner = Learner(check_config(config), Comm(), problem)
     k, spent, curve = num_policies, 0.0, []
     checks = set(np.linspace(0, config.max_iters, POINTS).astype(int)) if each else ()
     for i in range(config.max_iters):
@@ -40,7 +42,7 @@ def run(people: People, settings, seed: int, num_policies: int, each: bool = Fal
     train_steps = metrics["train/env_steps"]
     if each:
         returns = tested(people, learner, None, settings, seed)
-        spent, groups = train_steps / people.n, learner.members.everyone()
+        spent, groups = train_steps / people.n, learner.population.assignment.everyone()
     elif k == 1:
         returns, groups = tested(people, learner, None, settings, seed), np.zeros(people.n, int)
     else:
@@ -66,10 +68,10 @@ def tried(people: People, learner, settings, seed: int):
 
     Returns, groups, steps of an agent and the curve over the number of policies tried.
     """
-    trial, steps = try_all(learner.policies, people.family, people.parameters, stream(seed, "evaluation", 1))
-    sizes = np.bincount(learner.members.everyone(), minlength=learner.k)
+    trial, steps = try_policies(learner.policies, learner.problem, stream(seed, "evaluation", 1))
+    sizes = np.bincount(learner.population.assignment.everyone(), minlength=learner.policies.num_policies)
     order, curve, returns, best = np.argsort(-sizes, kind="stable"), [], None, None
-    for some in range(1, learner.k + 1):
+    for some in range(1, learner.policies.num_policies + 1):
         now = order[trial[order[:some]].argmax(0)]
         if best is None or (now != best).any():
             best, returns = now, tested(people, learner, now, settings, seed)
@@ -79,17 +81,6 @@ def tried(people: People, learner, settings, seed: int):
 
 def tested(people: People, learner, policy_of, settings, seed: int) -> np.ndarray:
     """Returns [n, E] where agent i has the policy `policy_of[i]`, by default its own; exploration off."""
-    policy_of = learner.members.everyone() if policy_of is None else policy_of
-    policies, served = learner.policies, np.tile(policy_of, settings.episodes)
-    count = np.bincount(served, minlength=learner.k)
-    order = np.argsort(served, kind="stable")
-    column = np.empty_like(order)
-    column[order] = np.arange(len(order)) - (count.cumsum() - count)[served[order]]
-    x = np.zeros((learner.k, count.max(), policies.normaliser.mean.shape[-1]), np.float32)
-
-    @torch.no_grad()
-    def act(observation, reward, running):
-        x[served, column] = observation
-        return policies(policies.normaliser(torch.from_numpy(x))).mode().numpy()[served, column]
-
-    return test(people, act, settings.episodes, seed)[0]
+    actor = learner.actor(policy_of=policy_of)
+    actor.reset(people.n * settings.episodes)
+    return test(people, lambda seen, reward, running: actor.act(seen), settings.episodes, seed)[0]

@@ -1,5 +1,7 @@
 """The highest welfare that k policies can reach: what learned figures are compared with."""
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -19,7 +21,7 @@ CELLS_AT_DISTANCE = np.array([1, 3, 5, 5, 5, 4, 2])  # from home, in moves
 
 
 def walk_welfare(walks: str) -> float:
-    """What the 25 agents get on average, x100, if each is served by the best of `walks`.
+    """What the 25 agents get on average, x100, if each has the best of `walks`.
 
     Walks are as in `WALKS`: each ends at home, and may bump the wall only there and then.
     """
@@ -48,14 +50,14 @@ def walk_bound(num_policies: int) -> float:
     Bumping the wall on the way only costs time, so a useful walk has an even length t, or t = 1 for home
     alone. It is d moves from home only at times from d to t - d, and only at times that are odd or even as d
     is. So it meets no more cells of distance d and more, odd, even or both, than there are such times. The
-    bound is the most that walks could pay if these were the only limits. No walk need be longer than 26
+    bound is the best that walks could do if these were the only limits. No walk need be longer than 26
     steps, which suffice for all cells.
     """
     if num_policies < 1:
         raise UserError(f"num_policies is {num_policies}; give a whole number of at least 1")
     lengths = np.array([1, *range(2, 28, 2)])
     distance = np.arange(len(CELLS_AT_DISTANCE))
-    # Unknowns: the number of walks of each length, and how many cells of each distance these serve.
+    # Unknowns: the number of walks of each length, and how many cells of each distance these reach.
     size = (len(lengths), 1 + len(distance))
     rows, limits = [np.zeros(size)], [num_policies]
     rows[0][:, 0] = 1
@@ -71,31 +73,31 @@ def walk_bound(num_policies: int) -> float:
                 rows[-1][walk, 0] = -np.isin(times % 2, kinds).sum()
                 rows[-1][walk, 1:] = (distance >= d) & np.isin(distance % 2, kinds)
                 limits.append(0)
-    pays = np.zeros(size)
-    pays[:, 1:] = 100 - lengths[:, None]
+    reward = np.zeros(size)
+    reward[:, 1:] = 100 - lengths[:, None]
     best = milp(
-        -pays.ravel(),
+        -reward.ravel(),
         constraints=LinearConstraint(np.array(rows).reshape(len(rows), -1), ub=limits),
-        integrality=np.ones(pays.size),
+        integrality=np.ones(reward.size),
         bounds=Bounds(0, 25),
         options={"mip_rel_gap": 0},
     )
     return round(-best.fun) / 25
 
 
-def speed_optimum(targets, num_policies: int, half_width: float) -> float:
+def speed_optimum(targets: Any, num_policies: int, half_width: float) -> float:
     """The highest mean over agents of max_j 100 * max(0, 1 - |v_j - target| / half_width), over speeds v [k].
 
-    Exact for constant speeds. Each speed serves a stretch of the sorted targets; what it pays there is
+    Exact for constant speeds. Each speed is best for a stretch of the sorted targets; its reward there is
     piecewise linear in the speed and bends downwards at targets only, so the best speeds are targets.
     """
     if num_policies < 1 or half_width <= 0 or len(targets) == 0:
         raise UserError("speed_optimum: give targets, at least 1 policy and a half_width above 0")
     target = np.sort(np.asarray(targets, np.float64))
     n = len(target)
-    pays = np.clip(1 - np.abs(target[:, None] - target) / half_width, 0, None)  # [speed, agent]
-    until = np.pad(pays.cumsum(axis=1), ((0, 0), (1, 0)))  # [speed, i]: to agents 0..i-1
-    # Of two neighbouring speeds a < b, a serves agents below the middle and b those above.
+    reward = np.clip(1 - np.abs(target[:, None] - target) / half_width, 0, None)  # [speed, agent]
+    until = np.pad(reward.cumsum(axis=1), ((0, 0), (1, 0)))  # [speed, i]: to agents 0..i-1
+    # Of two neighbouring speeds a < b, a is better for agents below the middle and b for those above.
     middle = np.searchsorted(target, (target[:, None] + target) / 2)
     a, b = np.arange(n)[:, None], np.arange(n)
     between = until[a, middle] - until[a, a] + until[b, b] - until[b, middle]  # [a, b]: to agents a..b-1

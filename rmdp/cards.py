@@ -1,7 +1,10 @@
 """The one-page card that goes with an exported policy."""
 
+from typing import Any
+
 import numpy as np
 
+from common.evaluation import Row
 from envs.target_speed import ROBOTS
 from rmdp.report import Report
 
@@ -9,20 +12,24 @@ LISTED = 50  # agents up to which a card names each
 
 
 def card(
-    row: dict, report: Report, stored: dict, settings, versions: dict, file: tuple[str, int, str]
+    row: Row,
+    report: Report,
+    settings: Any,
+    iteration: int | None,
+    versions: dict[str, str],
+    file: tuple[str, int, str],
 ) -> str:
     """The card in Markdown; `row` is the policy's row of returns, `file` its name, size and SHA-256."""
     j, (name, size, digest) = row["policy"], file
-    config, members = report.config, report.members(row["policy"])
+    config, agents = report.config, report.agents_of(row["policy"])
     observation, action = meanings(report.family)
-    iterations = stored.get("iteration")
-    trained = [
+    trained: list[tuple[str, Any]] = [
         ("environment", config.environment),
         ("algorithm", f"r-MDP, {config.algorithm}; {config.num_policies} policies for {report.n} agents"),
-        ("iterations", "not recorded" if iterations is None else f"{iterations:,}"),
+        ("iterations", "not recorded" if iteration is None else f"{iteration:,}"),
     ]
-    if iterations is not None:
-        steps = iterations * config.steps_per_policy
+    if iteration is not None:
+        steps = iteration * config.steps_per_policy
         trained.append(("environment steps", f"{steps:,} of this policy, {steps * report.k:,} of all"))
     trained += [
         ("data", "its own steps in the simulator; no recorded data of anybody"),
@@ -32,12 +39,12 @@ def card(
     ]
     parts = [
         f"# Policy {j} of {report.k}: {config.environment}",
-        "## Whom it serves",
+        "## Agents assigned to it",
         bullets(
-            [("agents", f"{len(members)} of {report.n} (index.json lists who)"), *wants(report, members)]
+            [("agents", f"{len(agents)} of {report.n} (index.json lists them)"), *targets(report, agents)]
         ),
-        "## What it gives them",
-        bullets(measured(row, report, members, settings)),
+        "## Their returns",
+        bullets(measured(row, report, agents, settings)),
         "## Input and output",
         f'`torch.jit.load("{name}")(observation)` in Python, or LibTorch in C++; nothing else is needed.',
         bullets([("observation", observation), ("action", action)]),
@@ -49,40 +56,41 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def bullets(pairs) -> str:
+def bullets(pairs: list[tuple[str, Any]]) -> str:
+    """A list of Markdown."""
     return "\n".join(f"- {name}: {text}" for name, text in pairs)
 
 
-def wants(report: Report, members: np.ndarray) -> list[tuple[str, str]]:
-    """What the served agents want: each of a few, or the range of many."""
+def targets(report: Report, agents: np.ndarray) -> list[tuple[str, str]]:
+    """The preferences of the agents with these numbers: each of a few, or the range of many."""
     lines = []
     for name, values in report.agents.items():
-        served = values[members]
-        if 0 < len(served) <= LISTED:
-            each = [f"{value:.4g} (agent {i})" for i, value in zip(members, served, strict=True)]
+        own = values[agents]
+        if 0 < len(own) <= LISTED:
+            each = [f"{value:.4g} (agent {i})" for i, value in zip(agents, own, strict=True)]
             lines.append((name, ", ".join(each)))
-        elif len(served):
-            lines.append((name, f"{served.min():.4g} to {served.max():.4g}, mean {served.mean():.4g}"))
+        elif len(own):
+            lines.append((name, f"{own.min():.4g} to {own.max():.4g}, mean {own.mean():.4g}"))
     return lines
 
 
-def measured(row: dict, report: Report, members: np.ndarray, settings) -> list[tuple[str, str]]:
+def measured(row: Row, report: Report, agents: np.ndarray, settings: Any) -> list[tuple[str, str]]:
     """Returns on fresh episodes."""
     unit = " (times 100)" if report.scale != 1 else ""
     most = f"{report.scale * report.family.max_return:.4g}"
     if row["mean"] is None:
-        return [("return", "not measured: it serves nobody")]
+        return [("return", "not measured: no agent is assigned to it")]
     error = "" if row["se"] is None else f" ± {row['se']:.2f} (standard error over episodes)"
-    worst = members[report.own[members].argmin()]
+    worst = agents[report.own[agents].argmin()]
     who = ", ".join(f"{name} {values[worst]:.4g}" for name, values in report.agents.items())
     return [
         (f"return of an agent in an episode{unit}", f"{row['mean']:.2f}{error}; at most {most} is possible"),
-        ("worst agent it serves", f"agent {worst} ({who}) with {row['worst']:.2f}"),
+        ("worst agent assigned to it", f"agent {worst} ({who}) with {row['worst']:.2f}"),
         ("measured on", f"{settings.episodes} fresh episodes, seed {settings.seed}, no exploration"),
     ]
 
 
-def meanings(family) -> tuple[str, str]:
+def meanings(family: Any) -> tuple[str, str]:
     """What goes in and what comes out."""
     width = family.observation_space.shape[0]
     shape = f"float32 [B, {width}], raw (the file normalises by itself)"

@@ -2,87 +2,85 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, UNIT_INTERVAL, check, check_run_name
+from common.config import (
+    AT_LEAST_ZERO,
+    MAY_BE_EMPTY,
+    POSITIVE,
+    UNIT_INTERVAL,
+    Group,
+    Within,
+    check,
+    check_run_name,
+)
 from common.errors import UserError
 from envs import SHARED_FAMILIES
+from envs.target_speed import ROBOTS
 
-# Ivanov & Ben-Porat 2024, the settings of the authors' code, where the two kinds of tasks differ.
-SPEED = {
-    "learning_rate": 3e-4,
-    "entropy_coef": 1e-3,
-    "entropy_coef_final": 1e-4,
-    "gamma": 0.99,
-    "adam_eps": 1e-5,
-    "normalise_observations": True,
-    "utility_averaging": 0.95,
-}
-GATHERING = {
+# Where they differ from those of target speeds (Ivanov & Ben-Porat 2024, the authors' code).
+GATHERING: dict[str, Any] = {
     "learning_rate": 5e-4,
     "entropy_coef": 5e-2,
     "entropy_coef_final": 1e-3,
     "gamma": 1.0,
     "adam_eps": 1e-8,
     "normalise_observations": False,
-    "utility_averaging": 0.95,
 }
 # Where each agent has dynamics of its own; utilities are returns of whole episodes there.
-SEPARATE = SPEED | {"learning_rate": 1e-3, "entropy_coef": 1e-2, "utility_averaging": 0.5}
-SEPARATE_ALGORITHMS = ("em", "random")
+OWN_DYNAMICS: dict[str, Any] = {"learning_rate": 1e-3, "entropy_coef": 1e-2, "utility_decay": 0.5}
+OWN_DYNAMICS_ALGORITHMS = ("em", "random")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Personalized RL with a budget of policies (Ivanov & Ben-Porat 2024): k policies serve n agents.
+    """Personalized RL with a budget of policies (Ivanov & Ben-Porat 2024): k policies for n agents.
 
-    Sizes are global: more ranks change the speed, not the experiment. A setting that is None takes the value
-    that the authors' code has for the environment.
+    Sizes are global: more ranks change the speed, not the experiment. Defaults are those of the authors' code
+    for the environment.
     """
 
-    environment: str = "half_cheetah"
-    """Dynamics that all agents share, who differ in what they want: half_cheetah, hopper, walker2d, ant,
+    ALIASES: ClassVar[dict[str, str]] = {"utility_averaging": "utility_decay"}
+
+    environment: Annotated[str, Group("population")] = "half_cheetah"
+    """Dynamics that all agents share, who differ in their preferences: half_cheetah, hopper, walker2d, ant,
     resource_gathering. Or dynamics that differ: cart_pole, mountain_car, particle, module:factory."""
-    algorithm: Literal["em", "end_to_end", "cluster", "random", "oracle"] = "em"
-    """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
-    (end_to_end), by K-means of their rewards (cluster), at random, or by likeness of their wants (oracle)."""
     num_agents: Annotated[int, POSITIVE] = 100
-    """Agents of the population (25 cells in resource gathering: 25 serves each once)."""
-    num_policies: Annotated[int, POSITIVE] = 5
-    """The budget: policies that may serve them."""
-    target_low: float | None = None
-    """Lowest target speed; None: 0."""
-    target_high: float | None = None
-    """Highest target speed; None: 4 for HalfCheetah, 2.5 for Hopper and Walker2d, 3 for Ant."""
+    """Agents of the population (resource gathering has 25 cells: with 25 agents, each lives in one)."""
+    target_low: float | None = 0.0
+    """Lowest target speed, m/s; None where there are no target speeds."""
+    target_high: float | None = 4.0
+    """Highest target speed, m/s; None where there are no target speeds."""
     population: Annotated[str, MAY_BE_EMPTY] = ""
     """A file of agents (written by envs.Population.save) in place of drawing them; it holds num_agents."""
 
+    algorithm: Annotated[Literal["em", "end_to_end", "cluster", "random", "oracle"], Group("policy")] = "em"
+    """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
+    (end_to_end), by K-means of their rewards (cluster), at random, or by likeness of preferences (oracle)."""
+    num_policies: Annotated[int, POSITIVE] = 5
+    """The budget: policies that agents are assigned to."""
     policy_network: Literal["shared", "separate"] = "shared"
     """One trunk with a head for each policy, as in the paper's code, or a network for each."""
     num_features: Annotated[int, POSITIVE] = 64
     """Units of each of the two hidden layers."""
-    initial_log_std: float = -1.0
+    initial_log_std: Annotated[float, Within(-20, 5)] = -1.0
     """Logarithm of the standard deviation of actions at the start; it is trained."""
-    normalise_observations: bool | None = None
+    normalise_observations: bool = True
     """Running mean and deviation of observations, one of each for every policy."""
 
-    model_name: str = "rmdp"
-    """Name of the run's folder."""
-    checkpoint_dir: str = "checkpoints"
-    """Where run folders lie."""
-    checkpoint_interval: Annotated[int, POSITIVE] = 50
-    """Iterations between two saves."""
-
-    max_iters: Annotated[int, POSITIVE] = 1000
+    max_iters: Annotated[int, POSITIVE, Group("running")] = 1000
     """Iterations of training; the same command again with more continues."""
     steps_per_policy: Annotated[int, POSITIVE] = 2048
     """Steps of each policy in one iteration."""
     envs_per_policy: Annotated[int, POSITIVE] = 32
     """Environments in which each policy acts side by side; divides steps_per_policy."""
-    warm_start_iters: Annotated[int, AT_LEAST_ZERO] = 50
-    """Iterations with a soft assignment, before each agent goes to the policy that serves it best (em)."""
-    utility_averaging: Annotated[float | None, UNIT_INTERVAL] = None
-    """What an iteration (or a survey) keeps of the running returns that decide about assignments."""
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
+    """Everything random follows from it."""
+
+    warm_start_iters: Annotated[int, AT_LEAST_ZERO, Group("learning")] = 50
+    """Iterations with a soft assignment, before each agent goes to the policy that is best for it (em)."""
+    utility_decay: Annotated[float, UNIT_INTERVAL] = 0.95
+    """What an iteration (or a survey) keeps of the running returns, by which agents are assigned."""
     assignment_lr: Annotated[float, POSITIVE] = 2e-3
     """Learning rate of the softmax assignment (end_to_end)."""
     num_epochs: Annotated[int, POSITIVE] = 10
@@ -93,28 +91,44 @@ class Config:
     """Clip range of the probability ratio."""
     target_kl: Annotated[float, POSITIVE] = 0.05
     """Passes end once the divergence from the policy that acted exceeds this."""
-    gamma: Annotated[float | None, UNIT_INTERVAL] = None
+    gamma: Annotated[float, UNIT_INTERVAL] = 0.99
     """Discount."""
     gae_lambda: Annotated[float, UNIT_INTERVAL] = 0.95
     """Lambda of generalised advantage estimation."""
-    entropy_coef: Annotated[float | None, AT_LEAST_ZERO] = None
+    entropy_coef: Annotated[float, AT_LEAST_ZERO] = 1e-3
     """Weight of the entropy bonus at the start; it falls exponentially."""
-    entropy_coef_final: Annotated[float | None, AT_LEAST_ZERO] = None
+    entropy_coef_final: Annotated[float, AT_LEAST_ZERO] = 1e-4
     """The least weight of the entropy bonus."""
-    learning_rate: Annotated[float | None, POSITIVE] = None
+    learning_rate: Annotated[float, POSITIVE] = 3e-4
     """Adam's learning rate at the start; it falls exponentially."""
     learning_rate_final: Annotated[float, POSITIVE] = 1e-4
     """The least learning rate."""
-    adam_eps: Annotated[float | None, POSITIVE] = None
+    adam_eps: Annotated[float, POSITIVE] = 1e-5
     """Adam's epsilon."""
     max_grad_norm: Annotated[float, POSITIVE] = 0.5
     """Gradients are clipped at this norm."""
+    gradient: Literal["written", "autograd"] = "written"
+    """Gradients of the losses: written out in NumPy, which is faster, or PyTorch's of the formulas."""
 
-    seed: Annotated[int, AT_LEAST_ZERO] = 0
-    """Everything random follows from it."""
+    model_name: Annotated[str, Group("output")] = "rmdp"
+    """Name of the run's folder."""
+    checkpoint_dir: str = "checkpoints"
+    """Where run folders lie."""
+    checkpoint_interval: Annotated[int, POSITIVE] = 50
+    """Iterations between two saves."""
+
+    @classmethod
+    def defaults(cls, given: dict[str, Any]) -> "Config":
+        """The authors' settings for the environment in `given`."""
+        name = given.get("environment", cls.environment)
+        config = cls(environment=name, target_low=None, target_high=None)
+        if name in ROBOTS:
+            return dataclasses.replace(config, target_low=0.0, target_high=ROBOTS[name].high)
+        return dataclasses.replace(config, **GATHERING if name in SHARED_FAMILIES else OWN_DYNAMICS)
 
     @property
     def iterations(self) -> int:
+        """Iterations in all, under the name that all systems have for it."""
         return self.max_iters
 
 
@@ -131,26 +145,22 @@ def check_environment(config: Config) -> None:
     if name not in ("cart_pole", "mountain_car", "particle") and ":" not in name:
         known = ", ".join([*SHARED_FAMILIES, "cart_pole", "mountain_car", "particle"])
         raise UserError(f"--environment {name}: unknown; choose one of {known}, or module:factory")
-    if config.algorithm not in SEPARATE_ALGORITHMS:
+    if config.algorithm not in OWN_DYNAMICS_ALGORITHMS:
         raise UserError(
             f"--algorithm {config.algorithm}: scores all agents on the same steps, but agents of {name} have "
-            f"dynamics of their own; choose one of {', '.join(SEPARATE_ALGORITHMS)}"
+            f"dynamics of their own; choose one of {', '.join(OWN_DYNAMICS_ALGORITHMS)}"
         )
 
 
 def check_config(config: Config) -> Config:
-    """Refuse settings that cannot work together; return them with every None filled in but target speeds."""
+    """Refuse settings that cannot work together; return them, with the target speeds of the environment."""
     check_environment(config)
-    defaults = GATHERING if config.environment == "resource_gathering" else SPEED
-    defaults = defaults if shared(config) else SEPARATE
-    missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
-    config = dataclasses.replace(config, **missing)
     check(config)
     check_run_name(config)
     if config.num_policies > config.num_agents:
         raise UserError(
             f"--num_policies {config.num_policies}: more policies than the {config.num_agents} agents "
-            "(--num_agents); a policy that serves nobody cannot learn"
+            "(--num_agents); a policy that no agent is assigned to cannot learn"
         )
     for name in ("envs_per_policy", "num_minibatches"):
         if config.steps_per_policy % getattr(config, name):
@@ -158,8 +168,11 @@ def check_config(config: Config) -> Config:
                 f"--steps_per_policy {config.steps_per_policy}: must be a multiple of --{name} "
                 f"({getattr(config, name)})"
             )
-    speeds = shared(config) and config.environment != "resource_gathering"
-    if not speeds and (config.target_low, config.target_high) != (None, None):
+    usual, ends = Config.defaults({"environment": config.environment}), ("target_low", "target_high")
+    if config.environment in ROBOTS:  # runs of earlier versions store None for the usual ends
+        missing = {name: getattr(usual, name) for name in ends if getattr(config, name) is None}
+        return dataclasses.replace(config, **missing)
+    if any(getattr(config, name) is not None for name in ends):
         raise UserError(
             f"--target_low, --target_high: {config.environment} has no target speeds; leave them out"
         )

@@ -1,21 +1,29 @@
 """The protocol: exploration off, fresh episodes, every policy scored for every agent."""
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
+from common import evaluation
+from common.config import MAY_BE_EMPTY, POSITIVE
 from common.errors import UserError
-from common.runs.seeding import stream
-from rmdp import figures, separate_report
-from rmdp.config import Config, check_config, shared
+from common.evaluation import EvaluationSettings, Row
+from common.runs import checkpoint
+from common.runs.seeding import SharedStream, stream
+from envs import Problem
+from mpi_utils.comm import Comm
+from rmdp import figures
+from rmdp.assignment import policies_of
+from rmdp.config import Config, check_config
 from rmdp.export import check_folder, export
-from rmdp.policy import Policies
-from rmdp.report import Report
+from rmdp.own_dynamics import try_policies
+from rmdp.policy import Actor, Policies
+from rmdp.problem import make_task_family, shares_dynamics
+from rmdp.report import Report, own_dynamics_rows
 from rmdp.scoring import play, score
-from rmdp.tasks import shared_family
 
 SHOWN = 25  # policies up to which the table has a line for each
 
@@ -23,37 +31,21 @@ plot = figures.plot
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Evaluate an r-MDP run: what its policies give the agents they serve."""
+class Settings(EvaluationSettings):
+    """Evaluate an r-MDP run: the returns of its policies for the agents assigned to them."""
 
     episodes: Annotated[int, POSITIVE] = 20
-    """Fresh episodes of each policy."""
-    seed: Annotated[int, AT_LEAST_ZERO] = 0
-    """Draws the starts of the episodes; all policies have the same."""
-    environment: Annotated[str, MAY_BE_EMPTY] = ""
-    """Needed only for a run on a user's own module:factory, which is never taken from a file."""
+    """Fresh episodes of each policy; all policies have the same starts."""
     export: Annotated[str, MAY_BE_EMPTY] = ""
     """Write the policies to this new folder: files that run without this project, and a card for each."""
-    json: Annotated[str, MAY_BE_EMPTY] = ""
-    """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
-    plot: Annotated[str, MAY_BE_EMPTY] = ""
-    """Draw who is served how here as PNG (default: evaluation.png in the run folder, likewise)."""
 
 
-def parse_settings(flags: list[str], show: bool) -> Settings:
-    """Settings from `evaluate`'s flags, checked."""
-    settings = parse_flags(Settings, flags, "python -m evaluate RUN", show=show)
-    check(settings)
-    return settings
+parse_settings = functools.partial(evaluation.parse_settings, Settings)
 
 
-def stored_config(stored: dict) -> Config:
-    """The run's configuration from its config.json."""
-    fields = {field.name for field in dataclasses.fields(Config)}
-    try:
-        return check_config(Config(**{name: value for name, value in stored.items() if name in fields}))
-    except TypeError as error:
-        raise UserError(f"config.json: {error}") from None
+def stored_config(stored: dict, environment: str | None = None) -> Config:
+    """The run's configuration from its config.json, checked."""
+    return check_config(evaluation.stored_config(Config, stored, environment))
 
 
 def title(name: str, settings: Settings) -> str:
@@ -61,47 +53,91 @@ def title(name: str, settings: Settings) -> str:
     return f"{name}: {settings.episodes} fresh episodes of each policy"
 
 
-def evaluate(stored: dict, state: dict, settings: Settings, comm) -> list[dict]:
+def restore(config: Config, state: dict, comm: Any) -> tuple[Problem, Policies]:
+    """The agents and the policies of a save; a collective."""
+    family = make_task_family(config, comm)
+    with comm.agree():
+        agents = family.check({name: np.asarray(values) for name, values in state["agents"].items()})
+        policies = Policies(config, family.observation_space, family.action_space)
+        policies.load_state_dict(state["policy"])
+    return Problem(config.environment, family, agents), policies
+
+
+def load(run: str | Path, agents: Any = None, environment: str | None = None) -> Actor:
+    """What acts for the agents of a run folder, or of one save in it, each by its policy.
+
+    Exploration is off. Row i acts for agent `agents[i % len(agents)]`, by default for all in order. A run on
+    a user's own environment needs its name `module:factory` again. Raises UserError for what is no run of
+    r-MDP, or one that has not assigned its agents yet.
+    """
+    stored, state = checkpoint.open_run(run, "rmdp")
+    config = stored_config(stored, environment or "")
+    problem, policies = restore(config, state, Comm())
+    policy_of = policies_of(state["assignment"])
+    if policy_of is None:
+        raise UserError(f"{run}: no agent is assigned yet (cluster assigns halfway); use a later save")
+    return Actor(policies, problem.family.action_space, policy_of if agents is None else policy_of[agents])
+
+
+def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[Row]:
     """Rows on welfare, on each policy and, up to 1000 of them, on each agent; a collective.
 
     Resource gathering is reported x100, as in the paper. Episodes and agents are shared over ranks; the
     numbers do not depend on how many there are. `stored` is config.json and may hold the `iteration`.
     """
     with comm.agree():
-        config = stored_config(stored)
-        if not shared(config):
-            check_separate(config, settings)
-    if not shared(config):
-        return separate_report.evaluate(config, state, settings, comm)
+        config = stored_config(stored, settings.environment)
+    problem, policies = restore(config, state, comm)
+    if shares_dynamics(problem):
+        return evaluate_shared(config, problem, policies, state, settings, comm, stored.get("iteration"))
     with comm.agree():
-        family = shared_family(config)
-        agents = family.check({name: np.asarray(values) for name, values in state["agents"].items()})
-        policies = Policies(config, family.observation_space, family.action_space)
-        policies.load_state_dict(state["policy"])
+        if settings.export:
+            raise UserError(
+                f"--export: cards tell the agents' preferences; those of {config.environment} have none"
+            )
+    returns = try_episodes(policies, problem, settings, comm)
+    return own_dynamics_rows(config, problem, np.asarray(state["assignment"]["policy_of"]), returns)
+
+
+def evaluate_shared(
+    config: Config,
+    problem: Problem,
+    policies: Policies,
+    state: dict,
+    settings: Settings,
+    comm: Any,
+    iteration: int | None = None,
+) -> list[Row]:
+    """Rows where agents share dynamics: all are scored on the same episodes of each policy; a collective.
+
+    `state` holds the `assignment` of a save, and what training measured as `welfare`.
+    """
+    with comm.agree():
         if settings.export and comm.is_root:
             check_folder(Path(settings.export), state["assignment"])
     seed = int(stream(settings.seed, "evaluation").integers(2**62))
-    episodes = play(policies, family, settings.episodes, seed, comm)
-    scores = score(family, agents, state["assignment"], episodes, comm)
-    report = Report(config, family, agents, state, episodes, scores)
+    episodes = play(policies, problem.family, settings.episodes, seed, comm)
+    scores = score(problem, state["assignment"], episodes, comm)
+    report = Report(config, problem, state, episodes, scores)
     with comm.agree():
         rows = report.rows()
         if settings.export and comm.is_root:
-            export(Path(settings.export), policies, report, stored, settings)
+            export(Path(settings.export), policies, report, settings, iteration)
     return rows
 
 
-def check_separate(config: Config, settings: Settings) -> None:
-    """Refuse what cannot be done where agents have dynamics of their own."""
-    if settings.export:
-        raise UserError(f"--export: cards tell what agents want; those of {config.environment} do not say")
-    if ":" in config.environment and settings.environment != config.environment:
-        raise UserError(
-            f"this run trained on {config.environment!r}; name it again: --environment {config.environment}"
-        )
+def try_episodes(policies: Policies, problem: Problem, settings: Settings, comm: Any) -> np.ndarray:
+    """Returns `[k, n, E]` of every policy with every agent, from the same starts; a collective."""
+    n, own = problem.num_agents, comm.share(problem.num_agents)
+    returns = np.zeros((policies.num_policies, n, settings.episodes))
+    mine = dataclasses.replace(problem, agents=problem.rows(own))
+    for e in range(settings.episodes):  # streams of their own: how much one draws depends on the data
+        rng = SharedStream(stream(settings.seed, "evaluation", 0, e), n, own)
+        returns[:, own, e], _ = try_policies(policies, mine, rng)
+    return comm.allreduce_(returns)
 
 
-def show(rows: list[dict]) -> None:
+def show(rows: list[Row]) -> None:
     """Print one table on the population and one on the policies."""
     first = rows[0]
     print(
@@ -113,16 +149,18 @@ def show(rows: list[dict]) -> None:
         if not {"policy", "agent"} & r.keys():
             print(f"{r['metric']:22s}{number(r['mean'])}{number(r['se'], 8)}")
     policies = [r for r in rows if r["metric"] == "policy_return"]
-    does = [r for r in rows if r["metric"] in ("policy_speed", "walk")]
-    what = {"policy_speed": f"{'speed':>9s}", "walk": f"{'steps':>9s}"}[does[0]["metric"]] if does else ""
-    print(f"{'policy':>8s}{'agents':>9s}{'return':>9s}{'se':>8s}{'worst':>9s}{what}")
-    does = [number(did["mean"]) for did in does] or [""] * len(policies)
-    for r, did in list(zip(policies, does, strict=True))[:SHOWN]:
+    behaviour = [r for r in rows if r["metric"] in ("policy_speed", "walk")]
+    names = {"policy_speed": f"{'speed':>9s}", "walk": f"{'steps':>9s}"}
+    head = names[behaviour[0]["metric"]] if behaviour else ""
+    print(f"{'policy':>8s}{'agents':>9s}{'return':>9s}{'se':>8s}{'worst':>9s}{head}")
+    last = [number(r["mean"]) for r in behaviour] or [""] * len(policies)
+    for r, shown in list(zip(policies, last, strict=True))[:SHOWN]:
         returns = f"{number(r['mean'])}{number(r['se'], 8)}{number(r['worst'])}"
-        print(f"{r['policy']:8d}{r['agents']:9d}{returns}{did}")
+        print(f"{r['policy']:8d}{r['agents']:9d}{returns}{shown}")
     if len(policies) > SHOWN:
         print(f"and {len(policies) - SHOWN} more, in the rows")
 
 
 def number(value: float | None, width: int = 9) -> str:
+    """Two decimals, or a dash."""
     return f"{'-':>{width}s}" if value is None else f"{value:{width}.2f}"

@@ -1,16 +1,18 @@
-"""Who is served how: speeds over a histogram of wishes, walks over the grid, or what each agent gets."""
+"""What policies do for their agents: speeds over a histogram of targets, walks over the grid, or returns."""
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from common.evaluation import Row
 from envs.resource_gathering import HOME, SIZE
 
 NAMED = 12  # policies up to which a legend has room
 
 
-def plot(rows: list[dict], path, title: str) -> None:
+def plot(rows: list[Row], path: Any, title: str) -> None:
     """Draw the policies of one run from its rows and write a PNG."""
     import matplotlib
 
@@ -31,8 +33,8 @@ def plot(rows: list[dict], path, title: str) -> None:
     plt.close(figure)
 
 
-def draw_speeds(plt, speeds: list[dict], returns: list[dict]):
-    """Histogram of targets, coloured by the policy that serves them; triangles: the policies' mean speeds."""
+def draw_speeds(plt: Any, speeds: list[Row], returns: list[Row]) -> Any:
+    """Histogram of targets, coloured by the agents' policy; triangles: the policies' mean speeds."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     order = np.argsort([r["mean"] for r in speeds])
     colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(order)))
@@ -41,15 +43,15 @@ def draw_speeds(plt, speeds: list[dict], returns: list[dict]):
             s for s in range(int(len(order) * 0.38) + 1, len(order)) if math.gcd(s, len(order)) == 1
         )
         colours = colours[np.arange(len(order)) * stride % len(order)]
-    edges = np.linspace(speeds[0]["low"], speeds[0]["high"], len(speeds[0]["served"]) + 1)
+    edges = np.linspace(speeds[0]["low"], speeds[0]["high"], len(speeds[0]["assigned"]) + 1)
     below = np.zeros(len(edges) - 1)
     for colour, j in zip(colours, order, strict=True):
-        served = np.array(speeds[j]["served"])
-        label = f"policy {j}: {speeds[j]['mean']:.2f} m/s, serves {returns[j]['agents']}"
+        assigned = np.array(speeds[j]["assigned"])
+        label = f"policy {j}: {speeds[j]['mean']:.2f} m/s, {returns[j]['agents']} agents"
         axes.bar(
-            edges[:-1], served, np.diff(edges), below, align="edge", color=colour, alpha=0.75, label=label
+            edges[:-1], assigned, np.diff(edges), below, align="edge", color=colour, alpha=0.75, label=label
         )
-        below += served
+        below += assigned
     axes.set_ylim(0, 1.12 * max(below.max(), 1))
     means = np.array([speeds[j]["mean"] for j in order])
     marks = np.full(len(means), 1.06 * max(below.max(), 1))
@@ -62,8 +64,8 @@ def draw_speeds(plt, speeds: list[dict], returns: list[dict]):
     return figure
 
 
-def draw_walks(plt, walks: list[dict], returns: list[dict]):
-    """One grid a policy: coloured cells are homes of agents it serves, the line is its walk from home."""
+def draw_walks(plt: Any, walks: list[Row], returns: list[Row]) -> Any:
+    """One grid a policy: coloured cells are its agents' homes, the line is its walk from home."""
     columns = math.ceil(math.sqrt(len(walks)))
     lines = math.ceil(len(walks) / columns)
     size = (max(4.5, 2.4 * columns), 2.6 * lines + 0.5)
@@ -71,8 +73,8 @@ def draw_walks(plt, walks: list[dict], returns: list[dict]):
     for axes in panels.flat[len(walks) :]:
         axes.axis("off")
     for axes, walk, row in zip(panels.flat, walks, returns, strict=False):
-        served = np.array(walk["served"]).reshape(SIZE, SIZE)
-        axes.imshow(served > 0, cmap="Blues", vmin=0, vmax=2)
+        assigned = np.array(walk["assigned"]).reshape(SIZE, SIZE)
+        axes.imshow(assigned > 0, cmap="Blues", vmin=0, vmax=2)
         y, x = np.divmod(walk["cells"], SIZE)
         # The way out and the way back may share cells: a later step lies a little further right and down.
         shift = np.linspace(-0.16, 0.16, len(x))
@@ -84,9 +86,9 @@ def draw_walks(plt, walks: list[dict], returns: list[dict]):
             axes.annotate("", (start[1], end[1]), (start[0], end[0]), arrowprops=arrow)
         axes.plot(HOME[1], HOME[0], "s", color="black", markersize=5)
         came_home = len(x) > 1 and (y[-1], x[-1]) == HOME
-        pays = "" if row["mean"] is None else f", return {row['mean']:.1f}"
+        returned = "" if row["mean"] is None else f", return {row['mean']:.1f}"
         steps = f"steps: {len(x) - 1}" if came_home else "does not come home"
-        title = f"policy {walk['policy']}: serves {row['agents']}{pays}\n{steps}"
+        title = f"policy {walk['policy']}: {row['agents']} agents{returned}\n{steps}"
         axes.set_title(title, fontsize=8)
         axes.set_xticks(np.arange(SIZE + 1) - 0.5, labels=[])
         axes.set_yticks(np.arange(SIZE + 1) - 0.5, labels=[])
@@ -95,8 +97,8 @@ def draw_walks(plt, walks: list[dict], returns: list[dict]):
     return figure
 
 
-def draw_agents(plt, agents: list[dict]):
-    """A bar for each agent, coloured by the policy that serves it; the worst-off of a policy first."""
+def draw_agents(plt: Any, agents: list[Row]) -> Any:
+    """A bar for each agent, coloured by its policy; the worst-off of a policy first."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     policies = np.array([r["policy"] for r in agents], int)
     returns = np.array([r["mean"] for r in agents], float)
@@ -105,7 +107,7 @@ def draw_agents(plt, agents: list[dict]):
     for j in np.unique(policies):
         own = policies == j
         axes.bar(place[own], returns[own], width=1.0, color=f"C{j % 10}", label=f"policy {j}: {own.sum()}")
-    axes.set(xlabel="agents, by the policy that serves them", ylabel="return")
+    axes.set(xlabel="agents, by their policy", ylabel="return")
     if len(np.unique(policies)) <= NAMED:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), title="serves agents")
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), title="agents")
     return figure

@@ -1,47 +1,57 @@
 """Rows of a run's evaluation, made from scores."""
 
+from typing import Any
+
 import numpy as np
 
+from common.evaluation import Row, row
+from envs import Problem
 from envs.resource_gathering import HOME, SIZE
+from rmdp.assignment import policies_of
 from rmdp.bounds import speed_optimum, walk_bound
-from rmdp.scoring import Episodes, Scores, served_by
-from rmdp.tasks import SCALE
+from rmdp.config import Config
+from rmdp.scoring import Episodes, Scores
+from rmdp.shared_dynamics import SCALE
 
 LISTED = 1000  # agents up to which each has a row
-QUANTILES = 1000  # targets from which the ceiling of a larger population is computed
+QUANTILES = 1000  # targets from which the upper bound of a larger population is computed
 BARS = 40  # of the histogram of targets
 
 
-class Report:
-    """What a run's policies give its agents; `rows()` are flat dicts."""
+def run_row(config: Config, metric: str, values: Any, method: str = "", **columns: Any) -> Row:
+    """One row; `values` are one for each episode, or one number that has no error of its own."""
+    run = {name: getattr(config, name) for name in ("environment", "num_agents", "num_policies", "seed")}
+    return row(method or config.algorithm, metric, values, **run, **columns)
 
-    def __init__(self, config, family, agents: dict, state: dict, episodes: Episodes, scores: Scores):
-        self.config, self.family, self.agents = config, family, agents
+
+def preferences(agents: dict[str, np.ndarray], i: int) -> dict[str, Any]:
+    """The parameters of agent i as columns of a row."""
+    return {name: values[i].tolist() for name, values in agents.items()}
+
+
+class Report:
+    """The returns of a run's policies for agents that share dynamics; `rows()` are flat dicts."""
+
+    def __init__(self, config: Config, problem: Problem, state: dict, episodes: Episodes, scores: Scores):
+        self.config, self.family, self.agents = config, problem.family, problem.rows(slice(None))
         self.state, self.episodes = state, episodes
         self.scale = SCALE.get(config.environment, 1.0)
         self.own = self.scale * scores.own  # [n]
-        self.assigned, self.best, self.soft = (  # [k, E]
-            self.scale * sums for sums in (scores.assigned, scores.best, scores.soft)
-        )
+        self.assigned = self.scale * scores.assigned  # [k, E]
+        self.best, self.soft = self.scale * scores.best, self.scale * scores.soft  # [k, E]
         self.n, self.k = len(self.own), len(self.assigned)
-        self.policy_of = served_by(state["assignment"])  # [n], None before there is an assignment
+        self.policy_of = policies_of(state["assignment"])  # [n], None before there is an assignment
 
-    def rows(self) -> list[dict]:
+    def rows(self) -> list[Row]:
         """Rows on welfare, on each policy and, if they are few, on each agent."""
-        does = self.walks() if "cell" in self.agents else self.speeds()
-        return self.welfare() + self.policy_returns() + does + self.agent_returns()
+        behaviour = self.walks() if "cell" in self.agents else self.speeds()
+        return self.welfare() + self.policy_returns() + behaviour + self.agent_returns()
 
-    def row(self, metric: str, values, method: str = "", **columns) -> dict:
-        """One row; `values` are one for each episode, or one number that has no error of its own."""
-        values = np.atleast_1d(values)
-        n = len(values)
-        se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-        head = {"method": method or self.config.algorithm, "metric": metric, "mean": float(values.mean())}
-        names = ("environment", "num_agents", "num_policies", "seed")
-        run = {name: getattr(self.config, name) for name in names}
-        return head | {"se": se, "n": n} | run | columns
+    def row(self, metric: str, values: Any, method: str = "", **columns: Any) -> Row:
+        """One row of this run."""
+        return run_row(self.config, metric, values, method, **columns)
 
-    def welfare(self) -> list[dict]:
+    def welfare(self) -> list[Row]:
         """What the whole population gets, and what it could."""
         welfare = self.assigned.sum(0) / self.n
         rows = [self.row("social_welfare", welfare)]
@@ -53,14 +63,13 @@ class Report:
             rows.append(self.row("training_welfare", self.scale * average))
         rows.append(self.row("best_policy_welfare", self.best.sum(0) / self.n))
         worst = np.sort(self.own)[: -(-self.n // 10)]
-        rows.append(self.row("worst_decile", worst.mean()) | {"n": len(worst)})
-        ceiling = self.ceiling()
-        if ceiling:
-            rows.append(self.row("ceiling", ceiling, method="ideal"))
-            rows.append(self.row("share_of_ceiling", welfare / ceiling))
+        rows.append({**self.row("worst_decile", worst.mean()), "n": len(worst)})
+        if bound := self.upper_bound():
+            rows.append(self.row("upper_bound", bound, method="ideal"))
+            rows.append(self.row("share_of_upper_bound", welfare / bound))
         return rows
 
-    def ceiling(self) -> float | None:
+    def upper_bound(self) -> float | None:
         """What no k policies exceed: ideal constant speeds, or a bound on walks if all cells count alike."""
         if "cell" in self.agents:
             count = np.bincount(self.agents["cell"], minlength=SIZE * SIZE)
@@ -70,57 +79,75 @@ class Report:
             target = np.quantile(target, (np.arange(QUANTILES) + 0.5) / QUANTILES)
         return speed_optimum(target, self.k, self.family.window) * self.family.max_return / 100
 
-    def members(self, j: int) -> np.ndarray:
-        """Agents that policy j serves, by number; all of them as long as nobody is assigned."""
+    def agents_of(self, j: int) -> np.ndarray:
+        """Numbers of the agents assigned to policy j; all of them as long as no agent is assigned."""
         return np.arange(self.n) if self.policy_of is None else np.flatnonzero(self.policy_of == j)
 
-    def policy_returns(self) -> list[dict]:
-        """The mean over the agents that a policy serves, and the return of the worst-off of them."""
+    def policy_returns(self) -> list[Row]:
+        """The mean over the agents assigned to a policy, and the return of the worst-off of them."""
         rows = []
         for j in range(self.k):
-            members = self.members(j)
-            # As long as nobody is assigned, every agent counts with 1/k for each policy.
-            weight = len(members) if self.policy_of is not None else self.n / self.k
-            row = self.row(
-                "policy_return", self.assigned[j] / max(weight, 1e-9), policy=j, agents=len(members)
-            )
-            if not len(members):
-                row |= {"mean": None, "se": None, "n": 0}
-            assigned = self.policy_of is not None and len(members)
-            rows.append(row | {"worst": float(self.own[members].min()) if assigned else None})
+            agents = self.agents_of(j)
+            # As long as no agent is assigned, every agent counts with 1/k for each policy.
+            weight = len(agents) if self.policy_of is not None else self.n / self.k
+            returns = self.assigned[j] / weight if len(agents) else []
+            worst = float(self.own[agents].min()) if self.policy_of is not None and len(agents) else None
+            rows.append(self.row("policy_return", returns, policy=j, agents=len(agents), worst=worst))
         return rows
 
-    def speeds(self) -> list[dict]:
-        """The mean speed of each policy in m/s, and how many agents it serves by target, `low` to `high`."""
+    def speeds(self) -> list[Row]:
+        """The mean speed of each policy in m/s, and a histogram, `low` to `high`, of its agents' targets."""
         target = self.agents["target"]
-        ends = (min(self.family.low, float(target.min())), max(self.family.high, float(target.max())))
+        low = min(self.family.low, float(target.min()))
+        high = max(self.family.high, float(target.max()))
         speed = self.episodes.by_episode(self.episodes.outcome)[..., 0] / self.episodes.length
         rows = []
         for j in range(self.k):
-            served = np.histogram(target[self.members(j)], BARS, ends)[0].tolist()
-            window = dict(zip(("low", "high"), ends, strict=True))
-            rows.append(self.row("policy_speed", speed[j], policy=j, **window, served=served))
+            assigned = np.histogram(target[self.agents_of(j)], BARS, (low, high))[0].tolist()
+            rows.append(self.row("policy_speed", speed[j], policy=j, low=low, high=high, assigned=assigned))
         return rows
 
-    def walks(self) -> list[dict]:
-        """Steps of each policy's walk, the cells it passes, and how many agents it serves in each cell."""
+    def walks(self) -> list[Row]:
+        """Steps of each policy's walk, the cells it passes, and how many of its agents live in each cell."""
         rows = []
         for j in range(self.k):
             places = self.episodes.seen[: self.episodes.length[j, 0], j, :2]
             path = np.vstack([HOME, places]).astype(int) @ (SIZE, 1)
-            served = np.bincount(self.agents["cell"][self.members(j)], minlength=SIZE * SIZE).tolist()
+            assigned = np.bincount(self.agents["cell"][self.agents_of(j)], minlength=SIZE * SIZE).tolist()
             steps = self.episodes.length[j].astype(float)
-            rows.append(self.row("walk", steps, policy=j, cells=path.tolist(), served=served))
+            rows.append(self.row("walk", steps, policy=j, cells=path.tolist(), assigned=assigned))
         return rows
 
-    def agent_returns(self) -> list[dict]:
-        """A row for each agent, with its parameters."""
+    def agent_returns(self) -> list[Row]:
+        """A row for each agent, with its preference."""
         if self.n > LISTED:
             return []
         rows = []
         for i, value in enumerate(self.own):
             policy = None if self.policy_of is None else int(self.policy_of[i])
-            wants = {name: values[i].item() for name, values in self.agents.items()}
-            row = self.row("agent_return", value, agent=i, policy=policy, **wants)
-            rows.append(row | {"n": self.assigned.shape[1]})
+            own = self.row("agent_return", value, agent=i, policy=policy, **preferences(self.agents, i))
+            rows.append({**own, "n": self.assigned.shape[1]})
         return rows
+
+
+def own_dynamics_rows(
+    config: Config, problem: Problem, policy_of: np.ndarray, returns: np.ndarray
+) -> list[Row]:
+    """Such rows from returns `[k, n, E]` of every policy with every agent, whose own are `policy_of [n]`."""
+    n = len(policy_of)
+    each = returns[policy_of, np.arange(n)]  # [n, E]
+    best = returns[returns.mean(2).argmax(0), np.arange(n)]
+    worst = np.argsort(each.mean(1))[: -(-n // 10)]
+    rows = [
+        run_row(config, "social_welfare", each.mean(0)),
+        run_row(config, "best_policy_welfare", best.mean(0)),
+        run_row(config, "worst_decile", each[worst].mean(0)),
+    ]
+    for j in range(config.num_policies):
+        own = each[policy_of == j]
+        means, lowest = (own.mean(0), float(own.mean(1).min())) if len(own) else ([], None)
+        rows.append(run_row(config, "policy_return", means, policy=j, agents=len(own), worst=lowest))
+    for i in range(n if n <= LISTED else 0):
+        columns = {"agent": i, "policy": int(policy_of[i]), **preferences(problem.rows(slice(None)), i)}
+        rows.append(run_row(config, "agent_return", each[i], **columns))
+    return rows

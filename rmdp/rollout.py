@@ -1,9 +1,12 @@
-"""Acting: k policies in m environments each, side by side; every rank has its share of the m for all k."""
+"""Acting in training: k policies in m environments each, side by side; every rank has its share of the m."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+
+from rmdp.policy import Policies
 
 
 @dataclass
@@ -19,27 +22,42 @@ class Steps:
     truncated: torch.Tensor  # [k, T, m] bool
     following: torch.Tensor  # [k, m, D] observations after the last step
 
+    @property
+    def done(self) -> torch.Tensor:
+        """Where an episode ended, `[k, T, m]`."""
+        return self.terminated | self.truncated
 
-class Actors:
-    """This rank's environments: global environment e of policy j has the number `e * k + j`.
 
-    `own` is the rank's slice of 0..m-1. All its environments step together; a rank may have none.
+def environment_numbers(num_policies: int, own: slice) -> np.ndarray:
+    """Global numbers `[own * k]` of a rank's environments: number e * k + j is policy j's environment e."""
+    return np.arange(own.start * num_policies, own.stop * num_policies)
+
+
+class Environments:
+    """This rank's environments `own`, a slice of 0..m-1, of each of k policies; all step together.
+
+    `env` has one for each of `environment_numbers`, and steps as `envs.shared_reward_env`; None if there are
+    none. `outcome_size` numbers are kept of each step.
     """
 
-    def __init__(self, family, num_policies: int, num_envs: int, own: slice, seed: int):
-        self.k, self.m, self.own = num_policies, num_envs, own
+    def __init__(
+        self,
+        env: Any,
+        num_policies: int,
+        num_envs: int,
+        own: slice,
+        spaces: tuple[Any, Any],
+        outcome_size: int,
+    ):
+        self.env, self.k, self.m, self.own = env, num_policies, num_envs, own
         self.num_own = own.stop - own.start
-        numbers = np.arange(num_envs * num_policies).reshape(num_envs, num_policies)[own]
-        self.env = self.observation = None
-        if self.num_own:
-            self.env = family.make_shared(numbers.size, seed=seed, index=numbers.ravel(), stagger=True)
-            self.observation = self.env.reset()
-        self.observation_size = family.observation_space.shape[0]
-        self.outcome_size = family.outcome_size
-        self.action_size = 1 if hasattr(family.action_space, "n") else family.action_space.shape[0]
+        self.observation: Any = None if env is None else env.reset()
+        observation_space, action_space = spaces
+        self.observation_size, self.outcome_size = observation_space.shape[0], outcome_size
+        self.action_size = 1 if hasattr(action_space, "n") else action_space.shape[0]
 
     @torch.no_grad()
-    def play(self, policies, num_steps: int, rng, comm) -> Steps:
+    def play(self, policies: Policies, num_steps: int, rng: Any, comm: Any) -> Steps:
         """Act for `num_steps`, noise from the shared stream `rng`; a collective, all ranks get all steps."""
         k, m, D, A = self.k, self.m, self.observation_size, self.action_size
         widths = (D, D, A, 1, self.outcome_size, 1, 1)
@@ -82,7 +100,7 @@ class Actors:
             observation[:, num_steps],
         )
 
-    def get_state(self, comm) -> dict[str, np.ndarray]:
+    def get_state(self, comm: Any) -> dict[str, np.ndarray]:
         """The states of all ranks' environments, `[m, k, ...]`; a collective."""
         mine = {} if self.env is None else self.env.get_state()
         layout = comm.bcast_object({name: (a.shape[1:], a.dtype.str) for name, a in mine.items()})

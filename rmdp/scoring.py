@@ -1,11 +1,14 @@
-"""What every policy gives every agent on fresh episodes, exploration off."""
+"""Returns of every policy for every agent on fresh episodes, exploration off, where dynamics are shared."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from rmdp.assignment import one_hot
+from envs import Problem
+from rmdp.assignment import one_hot, policies_of, probabilities
+from rmdp.policy import Policies
 
 BLOCKS = 64  # partial sums over agents; ranks take whole ones, so that no digit depends on the ranks
 ELEMENTS = 2**17  # rewards scored at once, so many as a core's cache holds
@@ -27,11 +30,13 @@ class Episodes:
 
 
 @torch.no_grad()
-def play(policies, family, num_episodes: int, seed: int, comm) -> Episodes:
+def play(policies: Policies, family: Any, num_episodes: int, seed: int, comm: Any) -> Episodes:
     """Let all policies play the same `num_episodes` starts with their most likely actions; a collective.
 
     Episodes are shared over ranks. Every rank computes actions in the shape of the whole batch, whose other
-    rows are zero: the rounding of a matrix product hangs on its shape, and these dynamics are chaotic.
+    rows are zero: the rounding of a matrix product hangs on its shape, and these dynamics are chaotic. The
+    loop of `common.rollout` would sum the rewards of one agent in each environment; outcomes are kept here,
+    from which the rewards of all agents follow.
     """
     k, own, num_steps = policies.num_policies, comm.share(num_episodes), family.max_episode_len
     shape = (k, own.stop - own.start)
@@ -45,7 +50,7 @@ def play(policies, family, num_episodes: int, seed: int, comm) -> Episodes:
         seen[:, own] = env.reset().reshape(*shape, -1)
         running, t = np.ones(shape, bool), 0
         while running.any():
-            chosen = policies(policies.normaliser(torch.from_numpy(seen))).mode()
+            chosen = policies.most_likely(torch.from_numpy(seen))
             step = env.step(chosen[:, own].flatten(0, 1).numpy())
             outcome[t, :, own] = step.outcome.reshape(*shape, -1)
             if own.start == 0:
@@ -70,11 +75,16 @@ class Scores:
     soft: np.ndarray  # [k, E] each agent under every policy, by its probabilities
 
 
-def score(family, agents: dict, assignment: dict, episodes: Episodes, comm) -> Scores:
-    """Every policy for every agent, a part of the agents at a time; a collective."""
-    n, (k, num_episodes) = len(next(iter(agents.values()))), episodes.length.shape
-    policy_of = served_by(assignment)
-    size = max(1, ELEMENTS // len(episodes.outcome))
+def score(
+    problem: Problem, assignment: dict, episodes: Episodes, comm: Any, elements: int = ELEMENTS
+) -> Scores:
+    """Every policy for every agent, `elements` rewards at a time; a collective.
+
+    `assignment` is the state of `rmdp.assignment.Assignment`.
+    """
+    n, (k, num_episodes) = problem.num_agents, episodes.length.shape
+    policy_of = policies_of(assignment)
+    size = max(1, elements // len(episodes.outcome))
     own_blocks = comm.share(BLOCKS)
     own, totals = np.zeros(n), np.zeros((BLOCKS, 3, k, num_episodes))
     for number, first in enumerate(range(0, n, size)):
@@ -82,8 +92,8 @@ def score(family, agents: dict, assignment: dict, episodes: Episodes, comm) -> S
         if not own_blocks.start <= block < own_blocks.stop:
             continue
         part = slice(first, first + size)
-        reward = family.rewards(episodes.outcome, {name: single(a[part]) for name, a in agents.items()})
-        returns = episodes.by_episode(reward)  # [k, E, part]
+        agents = {name: single(values) for name, values in problem.rows(part).items()}
+        returns = episodes.by_episode(problem.family.rewards(episodes.outcome, agents))  # [k, E, part]
         mean = returns.mean(1)
         soft = probabilities(assignment, k, part, mean.shape[1])
         hard = soft if policy_of is None else one_hot(policy_of[part], k)
@@ -96,19 +106,3 @@ def score(family, agents: dict, assignment: dict, episodes: Episodes, comm) -> S
 def single(values: np.ndarray) -> np.ndarray:
     """float64 as float32, which halves the time of scoring a large population."""
     return values.astype(np.float32) if values.dtype == np.float64 else values
-
-
-def served_by(assignment: dict) -> np.ndarray | None:
-    """Each agent's policy `[n]`, the most likely one if the assignment is soft; None before there is one."""
-    if "logits" in assignment:
-        return np.asarray(assignment["logits"]).argmax(0)
-    return np.asarray(assignment["policy_of"]) if "policy_of" in assignment else None
-
-
-def probabilities(assignment: dict, num_policies: int, part: slice, size: int) -> np.ndarray:
-    """The assignment of `size` agents as `[k, size]`; uniform before there is one."""
-    if "logits" in assignment:
-        return torch.softmax(torch.as_tensor(assignment["logits"])[:, part].double(), dim=0).numpy()
-    if "policy_of" in assignment:
-        return one_hot(np.asarray(assignment["policy_of"])[part], num_policies)
-    return np.full((num_policies, size), 1.0 / num_policies)

@@ -90,8 +90,8 @@ def spoil(learner, place, value) -> None:
 
         learner.gradients._sum = summed
     if place in ("reward", "observation"):
-        if hasattr(learner, "actors"):
-            spoil_steps(learner.actors.env, place, value, now)
+        if hasattr(learner, "population"):
+            spoil_steps(learner.population.environments.env, place, value, now)
         else:
             make_vec = learner.family.make_vec
             learner.family.make_vec = lambda *a, **k: spoil_steps(make_vec(*a, **k), place, value, now)

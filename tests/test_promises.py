@@ -104,7 +104,7 @@ def test_files_of_a_run_are_quiet(tmp_path, monkeypatch, promise):
 
 
 PICKLED = {  # where ranks send each other objects: when they start, and once a save
-    "rl2/tasks.py", "caml/tasks.py", "caml/baselines.py", "rmdp/rollout.py", "rmdp/tasks.py",
+    "rl2/tasks.py", "caml/tasks.py", "caml/baselines.py", "rmdp/rollout.py",
     "mpi_utils/watchdog.py", "mpi_utils/comm.py", "mpi_utils/loop.py",
 }  # fmt: skip
 

@@ -9,12 +9,13 @@ import torch
 
 from common.errors import UserError
 from common.runs import checkpoint, run_folder
-from envs.families import make_family
+from envs import Problem, make_family
 from mpi_utils.comm import Comm
-from rmdp import evaluation, scoring
+from rmdp import evaluation
 from rmdp.bounds import WALKS
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
+from rmdp.problem import make_problem
 from rmdp.scoring import Episodes, play, score
 from tests.launch import command
 
@@ -27,29 +28,23 @@ class Tours:
     def __init__(self, tours):
         self.tours, self.num_policies, self.step = tours, len(tours), -1
 
-    def __call__(self, observation):
+    def most_likely(self, observation):
         self.step += 1
-        self.num_rows = observation.shape[1]
-        return self
-
-    def normaliser(self, observation):
-        return observation
-
-    def load_state_dict(self, state):
-        assert state == {}
-
-    def mode(self):
         moves = [MOVES.index(tour[self.step % len(tour)]) for tour in self.tours]
-        return torch.tensor(moves)[:, None].expand(-1, self.num_rows)
+        return torch.tensor(moves)[:, None].expand(-1, observation.shape[1])
 
 
-def walked(monkeypatch, tours, cells, assignment, flags=(), **state):
+def walked(tours, cells, assignment, flags=(), **state):
     """Rows of an evaluation of `tours`."""
-    monkeypatch.setattr(evaluation, "Policies", lambda *_: Tours(tours))
-    config = Config(environment="resource_gathering", num_agents=len(cells), num_policies=len(tours))
-    state |= {"policy": {}, "agents": {"cell": np.array(cells)}, "assignment": assignment}
+    config = dataclasses.replace(
+        Config.defaults({"environment": "resource_gathering"}),
+        num_agents=len(cells),
+        num_policies=len(tours),
+    )
+    problem = Problem("resource_gathering", make_family("resource_gathering"), {"cell": np.array(cells)})
     settings = evaluation.parse_settings(["--episodes", "3", *flags], show=False)
-    return evaluation.evaluate(dataclasses.asdict(config), state, settings, Comm())
+    state["assignment"] = assignment
+    return evaluation.evaluate_shared(config, problem, Tours(tours), state, settings, Comm())
 
 
 def means(rows):
@@ -61,20 +56,20 @@ def means(rows):
 TWO, CELLS = ("ULDR", "D"), [17, 21, 22, 22, 0]
 
 
-def test_welfare_by_hand(monkeypatch):
-    rows = walked(monkeypatch, TWO, CELLS, {"policy_of": torch.tensor([0, 0, 0, 1, 1])})
+def test_welfare_by_hand():
+    rows = walked(TWO, CELLS, {"policy_of": torch.tensor([0, 0, 0, 1, 1])})
     found = means(rows)
     assert found["social_welfare"] == pytest.approx((96 + 96 + 96 + 99 + 0) / 5)
     assert found["best_policy_welfare"] == pytest.approx((96 + 96 + 99 + 99 + 0) / 5)
     assert found["worst_decile"] == 0
-    assert not {"expected_welfare", "training_welfare", "ceiling"} & found.keys()
+    assert not {"expected_welfare", "training_welfare", "upper_bound"} & found.keys()
     policies = [row for row in rows if row["metric"] == "policy_return"]
     assert [(row["agents"], row["worst"]) for row in policies] == [(3, pytest.approx(96)), (2, 0)]
     assert [row["mean"] for row in policies] == pytest.approx([96, 49.5])
     walks = [row for row in rows if row["metric"] == "walk"]
     assert [row["cells"] for row in walks] == [[22, 17, 16, 21, 22], [22, 22]]
     assert [row["mean"] for row in walks] == [4, 1]
-    assert walks[1]["served"] == [1] + [0] * 21 + [1, 0, 0]
+    assert walks[1]["assigned"] == [1] + [0] * 21 + [1, 0, 0]
     agents = [row for row in rows if row["metric"] == "agent_return"]
     assert [(row["agent"], row["policy"], row["cell"]) for row in agents] == list(
         zip(range(5), [0, 0, 0, 1, 1], CELLS, strict=True)
@@ -85,20 +80,20 @@ def test_welfare_by_hand(monkeypatch):
     json.dumps(rows, allow_nan=False)
 
 
-def test_soft_and_missing_assignments_by_hand(monkeypatch):
+def test_soft_and_missing_assignments_by_hand():
     logits = torch.log(torch.tensor([[0.75] * 5, [0.25] * 5]))
-    found = means(walked(monkeypatch, TWO, CELLS, {"logits": logits, "moments": {}}))
+    found = means(walked(TWO, CELLS, {"logits": logits, "moments": {}}))
     assert found["social_welfare"] == pytest.approx(4 * 96 / 5)  # all go to policy 0
     assert found["expected_welfare"] == pytest.approx((72 + 72 + 2 * (72 + 24.75)) / 5)
-    rows = walked(monkeypatch, TWO, CELLS, {}, welfare={"average": 0.1, "average_weight": 0.2})
+    rows = walked(TWO, CELLS, {}, welfare={"average": 0.1, "average_weight": 0.2})
     assert means(rows)["social_welfare"] == pytest.approx((48 + 48 + 2 * 97.5) / 5)
     assert means(rows)["training_welfare"] == pytest.approx(50)
     policies = [row for row in rows if row["metric"] == "policy_return"]
     assert [row["mean"] for row in policies] == pytest.approx([4 * 96 / 5, 2 * 99 / 5])
 
 
-def test_a_policy_that_serves_nobody(monkeypatch, capsys, tmp_path):
-    rows = walked(monkeypatch, TWO, CELLS, {"policy_of": np.zeros(5, np.int64)})
+def test_a_policy_that_no_agent_is_assigned_to(capsys, tmp_path):
+    rows = walked(TWO, CELLS, {"policy_of": np.zeros(5, np.int64)})
     empty = next(row for row in rows if row["metric"] == "policy_return" and row["policy"] == 1)
     assert (empty["agents"], empty["mean"], empty["worst"]) == (0, None, None)
     evaluation.show(rows)
@@ -108,24 +103,24 @@ def test_a_policy_that_serves_nobody(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("num_policies", "welfare"), [(1, 74.0), (3, 89.28)])
-def test_the_best_known_walks_reach_the_ceiling(monkeypatch, num_policies, welfare):
+def test_the_best_known_walks_reach_the_upper_bound(num_policies, welfare):
     tours = WALKS[num_policies].split()
     logits = torch.zeros(num_policies, 25)
-    found = means(walked(monkeypatch, tours, range(25), {"logits": logits}))
+    found = means(walked(tours, range(25), {"logits": logits}))
     assert found["best_policy_welfare"] == pytest.approx(welfare)
-    assert found["ceiling"] == pytest.approx(welfare)
-    assert found["share_of_ceiling"] == pytest.approx(found["social_welfare"] / welfare)
+    assert found["upper_bound"] == pytest.approx(welfare)
+    assert found["share_of_upper_bound"] == pytest.approx(found["social_welfare"] / welfare)
 
 
 @pytest.mark.parametrize("elements", [1, 30, 10**6])
-def test_scores_are_those_of_plain_loops(monkeypatch, elements):
-    monkeypatch.setattr(scoring, "ELEMENTS", elements)
+def test_scores_are_those_of_plain_loops(elements):
     family, rng = make_family("hopper"), np.random.default_rng(0)
     length, n = np.array([[2, 4], [3, 1]]), 200  # more agents than blocks
     speed, target = rng.uniform(0, 2.5, 10), rng.uniform(0, 2.5, n)
     episodes = Episodes(speed[:, None].astype(np.float32), length, None)
     logits = rng.normal(size=(2, n))
-    found = score(family, {"target": target}, {"logits": logits}, episodes, Comm())
+    problem = Problem("hopper", family, {"target": target})
+    found = score(problem, {"logits": logits}, episodes, Comm(), elements)
     returns, at = np.zeros((2, 2, n)), 0
     for j in range(2):
         for e in range(2):
@@ -143,7 +138,8 @@ def test_scores_are_those_of_plain_loops(monkeypatch, elements):
 
 def learner(environment, **settings):
     sizes = {"num_policies": 2, "steps_per_policy": 64, "envs_per_policy": 4, "num_minibatches": 4}
-    made = Learner(check_config(Config(environment=environment, **sizes | settings)), Comm())
+    config = dataclasses.replace(Config.defaults({"environment": environment}), **{**sizes, **settings})
+    made = Learner(check_config(config), Comm(), make_problem(config, Comm()))
     with torch.no_grad():  # so that actions differ from 0 and policies from each other
         made.policies.head.weight *= 5
     return made
@@ -151,15 +147,15 @@ def learner(environment, **settings):
 
 def test_each_environment_counts_until_its_first_end():
     made = learner("hopper", num_agents=6)
-    episodes = play(made.policies, made.family, 3, 5, Comm())
+    episodes = play(made.policies, made.problem.family, 3, 5, Comm())
     at = 0
     for j in range(2):
         for e in range(3):
-            env = made.family.make_shared(1, seed=5, index=[e])
+            env = made.problem.family.make_shared(1, seed=5, index=[e])
             seen, speeds, ended = env.reset(), [], False
             while not ended:
                 both = torch.from_numpy(np.stack([seen] * 2))
-                step = env.step(made.policies(made.policies.normaliser(both)).mode()[j].detach().numpy())
+                step = env.step(made.policies.most_likely(both)[j].detach().numpy())
                 seen, ended = step.observation, step.terminated[0] or step.truncated[0]
                 speeds.append(step.outcome[0, 0])
             assert episodes.length[j, e] == len(speeds)
@@ -176,12 +172,15 @@ def test_a_learner_before_and_after_training(tmp_path):
     found = means(rows)
     assert found["training_welfare"] == pytest.approx(metrics["train/social_welfare"])
     assert (
-        found["worst_decile"] <= found["social_welfare"] <= found["best_policy_welfare"] <= found["ceiling"]
+        found["worst_decile"]
+        <= found["social_welfare"]
+        <= found["best_policy_welfare"]
+        <= found["upper_bound"]
     )
     assert found["expected_welfare"] <= found["best_policy_welfare"]
     assert all(row["metric"] != "agent_return" for row in rows)  # more than 1000
-    served = [row["served"] for row in rows if row["metric"] == "policy_speed"]
-    assert np.sum(served) == 1200
+    assigned = [row["assigned"] for row in rows if row["metric"] == "policy_speed"]
+    assert np.sum(assigned) == 1200
     evaluation.plot(rows, tmp_path / "speeds.png", "two")
     assert (tmp_path / "speeds.png").read_bytes().startswith(b"\x89PNG")
 
@@ -199,7 +198,7 @@ def run(tmp_path_factory):
 def test_the_command_gives_the_same_numbers_at_any_number_of_ranks(run, tmp_path):
     reports = []
     for num_ranks in (1, 2):
-        flags = ["--episodes", 3, "--json", tmp_path / "rows.json", "--plot", tmp_path / "served.png"]
+        flags = ["--episodes", 3, "--json", tmp_path / "rows.json", "--plot", tmp_path / "figure.png"]
         flags += ["--export", tmp_path / "policies"] if num_ranks == 2 else []
         result = command(num_ranks, "evaluate", run, *flags)
         assert result.code == 0 and result.output.count("social_welfare") == 1, result.output
@@ -217,6 +216,6 @@ def test_bad_flags_get_one_line(flags):
     assert "\n" not in str(error.value) and flags[0].strip("-") in str(error.value)
 
 
-def test_export_before_there_is_an_assignment_is_refused(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="nobody is assigned"):
-        walked(monkeypatch, TWO, CELLS, {}, ["--export", str(tmp_path / "policies")])
+def test_export_before_there_is_an_assignment_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no agent is assigned"):
+        walked(TWO, CELLS, {}, ["--export", str(tmp_path / "policies")])

@@ -17,6 +17,7 @@ from mpi_utils.comm import Comm
 from rmdp import evaluation
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
+from rmdp.problem import make_problem
 
 STRANGER = """
 import sys, torch
@@ -32,13 +33,14 @@ def evaluated(environment, network, folder, **settings):
     """A learner with policies that differ, and the rows of its evaluation with --export."""
     sizes = {"num_policies": 3, "steps_per_policy": 32, "envs_per_policy": 4, "num_minibatches": 4}
     sizes["warm_start_iters"] = 0
-    config = Config(environment=environment, num_agents=10, policy_network=network, **sizes | settings)
-    made = Learner(check_config(config), Comm())
+    sizes |= {"num_agents": 10, "policy_network": network, **settings}
+    config = check_config(dataclasses.replace(Config.defaults({"environment": environment}), **sizes))
+    made = Learner(config, Comm(), make_problem(config, Comm()))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         made.policies.head.weight *= 50
         made.policies.head.bias += torch.randn(made.policies.head.bias.shape, generator=generator)
-        size = made.family.observation_space.shape[0]
+        size = made.problem.family.observation_space.shape[0]
         seen = 3 * torch.randn(3, 100, size, generator=generator) + 1
         made.policies.normaliser.update(seen)
     flags = evaluation.parse_settings(["--episodes", "2", "--export", str(folder)], show=False)
@@ -61,8 +63,7 @@ def test_a_stranger_with_torch_alone_gets_the_same_actions(environment, network,
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     with torch.no_grad():
-        policies = made.policies
-        expected = policies(policies.normaliser(observation.expand(3, -1, -1))).mode()
+        expected = made.policies.most_likely(observation.expand(3, -1, -1))
     assert len(torch.unique(expected, dim=0)) == 3
     for j, path in enumerate(paths):
         whole, one, none = torch.load(f"{path}.actions", weights_only=True)
@@ -75,7 +76,7 @@ def test_cards_and_index_tell_the_truth(tmp_path):
     folder = tmp_path / "new" / "policies"
     made, _, rows = evaluated("hopper", "shared", folder)
     index = json.loads((folder / "index.json").read_text())
-    assert index["policy_of_agent"] == made.members.policy_of.tolist()
+    assert index["policy_of_agent"] == made.population.assignment.everyone().tolist()
     returns = [row for row in rows if row["metric"] == "policy_return"]
     names = {"index.json"}
     for entry, row in zip(index["policies"], returns, strict=True):
@@ -83,9 +84,9 @@ def test_cards_and_index_tell_the_truth(tmp_path):
         assert hashlib.sha256(data).hexdigest() == entry["sha256"] and entry["sha256"] in card
         assert hashlib.sha256(card.encode()).hexdigest() == entry["card_sha256"]
         assert entry["agents"] == row["agents"] and entry["return"] == row["mean"]
-        members = np.flatnonzero(made.members.policy_of == row["policy"])
-        wants = ", ".join(f"{made.agents['target'][i]:.4g} (agent {i})" for i in members)
-        for text in (f"agents: {len(members)} of 10", f"target: {wants}", f"{row['mean']:.2f}", "hopper"):
+        members = np.flatnonzero(made.population.assignment.everyone() == row["policy"])
+        targets = ", ".join(f"{made.problem.agents['target'][i]:.4g} (agent {i})" for i in members)
+        for text in (f"agents: {len(members)} of 10", f"target: {targets}", f"{row['mean']:.2f}", "hopper"):
             assert text in card
         for text in (f"with {row['worst']:.2f}", "2 fresh episodes", "float32 [B, 11]", "float32 [B, 3]"):
             assert text in card

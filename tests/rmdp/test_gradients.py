@@ -1,4 +1,4 @@
-"""Gradients written out by hand equal PyTorch's."""
+"""Gradients written out by hand equal those of the formulas, and these what the paper says."""
 
 from types import SimpleNamespace
 
@@ -8,6 +8,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from rmdp.gradients import CriticGradient, PolicyGradient
+from rmdp.losses import PolicyLoss, ValueLoss
 from rmdp.policy import Critic, Policies
 
 K, B, D, N = 3, 7, 4, 11
@@ -42,28 +43,34 @@ def test_policy_gradient_equals_autograd(network, space):
     action = distribution.sample(torch.rand(K, B, policies.num_outputs, generator=generator)).detach()
     # Ratios on both sides of both ends of the clip range.
     old = (distribution.log_prob(action) + 0.5 * torch.randn(K, B, generator=generator)).detach()
-    ratio, entropy, slope = PolicyGradient(policies)(
-        *(x.numpy(), action.numpy(), old.numpy(), advantage.numpy()),
-        clip_range=0.2,
-        entropy_coef=0.3,
-        scale=0.05,
-    )
+    inputs = [tensor.numpy() for tensor in (x, action, old, advantage)]
+    options = {"clip_range": 0.2, "entropy_coef": 0.3, "scale": 0.05}
+    found = PolicyGradient(policies)(*inputs, **options)
     written = [p.grad.clone() for p in policies.parameters()]
-
-    policies.zero_grad()
-    advantage.requires_grad_()
-    distribution = policies(x)
-    expected_ratio = (distribution.log_prob(action) - old).exp()
-    assert ((expected_ratio - 1).abs() > 0.2).any() and ((expected_ratio - 1).abs() < 0.2).any()
-    clipped = expected_ratio.clamp(0.8, 1.2)
-    surrogate = torch.min(expected_ratio * advantage, clipped * advantage)
-    (-0.05 * (surrogate + 0.3 * distribution.entropy()).sum()).backward()
-    np.testing.assert_allclose(ratio, expected_ratio.detach(), rtol=1e-4)
-    np.testing.assert_allclose(entropy, distribution.entropy().detach(), rtol=1e-4)
-    np.testing.assert_allclose(-0.05 * slope, advantage.grad, rtol=1e-4)
+    for p in policies.parameters():
+        p.grad.zero_()
+    formula = PolicyLoss(policies)(*inputs, **options)
+    assert (np.abs(formula[0] - 1) > 0.2).any() and (np.abs(formula[0] - 1) < 0.2).any()
+    for by_hand, by_formula in zip(found, formula, strict=True):
+        np.testing.assert_allclose(by_hand, by_formula, rtol=1e-4)
     for p, grad in zip(policies.parameters(), written, strict=True):
         assert grad.abs().max() > 1e-4
         torch.testing.assert_close(grad, p.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_slope_is_the_derivative_of_the_objective_by_the_advantage():
+    generator = torch.Generator().manual_seed(4)
+    policies = Policies(settings("shared"), SEEN, Discrete(4))
+    randomise(policies, generator)
+    x, advantage = torch.randn(K, B, D, generator=generator), torch.randn(K, B, generator=generator)
+    action = torch.randint(4, (K, B), generator=generator)
+    old = (policies(x).log_prob(action) + 0.5 * torch.randn(K, B, generator=generator)).detach()
+    inputs = [tensor.numpy() for tensor in (x, action, old, advantage)]
+    ratio, _, slope = PolicyLoss(policies)(*inputs, clip_range=0.2, entropy_coef=0.3, scale=0.05)
+    advantage.requires_grad_()
+    ratio = torch.from_numpy(ratio)
+    torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).sum().backward()
+    np.testing.assert_allclose(slope, advantage.grad, rtol=1e-5)
 
 
 def test_critic_gradient_equals_autograd():
@@ -75,10 +82,9 @@ def test_critic_gradient_equals_autograd():
     loss = CriticGradient(critic)(x.numpy(), chunks, scale=0.1)
     written = [p.grad.clone() for p in critic.parameters()]
 
-    critic.zero_grad()
-    expected = 0.05 * (critic(x) - target).square().sum()
-    expected.backward()
-    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    critic.zero_grad(set_to_none=False)
+    assert loss == pytest.approx(0.05 * float((critic(x) - target).square().sum().detach()), rel=1e-5)
+    assert loss == pytest.approx(ValueLoss(critic)(x.numpy(), chunks, scale=0.1), rel=1e-5)
     for p, grad in zip(critic.parameters(), written, strict=True):
         torch.testing.assert_close(grad, p.grad, rtol=1e-3, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Agents with dynamics of their own: utilities are tried, each policy acts in its own agents' worlds."""
+"""Agents with dynamics of their own: utilities are tried, each policy acts with agents assigned to it."""
 
 import dataclasses
 import json
@@ -10,19 +10,28 @@ import torch
 from common.errors import UserError
 from common.runs import checkpoint
 from common.runs.seeding import stream
-from envs import Population, make_family
+from envs import Population, Problem, make_family
 from mpi_utils.comm import Comm
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
+from rmdp.own_dynamics import (
+    SURVEY_INTERVAL,
+    OwnDynamics,
+    Repeated,
+    StepEnv,
+    draw,
+    mean_returns,
+    try_policies,
+)
 from rmdp.policy import Policies
-from rmdp.separate import SURVEY_INTERVAL, SeparateLearner, mean_returns
-from rmdp.worlds import Repeated, Worlds, try_all
+from rmdp.problem import make_problem
+from rmdp.shared_dynamics import SharedDynamics
 from tests.launch import command
 from tests.rmdp.test_learner import flat, same
 
 TINY = check_config(
-    Config(
-        environment="cart_pole",
+    dataclasses.replace(
+        Config.defaults({"environment": "cart_pole"}),
         num_agents=7,
         num_policies=3,
         num_features=8,
@@ -40,10 +49,14 @@ FLAGS = (
 ).split()
 
 
-def test_the_learner_is_chosen_by_the_environment():
-    assert type(Learner(TINY, Comm())) is SeparateLearner
-    grid = check_config(Config(environment="resource_gathering", num_agents=5, num_policies=2))
-    assert type(Learner(grid, Comm())) is Learner
+def make(config, problem=None):
+    return Learner(config, Comm(), problem or make_problem(config, Comm()))
+
+
+def test_the_population_is_of_the_sort_that_the_problem_has():
+    assert type(make(TINY).population) is OwnDynamics
+    grid = dataclasses.replace(Config.defaults({"environment": "resource_gathering"}), num_agents=5)
+    assert type(make(check_config(grid)).population) is SharedDynamics
 
 
 @pytest.mark.parametrize(
@@ -51,11 +64,11 @@ def test_the_learner_is_chosen_by_the_environment():
 )
 def test_a_loaded_learner_continues_bit_for_bit(environment):
     config = dataclasses.replace(TINY, environment=environment, max_iters=12)
-    learner = Learner(config, Comm())
+    learner = make(config)
     for i in range(9):
         learner.train_iteration(i)
     state = learner.state_dict()
-    other = Learner(config, Comm())
+    other = make(config)
     other.load_state_dict(state)
     assert same(other.state_dict(), state)
     for i in range(9, 12):  # with surveys after the tenth and the last
@@ -63,22 +76,20 @@ def test_a_loaded_learner_continues_bit_for_bit(environment):
         other.train_iteration(i)
     assert not same(learner.state_dict(), state)
     assert same(other.state_dict(), learner.state_dict())
-    assert learner.weight > 1
+    assert learner.state_dict()["survey"]["weight"] > 1
 
 
-def test_policies_act_in_the_worlds_of_agents_they_serve():
-    """Every agent served appears, none of another policy does, and steps follow that agent's dynamics."""
-    learner = Learner(TINY, Comm())
-    learner.members.policy_of = np.array([0, 0, 0, 0, 1, 2, 1])
-    who = learner.members.draw(4, np.random.default_rng(0))
-    assert sorted(who[:, 0].tolist()) == [0, 1, 2, 3]
-    assert sorted(who[:, 1].tolist()) == [4, 4, 6, 6] and who[:, 2].tolist() == [5] * 4
-    family, agents = learner.family, learner.agents
-    world = Worlds(family, agents, who.ravel()).make_shared(12, seed=3, index=np.arange(12))
-    before = world.reset().astype(np.float64)
-    step = world.step(np.ones(12, np.int64))
-    own = {name: values[who.ravel()] for name, values in agents.items()}
-    expected = family.advance(before, np.ones(12, np.int64), own)
+def test_policies_act_with_agents_assigned_to_them():
+    """Each of a policy's agents appears, none of another's does, and steps follow the agent's dynamics."""
+    problem = make_problem(TINY, Comm())
+    agents = draw(np.array([0, 0, 0, 0, 1, 2, 1]), 3, 4, np.random.default_rng(0))
+    assert sorted(agents[:, 0].tolist()) == [0, 1, 2, 3]
+    assert sorted(agents[:, 1].tolist()) == [4, 4, 6, 6] and agents[:, 2].tolist() == [5] * 4
+    own = problem.rows(agents.ravel())
+    env = StepEnv(problem.family.make_vec(own, np.random.default_rng(3)))
+    before = env.reset().astype(np.float64)
+    step = env.step(np.ones(12, np.int64))
+    expected = problem.family.advance(before, np.ones(12, np.int64), own)
     np.testing.assert_allclose(step.final_observation, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(step.outcome, 1)
 
@@ -87,18 +98,18 @@ def test_trying_gives_what_episodes_played_alone_give():
     family = make_family("cart_pole")
     agents = family.sample(np.random.default_rng(1), 5)
     policies = Policies(TINY, family.observation_space, family.action_space)
-    returns, steps = try_all(policies, family, agents, np.random.default_rng(2))
-    np.testing.assert_array_equal(returns, steps)  # each step pays 1
+    problem = Problem("cart_pole", family, agents)
+    returns, steps = try_policies(policies, problem, np.random.default_rng(2))
+    np.testing.assert_array_equal(returns, steps)  # each step has reward 1
     assert returns.shape == (3, 5) and returns.min() >= 5
     start = family.start(np.random.default_rng(2), 5)
     for j in range(3):
         for i in range(5):
-            state, total = start[i : i + 1], 0
-            own = {name: values[i : i + 1] for name, values in agents.items()}
+            state, total, own = start[i : i + 1], 0, problem.rows(slice(i, i + 1))
             while True:
                 seen = torch.from_numpy(np.repeat(state.astype(np.float32)[None], 3, axis=0))
                 with torch.no_grad():
-                    action = policies(policies.normaliser(seen)).mode()[j].numpy()
+                    action = policies.most_likely(seen)[j].numpy()
                 state, total = family.advance(state, action, own), total + 1
                 if family.terminated(state)[0] or total == family.max_episode_len:
                     break
@@ -111,7 +122,7 @@ def test_starts_are_the_same_for_all_policies():
 
 
 def test_returns_of_episodes_that_end_inside_an_iteration():
-    reward = np.arange(1.0, 13).reshape(1, 6, 2)  # environment 0 is paid 1 3 5 7 9 11, environment 1 2 4 ...
+    reward = np.arange(1.0, 13).reshape(1, 6, 2)  # environment 0 gives 1 3 5 7 9 11, environment 1 2 4 ...
     done = np.zeros((1, 6, 2), bool)
     done[0, [1, 4], 0] = True  # 1 + 3, 5 + 7 + 9
     done[0, 0, 1] = True  # 2
@@ -119,53 +130,53 @@ def test_returns_of_episodes_that_end_inside_an_iteration():
     assert mean_returns(reward, done & False, np.array([7.0]))[0] == 7
 
 
-def test_a_survey_moves_agents_to_the_policy_that_serves_them():
-    learner = Learner(TINY, Comm())
-    before = learner.members.policy_of.copy()
-    steps = 0
-    for i in range(SURVEY_INTERVAL):
-        report = learner.train_iteration(i)
-        steps += 3 * 64
-    assert report["train/env_steps"] > steps  # trying costs steps, too
-    best = learner.utility.argmax(0)
-    gain = learner.utility.max(0) > learner.utility[before, np.arange(7)]
-    moved = learner.members.policy_of != before
-    assert report["train/flips"] == moved.sum() and not (moved & ~gain).any()
-    assert (learner.members.policy_of[moved] == best[moved]).sum() >= moved.sum() - 2  # none is left empty
-    assert set(learner.members.policy_of) == {0, 1, 2}
+def test_a_survey_moves_agents_to_the_policy_that_is_best_for_them():
+    learner = make(TINY)
+    before = learner.population.assignment.everyone()
+    reports = [learner.train_iteration(i) for i in range(SURVEY_INTERVAL)]
+    assert reports[-1]["train/env_steps"] > SURVEY_INTERVAL * 3 * 64  # trying costs steps, too
+    after, utility = (
+        learner.population.assignment.everyone(),
+        learner.state_dict()["survey"]["utility"].numpy(),
+    )
+    gain = utility.max(0) > utility[before, np.arange(7)]
+    moved = after != before
+    assert reports[-1]["train/flips"] == moved.sum() and not (moved & ~gain).any()
+    assert (after[moved] == utility.argmax(0)[moved]).sum() >= moved.sum() - 2  # none is left empty
+    assert set(after) == {0, 1, 2}
 
 
 def test_one_policy_for_all_and_one_for_each_need_no_survey():
     for k, algorithm in ((1, "em"), (7, "random")):
-        learner = Learner(dataclasses.replace(TINY, num_policies=k, algorithm=algorithm), Comm())
+        learner = make(dataclasses.replace(TINY, num_policies=k, algorithm=algorithm))
         report = [learner.train_iteration(i) for i in range(SURVEY_INTERVAL)][-1]
         assert report["train/env_steps"] == SURVEY_INTERVAL * k * 64
-        assert len(set(learner.members.policy_of.tolist())) == k
+        assert len(set(learner.population.assignment.everyone().tolist())) == k
 
 
 @pytest.mark.nightly
 def test_a_policy_learns_to_balance():
     sizes = {"num_policies": 1, "num_features": 32, "steps_per_policy": 2048, "envs_per_policy": 8}
     config = dataclasses.replace(TINY, **sizes, num_minibatches=16, num_epochs=6, max_iters=20)
-    learner = Learner(config, Comm())
+    learner = make(config)
     returns = [learner.train_iteration(i)["train/return"] for i in range(20)]
     assert returns[0] < 60 and returns[-1] > 150
 
 
 @pytest.mark.nightly
 def test_two_kinds_of_particles_find_a_policy_each():
-    """Moves are mirrored between kinds, so one policy cannot serve both; EM has to tell them apart."""
+    """Moves are mirrored between kinds, so one policy cannot be good for both; EM has to tell them apart."""
     family = make_family("particle")
     towards = np.float32([[1, 0], [0, 1], [-1, 0], [0, -1]])
     moves = np.stack([towards, -towards])[np.arange(8) % 2]
     sizes = {"num_agents": 8, "num_policies": 2, "steps_per_policy": 800, "envs_per_policy": 8}
     sizes |= {"num_features": 32, "num_minibatches": 8, "num_epochs": 6, "max_iters": 60}
     config = dataclasses.replace(TINY, environment="particle", **sizes)
-    learner = Learner(config, Comm())
-    learner.agents = family.check({"moves": moves, "group": np.arange(8) % 2})
+    agents = family.check({"moves": moves, "group": np.arange(8) % 2})
+    learner = make(config, Problem("particle", family, agents))
     for i in range(60):
         learner.train_iteration(i)
-    policy_of = learner.members.policy_of
+    policy_of = learner.population.assignment.everyone()
     assert len(set(policy_of[::2])) == 1 and len(set(policy_of[1::2])) == 1
     assert policy_of[0] != policy_of[1]
 
@@ -194,11 +205,11 @@ def test_any_number_of_ranks_learns_the_same_and_its_run_is_evaluated(tmp_path):
     assert values[0]["best_policy_welfare", None, None] >= values[0]["social_welfare", None, None]
 
 
-def test_a_population_in_a_file_is_served(tmp_path):
+def test_a_population_in_a_file_is_the_problem(tmp_path):
     population = Population("cart_pole", make_family("cart_pole").sample(stream(0, "tasks"), 7))
     population.save(tmp_path / "poles.npz")
     config = dataclasses.replace(TINY, population=str(tmp_path / "poles.npz"))
-    agents = Learner(config, Comm()).agents
+    agents = make_problem(config, Comm()).agents
     np.testing.assert_array_equal(agents["force"], population.parameters["force"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.runs import checkpoint
-from rmdp.learner import WHOLE_CRITIC
+from rmdp.shared_dynamics import WHOLE_CRITIC
 from tests.launch import command, mpirun
 
 TINY = (

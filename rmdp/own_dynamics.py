@@ -1,0 +1,203 @@
+"""A population whose agents have dynamics of their own: what a policy is worth to an agent must be tried."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.rollout import final_observations, play, to_space
+from common.runs.seeding import SharedStream, stream
+from envs.problem import Problem
+from envs.shared_reward_env import Step
+from rmdp.advantages import Batch, StepFeatures, make_batch
+from rmdp.agent_shard import AgentShard
+from rmdp.assignment import Assignment, even_random
+from rmdp.config import Config
+from rmdp.policy import Actor, Critic, Normaliser, Policies
+from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
+
+SURVEY_INTERVAL = 10  # iterations between two surveys
+
+
+class OwnDynamics:
+    """Steps, advantages and assignment of agents whose dynamics differ.
+
+    A step has a reward only for the agent in whose environment it is taken. So policy j acts in the
+    environments of agents that are assigned to it, `envs_per_policy` of them in an iteration, chosen anew in
+    each, and learns from all its steps alike. With `em`, every `SURVEY_INTERVAL` iterations after the warm
+    start and at the end each policy plays one episode with each agent, exploration off (a survey), and agents
+    move to the policy with the best running mean return. A policy for all (k = 1) and one for each (k = n)
+    need no survey. A rank owns a slice of the agents, which it surveys.
+    """
+
+    whole_critic, num_values, own_values = True, 1, 1  # a step has one reward, so the critic has one row
+
+    def __init__(self, config: Config, comm: Any, problem: Problem):
+        self.config, self.comm, self.problem = config, comm, problem
+        self.k, self.n, self.m = config.num_policies, config.num_agents, config.envs_per_policy
+        self.shard = AgentShard(comm, self.n, problem.rows(slice(None)))
+        policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
+        self.assignment = Assignment(comm, self.shard, self.k, policy_of)
+        self.own_envs = comm.share(self.m)
+        self.utility = np.zeros((self.k, self.shard.num))  # running sums of the surveys' returns
+        self.weight = 0.0  # and of ones
+        self.env_steps = 0  # of training and surveys so far
+        self.finished = np.zeros(self.k)  # mean return of each policy's last finished episodes
+
+    def collect(self, i: int, policies: Policies) -> Steps:
+        """Steps of all policies with agents assigned to them, each from a fresh start; a collective."""
+        config, family, m = self.config, self.problem.family, self.m
+        agents = draw(self.assignment.everyone(), self.k, m, stream(config.seed, "tasks", i, 1))
+        starts = int(stream(config.seed, "environment", i).integers(2**62))
+        numbers, env = environment_numbers(self.k, self.own_envs), None
+        if numbers.size:
+            own = slice(int(numbers[0]), int(numbers[-1]) + 1)
+            rng = SharedStream(np.random.default_rng(starts), agents.size, own)
+            env = StepEnv(family.make_vec(self.problem.rows(agents.ravel()[own]), rng))
+        spaces = (family.observation_space, family.action_space)
+        environments = Environments(env, self.k, m, self.own_envs, spaces, outcome_size=1)
+        acting = SharedStream(stream(config.seed, "acting", i), m, self.own_envs)
+        self.env_steps += self.k * config.steps_per_policy
+        return environments.play(policies, config.steps_per_policy // m, acting, self.comm)
+
+    @torch.no_grad()
+    def estimate(self, steps: Steps, normaliser: Normaliser, critic: Critic) -> Batch:
+        """Value targets and advantages of each policy for all its steps."""
+        reward = steps.outcome.clone()  # [k, T, m, 1]
+        done = steps.done.numpy()
+        self.finished = mean_returns(reward[..., 0].double().numpy(), done, self.finished)
+        features = StepFeatures(steps, normaliser, critic)
+        advantage, target = features.estimate(reward, slice(0, 1), self.config)
+        return make_batch(steps, features.observation, advantage[..., 0].numpy(), [target], [])
+
+    def value_chunks(self) -> list[slice]:
+        """Which of the critic's rows each of a batch's value targets belongs to."""
+        return [slice(None)]
+
+    def reassign(self, i: int, policies: Policies, steps: Steps) -> dict[str, float]:
+        """Survey and let agents move, if it is time; how many moved. A collective."""
+        config, began, flips, last = self.config, time.perf_counter(), 0, i + 1 == self.config.max_iters
+        due = i + 1 >= config.warm_start_iters and (i + 1) % SURVEY_INTERVAL == 0
+        if config.algorithm == "em" and self.k > 1 and (due or last):
+            self.survey(i, policies)
+            flips = self.assignment.expectation_step(self.utility, may_empty=last)
+        return {"train/flips": float(flips), "time/survey_s": time.perf_counter() - began}
+
+    def survey(self, i: int, policies: Policies) -> None:
+        """Let each policy try each of the own agents once; a collective."""
+        own = self.shard.slice
+        rng = SharedStream(stream(self.config.seed, "environment", i, 1), self.n, own)
+        mine = dataclasses.replace(self.problem, agents=self.problem.rows(own))
+        returns, steps = try_policies(policies, mine, rng)
+        self.env_steps += int(self.comm.allreduce_(np.array([steps.sum()], np.int64))[0])
+        self.utility = self.config.utility_decay * self.utility + returns
+        self.weight = self.config.utility_decay * self.weight + 1
+
+    def report(self, i: int) -> dict[str, float]:
+        """Mean return, group sizes and steps so far; a collective."""
+        sizes = np.bincount(self.assignment.everyone(), minlength=self.k)
+        return {
+            "train/return": float(self.finished @ sizes) / self.n,
+            "train/smallest_group": float(sizes.min()),
+            "train/largest_group": float(sizes.max()),
+            "train/env_steps": float(self.env_steps),
+        }
+
+    def state_dict(self) -> dict:
+        """What carries over to the next iteration, of all ranks; a collective."""
+        utility = self.shard.gather(torch.from_numpy(self.utility), axis=1)
+        return {
+            "agents": self.problem.agents,
+            "assignment": self.assignment.state_dict(),
+            "survey": {"utility": utility, "weight": self.weight, "finished": self.finished},
+            "env_steps": self.env_steps,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from `state_dict`, at any number of ranks."""
+        self.assignment.load_state_dict(state["assignment"])
+        survey = state["survey"]
+        self.utility = self.shard.cut(survey["utility"], axis=1).numpy().copy()
+        self.weight, self.finished = survey["weight"], np.array(survey["finished"])
+        self.env_steps = state["env_steps"]
+
+
+def draw(policy_of: np.ndarray, num_policies: int, num_envs: int, rng: np.random.Generator) -> np.ndarray:
+    """Agents `[num_envs, k]`: for each policy those assigned to it by `policy_of [n]`, shuffled, in turn."""
+    shuffled = rng.permutation(len(policy_of))
+    order = shuffled[policy_of[shuffled].argsort(kind="stable")]  # policy by policy
+    count = np.bincount(policy_of, minlength=num_policies)
+    turn = np.arange(num_envs)[:, None] % count.clip(1)
+    return order[(count.cumsum() - count + turn) % len(policy_of)]
+
+
+def mean_returns(reward: np.ndarray, done: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Mean returns `[k]` of the episodes that ended in `[k, T, m]`, of which the first began with it.
+
+    A policy without one keeps the mean of `before [k]`.
+    """
+    total = reward.cumsum(1)
+    j, t, e = done.nonzero()
+    order = np.lexsort((t, e, j))
+    j, t, e = j[order], t[order], e[order]
+    at_end = total[j, t, e]
+    first = np.append(True, (np.diff(j) != 0) | (np.diff(e) != 0))[: len(j)]
+    returns = at_end - np.where(first, 0.0, np.append(0.0, at_end[:-1])[: len(j)])
+    count = np.bincount(j, minlength=len(before))
+    return np.where(count, np.bincount(j, returns, len(before)) / count.clip(1), before)
+
+
+def try_policies(policies: Policies, problem: Problem, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and steps `[k, n]` of one episode of each of k policies with each agent of `problem`.
+
+    Actions are the most likely ones; an agent's starts, drawn from `rng`, are the same for all policies.
+    """
+    k, n = policies.num_policies, problem.num_agents
+    if not n:
+        return np.zeros((k, n)), np.zeros((k, n), np.int64)
+    env = problem.family.make_vec(problem.rows(np.arange(n).repeat(k)), Repeated(rng, k))
+    actor = Actor(policies, problem.family.action_space, np.tile(np.arange(k), n))
+    episodes = play(env, actor, problem.horizon)
+    env.close()
+    return by_policy(episodes.returns, k), by_policy(episodes.lengths, k)
+
+
+class StepEnv:
+    """N environments of Gymnasium's kind, stepped as `rmdp.rollout` does; outcomes `[N, 1]` are rewards."""
+
+    def __init__(self, env: Any):
+        self.env = env
+
+    def reset(self) -> np.ndarray:
+        """First observations `[N, D]`."""
+        return self.env.reset()[0].astype(np.float32)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Act in each environment; an episode is never both terminated and truncated."""
+        action = to_space(actions, self.env.single_action_space)
+        observation, reward, terminated, truncated, infos = self.env.step(action)
+        final = final_observations(observation, infos, terminated | truncated)
+        observation, reward, final = (np.asarray(array, np.float32) for array in (observation, reward, final))
+        return Step(observation, reward[:, None], terminated, truncated & ~terminated, final)
+
+
+class Repeated:
+    """A stream whose draws for n rows give k rows each."""
+
+    def __init__(self, stream: Any, times: int):
+        self.stream, self.times = stream, times
+
+    def random(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Uniform draws in [0, 1)."""
+        return self.repeat("random", size, dtype)
+
+    def standard_normal(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Normal draws."""
+        return self.repeat("standard_normal", size, dtype)
+
+    def repeat(self, name: str, size: Any, dtype: Any) -> np.ndarray:
+        """Draws for every `times`th row."""
+        rows, *rest = np.atleast_1d(size).tolist()
+        return getattr(self.stream, name)((rows // self.times, *rest), dtype).repeat(self.times, axis=0)

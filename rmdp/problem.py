@@ -1,0 +1,64 @@
+"""Which agents there are, in which dynamics, and what each of them prefers: from the settings of a run."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from common.errors import UserError
+from common.runs.seeding import stream
+from envs import Population, Problem, agreed_factory, make_family
+from rmdp.config import Config, shared
+
+
+def make_problem(config: Config, comm: Any) -> Problem:
+    """The agents that the settings draw or load, in their environment; a collective.
+
+    Agents that share dynamics are drawn by NumPy's legacy generator, as in the authors' code: seed by seed
+    the same populations.
+    """
+    family = make_task_family(config, comm)
+    with comm.agree():
+        if config.population:
+            agents = load_agents(config, family)
+        elif shared(config):
+            agents = family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
+        else:
+            agents = family.sample(stream(config.seed, "tasks"), config.num_agents)
+    return Problem(config.environment, family, agents)
+
+
+def make_task_family(config: Config, comm: Any) -> Any:
+    """The environment; rank 0 imports a user's factory for all ranks."""
+    if shared(config):
+        ranges = {"low": config.target_low, "high": config.target_high}
+        with comm.agree():
+            given = {name: value for name, value in ranges.items() if value is not None}
+            return make_family(config.environment, **given)
+    factory = agreed_factory(config.environment, comm)
+    with comm.agree():
+        family = make_family(factory or config.environment)
+        if not isinstance(family.observation_space, Box):
+            raise UserError(f"--environment {config.environment}: r-MDP needs observations in a Box")
+    return family
+
+
+def load_agents(config: Config, family: Any) -> dict[str, np.ndarray]:
+    """The agents `{name: [n, ...]}` in the file `--population`; raises UserError if they are others."""
+    population = Population.load(config.population)
+    if population.environment != config.environment:
+        raise UserError(
+            f"--population {config.population}: its agents live in {population.environment}, "
+            f"not in --environment {config.environment}"
+        )
+    if len(population) != config.num_agents:
+        raise UserError(
+            f"--population {config.population}: holds {len(population)} agents; give --num_agents "
+            f"{len(population)}"
+        )
+    return family.check(population.parameters)
+
+
+def shares_dynamics(problem: Problem) -> bool:
+    """Whether every step has a reward for all agents."""
+    return hasattr(problem.family, "make_shared")
