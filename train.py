@@ -18,6 +18,7 @@ import persim.learner
 import persim.problem
 import rl2.config
 import rl2.learner
+import rl2.problem
 import rmdp.config
 import rmdp.learner
 import rmdp.problem
@@ -40,7 +41,7 @@ class System:
 
 
 SYSTEMS = {
-    "rl2": System(rl2.config.Config, rl2.config.check_config, None, rl2.learner.Learner),
+    "rl2": System(rl2.config.Config, rl2.config.check_config, rl2.problem.make_problem, rl2.learner.Learner),
     "rmdp": System(
         rmdp.config.Config, rmdp.config.check_config, rmdp.problem.make_problem, rmdp.learner.Learner
     ),
@@ -52,7 +53,7 @@ SYSTEMS = {
     ),
 }
 # A run folder may be moved; the rest shapes no result.
-MAY_CHANGE = ("max_pol_iters", "max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
+MAY_CHANGE = ("max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
 
 
 def main(comm: Comm) -> None:

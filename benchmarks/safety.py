@@ -20,10 +20,11 @@ from mpi_utils import loop, sync
 from mpi_utils.comm import guard, set_threads
 from rl2.config import Config, check_config
 from rl2.learner import Learner
+from rl2.problem import make_problem
 
 BLOCKS, ITERATIONS = 20, 10  # of each kind
 SIZES = {"environment": "bandit", "meta_episode_len": 50, "num_features": 64, "precision": "float32"}
-SIZES |= {"meta_episodes_per_policy_update": 60, "meta_episodes_per_learner_batch": 30, "ppo_opt_epochs": 4}
+SIZES |= {"meta_episodes_per_policy_update": 60, "meta_episodes_per_learner_batch": 30, "num_epochs": 4}
 
 
 def main(comm) -> None:
@@ -81,7 +82,8 @@ class Block:
 
 def overhead(comm) -> dict:
     """Seconds of an iteration with checks and without, medians over blocks, and of their ratios."""
-    learner = Learner(check_config(Config(**SIZES)), comm)
+    config = check_config(Config(**SIZES))
+    learner = Learner(config, comm, make_problem(config, comm))
     seconds = {True: [], False: []}
     for number in range(2 * (BLOCKS + 1)):
         checked = (number + number // 2) % 2 == 0  # on off off on: a drift of the machine cancels

@@ -6,17 +6,18 @@ import numpy as np
 import torch
 
 from rl2.learner import Learner
+from rl2.problem import make_problem
 
 PRESET = (
     "--transition_encoder plain --readout linear --shared_network False --precision float32 "
-    "--meta_episodes_per_policy_update 2400 --meta_episodes_per_learner_batch 120 --ppo_opt_epochs 8"
+    "--meta_episodes_per_policy_update 2400 --meta_episodes_per_learner_batch 120 --num_epochs 8"
 ).split()
 RATES_OF_REFERENCE = {"rollout_steps_per_s": 4200, "update_samples_per_s": 24000, "iteration_s": 136}
 
 
 def measure(config, comm) -> dict:
     """One iteration to warm up, three measured; the median counts."""
-    learner = Learner(config, comm)
+    learner = Learner(config, comm, make_problem(config, comm))
     reduce_seconds = time_spent_in(learner.gradients, "average")
     learner.train_iteration(0)
     measured = []
@@ -27,7 +28,7 @@ def measure(config, comm) -> dict:
         measured.append(comm.allreduce_(spent, op="max"))
     collect, update, reduce = np.median(measured, axis=0)
     steps = config.meta_episodes_per_policy_update * config.meta_episode_len
-    samples = steps * config.ppo_opt_epochs
+    samples = steps * config.num_epochs
     flops = 6 * sum(p.numel() for p in learner.policy.parameters() if p.ndim == 2)  # forward and backward
     peak = multiply_peak(torch.bfloat16 if learner.policy.actor.autocast else torch.float32)
     peak = float(comm.allreduce_(np.array([peak]))[0])
@@ -44,7 +45,7 @@ def measure(config, comm) -> dict:
             name: getattr(config, name)
             for name in ("architecture", "num_features", "precision", "transition_encoder", "readout")
             + ("shared_network", "meta_episode_len", "meta_episodes_per_policy_update")
-            + ("meta_episodes_per_learner_batch", "ppo_opt_epochs")
+            + ("meta_episodes_per_learner_batch", "num_epochs")
         },
     }
 

@@ -10,10 +10,9 @@ from caml.config import Config
 from caml.medoid_selection import best_in_turns, successive_halving
 from caml.policy import Actor, Policies
 from caml.rollout import Rollouts, Trajectories
+from common.evaluation import EVALUATION
 from common.optim import SGD, AdamW
 from envs.problem import Problem
-
-EVALUATION = 2**31  # the iteration number of streams which no training run reaches
 
 
 @dataclasses.dataclass

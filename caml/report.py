@@ -5,9 +5,8 @@ import torch
 
 from caml.clustering import attainable_rand_index, scores, silhouette
 from caml.divergence_study import Snapshot
-from caml.fewshot import EVALUATION
 from caml.learner import Learner
-from common.evaluation import Row, row, standard_error
+from common.evaluation import EVALUATION, Row, row, standard_error
 from common.runs.seeding import stream
 
 METRICS = ("return", "last_reward")  # the sum over an episode, and the quantity of the paper's Figure 1

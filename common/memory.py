@@ -1,8 +1,9 @@
 """Memories: what a policy remembers of a meta-episode, behind one small interface.
 
-Every memory is an `nn.Module` with `output_size` and three methods:
+Every memory is an `nn.Module` with `output_size` and four methods:
 
 - `initial_state(batch) -> state`: the empty memory of `batch` meta-episodes, a tuple of tensors.
+- `repeat(state, times) -> state`: a copy for `times * N` meta-episodes, one behind the other.
 - `step(x [N, D], state) -> (y [N, H], state)`: one step of N meta-episodes, used while acting.
 - `unroll(x [T, N, D]) -> y [T, N, H]`: whole meta-episodes from the empty memory, used while learning.
 
@@ -44,6 +45,9 @@ class LSTM(nn.Module):
         zeros = self.core.weight_hh_l0.new_zeros(1, batch, self.output_size)
         return zeros, zeros
 
+    def repeat(self, state, times: int) -> tuple[torch.Tensor, ...]:
+        return tuple(part.repeat(1, times, 1) for part in state)
+
     def step(self, x, state):
         y, state = self.core(x[None], state)
         return y[0], state
@@ -67,6 +71,9 @@ class GRU(nn.Module):
 
     def initial_state(self, batch: int) -> tuple[torch.Tensor, ...]:
         return (self.core.weight_hh_l0.new_zeros(1, batch, self.output_size),)
+
+    def repeat(self, state, times: int) -> tuple[torch.Tensor, ...]:
+        return tuple(part.repeat(1, times, 1) for part in state)
 
     def step(self, x, state):
         y, h = self.core(x[None], state[0])

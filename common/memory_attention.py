@@ -25,6 +25,11 @@ class AttentiveMemory(nn.Module):
         caches = [weight.new_zeros(batch, self.max_len, *size, device=device) for size in self.cache_sizes]
         return (torch.zeros((), dtype=torch.int64), *caches)
 
+    def repeat(self, state, times: int) -> tuple[torch.Tensor, ...]:
+        """A copy of the state, `times` of each meta-episode, one behind the other."""
+        position, *caches = state
+        return (position.clone(), *(cache.repeat(times, *[1] * (cache.ndim - 1)) for cache in caches))
+
     def check_length(self, num_steps: int):
         if num_steps > self.max_len:
             raise ValueError(f"{num_steps} steps: this {type(self).__name__} was built for {self.max_len}")

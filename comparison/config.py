@@ -86,10 +86,10 @@ PER_AGENT = {  # n policies at once: fewer steps of each
     "": {"max_iters": 60, "steps_per_policy": 1024, "envs_per_policy": 4},
 }
 RL2 = {
-    "cart_pole": {"max_pol_iters": 80, "episodes": 2},
-    "mountain_car": {"max_pol_iters": 60, "episodes": 2},
-    "particle": {"max_pol_iters": 200, "episodes": 3},
-    "": {"max_pol_iters": 80, "episodes": 2},
+    "cart_pole": {"max_iters": 80, "episodes": 2},
+    "mountain_car": {"max_iters": 60, "episodes": 2},
+    "particle": {"max_iters": 200, "episodes": 3},
+    "": {"max_iters": 80, "episodes": 2},
 }
 CAML = {
     "cart_pole": {"max_iters": 60, "updates_per_task": 4},

@@ -1,8 +1,8 @@
 """The classical opponents beside the paper's tables:  python -m experiments.rl2_baselines [flags]
 
 `--instances N --settings bandit-10-5 mdp-10 ...` choose the work, `--tune` plays the grids behind the
-constants. All opponents of a setting play the same tasks. `z` is the distance to the paper's mean in standard
-errors of the difference, the paper's being that of 1,000 instances. Settings in brackets make an opponent
+constants. All baselines of a setting play the same tasks. `z` is the distance to the paper's mean in standard
+errors of the difference, the paper's being that of 1,000 instances. Settings in brackets make a baseline
 that the paper does not have.
 """
 
@@ -11,7 +11,8 @@ import argparse
 import numpy as np
 
 from envs import make_family
-from rl2.baselines import BANDITS, MDPS, make_opponent, play
+from rl2.baselines import BANDITS, MDPS, make_baseline
+from rl2.rollout import play_meta_episodes
 
 EPISODE_LENGTH = 10
 PAPER_INSTANCES = 1000
@@ -70,8 +71,10 @@ def contestants(table, stronger, grid, tune):
 def returns(family, num_steps, method, settings, instances, seed):
     """Rewards summed up to every step, [num_steps, instances]; tasks and play depend on the seed alone."""
     tasks = family.sample(np.random.default_rng([seed, 0]), instances)
-    opponent = make_opponent(method, tasks, num_steps, EPISODE_LENGTH, **settings)
-    rewards = play(opponent, family.make_vec(tasks), num_steps, np.random.default_rng([seed, 1]))
+    rng = np.random.default_rng([seed, 1])
+    env = family.make_vec(tasks, np.random.default_rng(int(rng.integers(2**31))))
+    actor = make_baseline(method, tasks, num_steps, EPISODE_LENGTH, rng=rng, **settings)
+    rewards, _ = play_meta_episodes(env, actor, num_steps)
     return rewards.cumsum(axis=0, dtype=np.float64)
 
 
@@ -108,7 +111,7 @@ def main():
                 print_row(setting, method, settings, total, None if settings else paper.get(method))
     lengths = [n for n in MDP_TABLE if f"mdp-{n}" in flags.settings]
     for method, settings in contestants(MDPS, STRONGER_MDPS, MDP_GRID, flags.tune) if lengths else ():
-        # No opponent looks at the number of episodes: a longer meta-episode begins with the shorter ones.
+        # No baseline looks at the number of episodes: a longer meta-episode begins with the shorter ones.
         family, num_steps = make_family("tabular_mdp"), max(lengths) * EPISODE_LENGTH
         total = returns(family, num_steps, method, settings, flags.instances, flags.seed)
         for n in lengths:

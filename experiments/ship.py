@@ -16,7 +16,7 @@ from mpi_utils.comm import guard
 
 EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
 KEPT = ("policy", "agents", "assignment")  # of a population's run
-KEPT += ("trajectories", "length", "type", "pool", "types", "support", "query", "env_steps")  # of CAML's
+KEPT += ("trajectories", "length", "agent", "pool", "support", "query", "env_steps")  # of CAML's
 KEPT += ("simulator", "sizes", "data")  # of PerSim's
 PARTS_OF_TIME = ("collect", "update", "adapt", "cluster")
 CURVES = {"persim": "train/loss"}

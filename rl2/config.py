@@ -1,9 +1,9 @@
 """Settings of RL^2; the command-line flags are made from this class."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check, check_run_name
+from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, Group, Within, check, check_run_name
 from common.errors import UserError
 
 
@@ -14,7 +14,22 @@ class Config:
     Sizes are global: more ranks change the speed, not the experiment.
     """
 
-    environment: str = "tabular_mdp"
+    ALIASES: ClassVar[dict[str, str]] = {
+        "max_pol_iters": "max_iters",
+        "adam_lr": "learning_rate",
+        "adam_lr_final": "learning_rate_final",
+        "discount_gamma": "gamma",
+        "ppo_clip_param": "clip_range",
+        "ppo_ent_coef": "entropy_coef",
+        "ppo_ent_coef_final": "entropy_coef_final",
+        "ppo_value_coef": "value_coef",
+        "ppo_opt_epochs": "num_epochs",
+        "adam_wd": "weight_decay",
+        "standardize_advs": "normalise_advantages",
+    }
+    VALUE_ALIASES: ClassVar[dict[str, dict]] = {"normalise_advantages": {0: False, 1: True}}
+
+    environment: Annotated[str, Group("population")] = "tabular_mdp"
     """What tasks are drawn from: bandit, tabular_mdp, or module:factory (see docs/rl2.md)."""
     num_states: Annotated[int, POSITIVE] = 10
     """States of the tabular MDP (ignored by bandits)."""
@@ -25,11 +40,11 @@ class Config:
     meta_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of a meta-episode: how long the policy learns about one task."""
 
-    architecture: Literal["lstm", "gru", "snail", "transformer"] = "lstm"
+    architecture: Annotated[Literal["lstm", "gru", "snail", "transformer"], Group("policy")] = "lstm"
     """The memory."""
     num_features: Annotated[int, POSITIVE] = 256
     """Units of the memory."""
-    memory_span: int = -1
+    memory_span: Annotated[int, Within(-1)] = -1
     """Steps that fresh gates remember at most (0: usual forget bias 1; -1: the meta-episode)."""
     transition_encoder: Literal["auto", "plain", "joint", "mlp"] = "auto"
     """How the last transition enters: its parts (plain); also the pair (observation, action) as one input,
@@ -41,65 +56,67 @@ class Config:
     """Hidden layers between memory and outputs (none if linear)."""
     shared_network: bool = True
     """One memory for policy and value, or one each."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic inside the memory; weights stay float32. auto: bfloat16 if the processor has it."""
 
-    model_name: str = "defaults"
+    max_iters: Annotated[int, POSITIVE, Group("running")] = 1000
+    """Iterations of training; the same command again with more continues."""
+    seed: Annotated[int, AT_LEAST_ZERO] = 0
+    """Everything random follows from it."""
+    device: str = "cpu"
+    """Where networks live: cpu, cuda or cuda:N."""
+
+    warm_start: Annotated[Literal["none", "bayes_greedy"], Group("learning")] = "none"
+    """Behavioural cloning of a planner that knows the prior, before PPO (tabular MDPs only; it is then no
+    pure RL^2)."""
+    warm_start_iters: Annotated[int, AT_LEAST_ZERO] = 60
+    """Iterations of cloning, counted within max_iters."""
+    warm_start_lr: Annotated[float, POSITIVE] = 3e-3
+    """Learning rate at the start of cloning; it falls linearly to learning_rate."""
+    meta_episodes_per_policy_update: Annotated[int, POSITIVE] = 960
+    """Meta-episodes collected in one iteration."""
+    meta_episodes_per_learner_batch: Annotated[int, POSITIVE] = 60
+    """Meta-episodes in one gradient step; divides the number collected."""
+    num_epochs: Annotated[int, POSITIVE] = 2
+    """Passes over the collected meta-episodes."""
+    clip_range: Annotated[float, POSITIVE] = 0.2
+    """Clip range of the probability ratio."""
+    entropy_coef: Annotated[float, AT_LEAST_ZERO] = 0.02
+    """Weight of the entropy bonus at the start of PPO."""
+    entropy_coef_final: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Weight of the entropy bonus at the last iteration; it falls linearly."""
+    value_coef: Annotated[float, AT_LEAST_ZERO] = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: Annotated[float, POSITIVE] = 1.0
+    """Gradients are clipped at this norm, after they are averaged over ranks."""
+    gamma: Annotated[float, UNIT_INTERVAL] = 0.95
+    """Discount."""
+    gae_lambda: Annotated[float, UNIT_INTERVAL] = 0.8
+    """Lambda of generalised advantage estimation."""
+    normalise_advantages: bool = True
+    """Advantages get mean 0 and deviation 1 over all ranks."""
+    reward_scale: Annotated[float, POSITIVE] = 0.03
+    """Rewards are multiplied by this for returns and advantages only, not in the policy's input."""
+    learning_rate: Annotated[float, POSITIVE] = 5e-3
+    """Learning rate at the start of PPO."""
+    learning_rate_final: Annotated[float, AT_LEAST_ZERO] = 5e-5
+    """Learning rate at the last iteration; it falls linearly."""
+    adam_eps: Annotated[float, POSITIVE] = 1e-5
+    """Adam's epsilon."""
+    weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Decoupled weight decay, on matrices only."""
+
+    model_name: Annotated[str, Group("output")] = "defaults"
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
     """Where run folders lie."""
     checkpoint_interval: Annotated[int, POSITIVE] = 10
     """Iterations between two saves."""
 
-    max_pol_iters: Annotated[int, POSITIVE] = 1000
-    """Iterations of training; the same command again with more continues."""
-    warm_start: Literal["none", "bayes_greedy"] = "none"
-    """Imitate a planner that knows the prior, before PPO (tabular MDPs only; it is then no pure RL^2)."""
-    warm_start_iters: Annotated[int, AT_LEAST_ZERO] = 60
-    """Iterations of imitation, counted within max_pol_iters."""
-    warm_start_lr: Annotated[float, POSITIVE] = 3e-3
-    """Learning rate at the start of imitation; it falls linearly to adam_lr."""
-    meta_episodes_per_policy_update: Annotated[int, POSITIVE] = 960
-    """Meta-episodes collected in one iteration."""
-    meta_episodes_per_learner_batch: Annotated[int, POSITIVE] = 60
-    """Meta-episodes in one gradient step; divides the number collected."""
-    ppo_opt_epochs: Annotated[int, POSITIVE] = 2
-    """Passes over the collected meta-episodes."""
-    ppo_clip_param: Annotated[float, POSITIVE] = 0.2
-    """Clip range of the probability ratio."""
-    ppo_ent_coef: Annotated[float, AT_LEAST_ZERO] = 0.02
-    """Weight of the entropy bonus at the start of PPO."""
-    ppo_ent_coef_final: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Weight of the entropy bonus at the last iteration; it falls linearly."""
-    ppo_value_coef: Annotated[float, AT_LEAST_ZERO] = 0.5
-    """Weight of the value loss."""
-    max_grad_norm: Annotated[float, POSITIVE] = 1.0
-    """Gradients are clipped at this norm, after they are averaged over ranks."""
-    discount_gamma: Annotated[float, UNIT_INTERVAL] = 0.95
-    """Discount."""
-    gae_lambda: Annotated[float, UNIT_INTERVAL] = 0.8
-    """Lambda of generalised advantage estimation."""
-    standardize_advs: Annotated[int, UNIT_INTERVAL] = 1
-    """1: advantages get mean 0 and deviation 1 over all ranks."""
-    reward_scale: Annotated[float, POSITIVE] = 0.03
-    """Rewards are multiplied by this for returns and advantages only, not in the policy's input."""
-    adam_lr: Annotated[float, POSITIVE] = 5e-3
-    """Learning rate at the start of PPO."""
-    adam_lr_final: Annotated[float, AT_LEAST_ZERO] = 5e-5
-    """Learning rate at the last iteration; it falls linearly."""
-    adam_eps: Annotated[float, POSITIVE] = 1e-5
-    """Adam's epsilon."""
-    adam_wd: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Decoupled weight decay, on matrices only."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic inside the memory; weights stay float32. auto: bfloat16 if the processor has it."""
-
-    seed: Annotated[int, AT_LEAST_ZERO] = 0
-    """Everything random follows from it."""
-    device: str = "cpu"
-    """Where networks live: cpu, cuda or cuda:N."""
-
     @property
     def iterations(self) -> int:
-        return self.max_pol_iters
+        """Iterations of training."""
+        return self.max_iters
 
 
 def check_config(config: Config) -> Config:

@@ -1,6 +1,7 @@
 """Finite-horizon Gittins indices of a Bernoulli arm with a Beta(1, 1) prior."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ BLOCKS = 4  # the triangle of states is covered by this many rectangles, which s
 
 
 @lru_cache(maxsize=4)
-def gittins_indices(horizon, num_prices=65):
+def gittins_indices(horizon: int, num_prices: int = 65) -> list[np.ndarray]:
     """Index of every state that an arm can be in at every step, for `horizon` pulls in all; cached.
 
     Returns a list over steps t, each [(t + 1) (t + 2) / 2] float32 indexed by `state_number`. With m pulls
@@ -35,12 +36,12 @@ def gittins_indices(horizon, num_prices=65):
     return indices[::-1]
 
 
-def state_number(pulls, wins):
+def state_number(pulls: Any, wins: Any) -> Any:
     """Position of the state (pulls, wins) in a triangle stored row by row; arrays of int, any shape."""
     return pulls * (pulls + 1) // 2 + wins
 
 
-def back_up(value, win_probability, prices, index):
+def back_up(value: np.ndarray, win_probability: np.ndarray, prices: np.ndarray, index: np.ndarray) -> None:
     """One step of the induction, in place: `value` [prices, J + 1, S + 1] one pull on, `index` [J, S]."""
     previous = None  # worth of pulling on, at the price before
     for price, stage in zip(prices, value, strict=True):

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,14 @@ from common.gae import gae
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.ppo import ppo_loss
 from common.runs.seeding import SharedStream, stream
+from envs.problem import Problem
+from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients, broadcast_parameters
-from rl2.policy import RecurrentPolicy
+from rl2.config import Config
+from rl2.mdp_baselines import GreedyReplanned
+from rl2.policy import Actor, RecurrentPolicy
+from rl2.problem import expert_of
 from rl2.rollout import MetaEpisodes, episode_returns, play
-from rl2.tasks import task_family, teacher_of
 
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
 REPORTED_EPISODES = 10
@@ -28,10 +33,9 @@ class Learner:
     minibatch, and what a minibatch holds does not depend on how many ranks there are.
     """
 
-    def __init__(self, config, comm):
-        self.config, self.comm = config, comm
-        self.family = task_family(config, comm)
-        self.teacher = teacher_of(config)
+    def __init__(self, config: Config, comm: Comm, problem: Problem):
+        self.config, self.comm, self.problem = config, comm, problem
+        self.expert = expert_of(config)
         self.num_total = config.meta_episodes_per_policy_update
         self.num_rows = config.meta_episodes_per_learner_batch
         self.num_minibatches = self.num_total // self.num_rows
@@ -43,74 +47,78 @@ class Learner:
             torch.manual_seed(int(stream(config.seed, "weights").integers(2**62)))
             with comm.agree():
                 check_device(config.device)
-                self.policy = RecurrentPolicy(config, self.family.observation_space, self.family.action_space)
+                family = problem.family
+                self.policy = RecurrentPolicy(config, family.observation_space, family.action_space)
         self.policy.to(config.device)
         broadcast_parameters(comm, self.policy)
         self.gradients = FlatGradients(comm, list(self.policy.parameters()))
-        self.entropy_coef = config.ppo_ent_coef
-        self.optimiser = make_adamw(self.policy.parameters(), config.adam_lr, config.adam_eps, config.adam_wd)
+        self.entropy_coef = config.entropy_coef
+        self.optimiser = make_adamw(
+            self.policy.parameters(), config.learning_rate, config.adam_eps, config.weight_decay
+        )
 
     def train_iteration(self, i: int) -> dict[str, float]:
         """Collect, estimate, update, report; returns the metrics of all ranks together."""
         config = self.config
         began = time.perf_counter()
-        imitate = self.teacher is not None and i < config.warm_start_iters
-        batch = self.collect(i, self.teacher if imitate else None)
+        batch = self.collect(i, self.expert if i < config.warm_start_iters else None)
         collected = time.perf_counter()
 
-        advantage, value_target = self.estimate(batch)
+        estimates = self.estimate(batch)
 
         self.anneal(i)
-        metrics = self.update(i, batch, advantage, value_target)
+        metrics = self.update(i, batch, estimates)
         updated = time.perf_counter()
 
         steps = self.num_total * config.meta_episode_len
-        metrics |= self.returns(batch)
-        metrics |= {
+        return {
+            **metrics,
+            **self.returns(batch),
             "train/learning_rate": self.optimiser.lr,
             "train/env_steps": float((i + 1) * steps),
             "time/collect_s": collected - began,
             "time/update_s": updated - collected,
             "time/steps_per_second": steps / (updated - began),
         }
-        return metrics
 
-    def collect(self, i: int, teacher=None) -> MetaEpisodes | None:
+    def collect(self, i: int, expert: GreedyReplanned | None = None) -> MetaEpisodes | None:
         """One meta-episode in each of this rank's share of fresh tasks; None if the share is empty."""
         config = self.config
-        tasks = self.family.sample(stream(config.seed, "tasks", i), self.num_total)
+        tasks = self.problem.sample(stream(config.seed, "tasks", i), self.num_total)
         if self.num_local == 0:
             return None
         mine = {name: value[self.share] for name, value in tasks.items()}
-        env = self.family.make_vec(mine, rng=self.shared_stream("environment", i))
-        return play(
-            self.policy, env, config.meta_episode_len, self.shared_stream("acting", i), teacher=teacher
-        )
+        env = self.problem.family.make_vec(mine, rng=self.shared_stream("environment", i))
+        return play(self.policy, env, config.meta_episode_len, self.shared_stream("acting", i), expert)
 
     def shared_stream(self, purpose: str, i: int) -> SharedStream:
+        """A stream of which this rank holds its meta-episodes' part."""
         return SharedStream(stream(self.config.seed, purpose, i), self.num_total, self.share)
 
-    def estimate(self, batch: MetaEpisodes | None):
-        """Advantages and value targets `[T, N]`; ends of episodes inside a meta-episode do not cut them."""
-        config, advantage, value_target = self.config, None, None
+    def estimate(self, batch: MetaEpisodes | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Advantages and value targets `[T, N]`, None for an empty share.
+
+        Ends of episodes inside a meta-episode do not cut them.
+        """
+        config, advantage = self.config, None
         moments = np.zeros(3)
         if batch is not None:
             value = self.values(batch) if batch.value is None else batch.value
-            advantage = gae(
-                batch.reward * config.reward_scale, value, config.discount_gamma, config.gae_lambda
-            )
+            advantage = gae(batch.reward * config.reward_scale, value, config.gamma, config.gae_lambda)
             value_target = advantage + value
             wide = advantage.double()
             moments[:] = advantage.numel(), wide.sum().item(), wide.square().sum().item()
         count, total, squares = self.comm.allreduce_(moments)
-        if batch is not None and config.standardize_advs:
+        if advantage is None:
+            return None
+        if config.normalise_advantages:
             mean = total / count
             deviation = math.sqrt(max(squares / count - mean**2, 0.0))
             advantage = (advantage - mean) / (deviation + 1e-8)
         return advantage, value_target
 
     @torch.no_grad()
-    def values(self, batch: MetaEpisodes):
+    def values(self, batch: MetaEpisodes) -> torch.Tensor:
         """Values `[T, N]` under a value network with a memory of its own, a few meta-episodes at a time."""
         pieces = torch.arange(self.num_local, device=batch.reward.device).split(64)
         return torch.cat(
@@ -118,48 +126,50 @@ class Learner:
         )
 
     def anneal(self, i: int) -> None:
-        """Learning rate and entropy bonus fall linearly; while imitating, the rate falls to PPO's first."""
+        """Learning rate and entropy bonus fall linearly; while cloning, the rate falls to PPO's first."""
         config = self.config
-        warm = config.warm_start_iters if self.teacher is not None else 0
+        warm = config.warm_start_iters if self.expert is not None else 0
         if i < warm:
-            rate = config.warm_start_lr + i / warm * (config.adam_lr - config.warm_start_lr)
+            rate = config.warm_start_lr + i / warm * (config.learning_rate - config.warm_start_lr)
         else:
-            done = min(1.0, (i - warm) / max(1, config.max_pol_iters - warm - 1))
-            rate = config.adam_lr + done * (config.adam_lr_final - config.adam_lr)
-            self.entropy_coef = config.ppo_ent_coef + done * (config.ppo_ent_coef_final - config.ppo_ent_coef)
+            done = min(1.0, (i - warm) / max(1, config.max_iters - warm - 1))
+            rate = config.learning_rate + done * (config.learning_rate_final - config.learning_rate)
+            self.entropy_coef = config.entropy_coef + done * (config.entropy_coef_final - config.entropy_coef)
         self.optimiser.lr = rate
 
-    def update(self, i: int, batch, advantage, value_target) -> dict[str, float]:
+    def update(
+        self, i: int, batch: MetaEpisodes | None, estimates: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> dict[str, float]:
         """Epochs over minibatches of whole meta-episodes; one all-reduce for each gradient step."""
         config = self.config
         totals = np.zeros(len(METRICS))
         row_start = np.arange(0, self.num_local, self.num_minibatches)[:, None]
-        for epoch in range(config.ppo_opt_epochs):
+        for epoch in range(config.num_epochs):
             keys = stream(config.seed, "minibatches", i, epoch).random((self.num_rows, self.num_minibatches))
             order = row_start + keys[self.rows].argsort(axis=1)  # [own rows, minibatches]
             for columns in torch.from_numpy(np.ascontiguousarray(order.T)).to(config.device):
                 self.gradients.zero()
                 metrics = dict.fromkeys(METRICS, 0.0)
-                if len(columns):
-                    loss, metrics = self.loss(
-                        batch.columns(columns), advantage[:, columns], value_target[:, columns]
-                    )
+                if batch is not None and estimates is not None:
+                    loss, metrics = self.loss(batch.columns(columns), *(x[:, columns] for x in estimates))
                     loss.backward()
                 totals += self.gradients.average(len(columns), [float(metrics[name]) for name in METRICS])
                 self.gradients.clip(config.max_grad_norm)
                 self.optimiser.step()
-        return dict(zip(METRICS, totals / (config.ppo_opt_epochs * self.num_minibatches), strict=True))
+        return dict(zip(METRICS, totals / (config.num_epochs * self.num_minibatches), strict=True))
 
-    def loss(self, meta_episodes: dict, advantage, value_target):
-        """PPO's loss, or where the teacher left labels, the cross-entropy of imitating it."""
+    def loss(
+        self, meta_episodes: dict[str, torch.Tensor], advantage: torch.Tensor, value_target: torch.Tensor
+    ) -> tuple[torch.Tensor, dict]:
+        """PPO's loss, or behavioural cloning's where an expert told its actions; and metrics."""
         config = self.config
         distribution, value = self.policy.unroll(meta_episodes["inputs"], meta_episodes["observation"])
-        if "label" in meta_episodes:
-            policy_loss = -distribution.log_prob(meta_episodes["label"]).mean()
+        if "expert_action" in meta_episodes:
+            policy_loss = -distribution.log_prob(meta_episodes["expert_action"]).mean()
             value_loss = 0.5 * (value - value_target).square().mean()
             metrics = dict.fromkeys(METRICS, 0.0) | {"loss/policy": policy_loss, "loss/value": value_loss}
             metrics["ppo/entropy"] = distribution.entropy().mean()
-            return policy_loss + config.ppo_value_coef * value_loss, metrics
+            return policy_loss + config.value_coef * value_loss, metrics
         return ppo_loss(
             distribution.log_prob(meta_episodes["action"]),
             meta_episodes["log_prob"],
@@ -167,9 +177,9 @@ class Learner:
             value,
             value_target,
             distribution.entropy(),
-            clip_range=config.ppo_clip_param,
+            clip_range=config.clip_range,
             entropy_coef=self.entropy_coef,
-            value_coef=config.ppo_value_coef,
+            value_coef=config.value_coef,
         )
 
     def returns(self, batch: MetaEpisodes | None) -> dict[str, float]:
@@ -185,10 +195,16 @@ class Learner:
         names = ["train/return"] + [f"train/return_episode_{e + 1:02d}" for e in range(REPORTED_EPISODES)]
         return {name: t / n for name, t, n in zip(names, totals, counts, strict=True) if n}
 
+    def actor(self, agents: Any = None) -> Actor:
+        """Acts for any agents, with an empty memory at each `reset`."""
+        return Actor(self.policy, self.problem.family.action_space)
+
     def state_dict(self) -> dict:
+        """The policy and the optimiser."""
         return {"policy": dict(self.policy.state_dict()), "optimiser": optimiser_state(self.optimiser)}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from `state_dict`, at any number of ranks."""
         self.policy.load_state_dict(state["policy"])
         load_optimiser_state(self.optimiser, state["optimiser"])
 

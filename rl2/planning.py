@@ -3,10 +3,14 @@
 Arrays carry the instances last, [..., N], so that every operation runs along them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
+Expectation = Callable[[np.ndarray], np.ndarray]
 
-def value_iteration(reward, expect, horizon):
+
+def value_iteration(reward: np.ndarray, expect: Expectation, horizon: int) -> np.ndarray:
     """Q-values [horizon, S, A, N] by backward induction.
 
     `reward` is [S, A, N]; `expect` maps values of the next state [S, N] to their expectation [S, A, N].
@@ -18,18 +22,18 @@ def value_iteration(reward, expect, horizon):
     return q_values
 
 
-def expectation(transition):
+def expectation(transition: np.ndarray) -> Expectation:
     """The `expect` of known dynamics, transition [S, A, S', N]."""
     return lambda value: np.einsum("satn,tn->san", transition, value)
 
 
-def optimistic_expectation(transition, radius):
+def optimistic_expectation(transition: np.ndarray, radius: np.ndarray) -> Expectation:
     """The `expect` of the most favourable dynamics within L1 distance `radius` [S, A, N] of `transition`.
 
     Jaksch, Ortner and Auer 2010, figure 2.
     """
 
-    def expect(value):
+    def expect(value: np.ndarray) -> np.ndarray:
         order = value.argsort(axis=0)  # worst next state first
         ranked = np.take_along_axis(value, order, axis=0)
         probability = np.take_along_axis(transition, order[None, None], axis=2)

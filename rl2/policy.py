@@ -1,32 +1,42 @@
-"""The RL^2 policy: a memory fed with transitions, read out as an action distribution and a value."""
+"""The RL^2 policy, a memory fed with transitions and read out as actions and a value; and what acts by it."""
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
-from gymnasium import spaces
+from gymnasium import Space, spaces
 from torch import nn
 from torch.nn import functional as F
 
 from common.device import use_bfloat16
-from common.distributions import ActionHead
+from common.distributions import ActionHead, Categorical, DiagonalGaussian
 from common.errors import UserError
 from common.memory import make_memory
+from common.rollout import to_space
+from rl2.config import Config
 
+State = tuple[torch.Tensor, ...]  # of a memory
 MAX_JOINT = 512  # pairs (observation, action) up to which they get inputs of their own
 
 
-def space_size(space) -> int:
+def space_size(space: Space) -> int:
     """Length of the vector that stands for one element of a Discrete or one-dimensional Box space."""
-    return int(space.n) if isinstance(space, spaces.Discrete) else int(space.shape[0])
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    assert space.shape is not None
+    return int(space.shape[0])
 
 
-def resolve(config, observation_space, action_space) -> tuple[str, str]:
+def resolve(config: Config, observation_space: Space, action_space: Space) -> tuple[str, str]:
     """The transition encoder and readout that `auto` stands for."""
     discrete = isinstance(observation_space, spaces.Discrete)
     small = discrete and isinstance(action_space, spaces.Discrete)
-    small = small and observation_space.n * action_space.n <= MAX_JOINT
-    encoder = config.transition_encoder
-    readout = config.readout
-    encoder = ("joint" if small else "mlp") if encoder == "auto" else encoder
-    readout = ("bilinear" if small else "mlp") if readout == "auto" else readout
+    small = small and space_size(observation_space) * space_size(action_space) <= MAX_JOINT
+    encoder, readout = config.transition_encoder, config.readout
+    if encoder == "auto":
+        encoder = "joint" if small else "mlp"
+    if readout == "auto":
+        readout = "bilinear" if small else "mlp"
     if encoder == "joint" and not small:
         raise UserError(
             f"--transition_encoder joint needs discrete spaces of at most {MAX_JOINT} pairs: use mlp"
@@ -36,8 +46,17 @@ def resolve(config, observation_space, action_space) -> tuple[str, str]:
     return encoder, readout
 
 
+class Last(NamedTuple):
+    """The step before, of N meta-episodes."""
+
+    observation: torch.Tensor  # [N] or [N, d]
+    action: torch.Tensor  # [N] or [N, d]
+    reward: torch.Tensor  # [N] float32
+    done: torch.Tensor  # [N] float32
+
+
 class TransitionFeatures:
-    """What the policy is told at each step: where it is, what it did last, and what came of it.
+    """What the policy is given at each step: where it is, what it did last, and what came of it.
 
     `plain`: (observation, last action, last reward, last done), the paper's input. `joint` adds the one-hot
     of the pair (last observation, last action) and that one-hot times the last reward: sums of these over
@@ -45,8 +64,8 @@ class TransitionFeatures:
     and leaves the binding to a network. Everything of the last step is zero at the start of a meta-episode.
     """
 
-    def __init__(self, kind: str, observation_space, action_space):
-        self.kind = kind
+    def __init__(self, encoder: str, observation_space: Space, action_space: Space):
+        self.encoder = encoder
         self.discrete_observation = isinstance(observation_space, spaces.Discrete)
         self.discrete_action = isinstance(action_space, spaces.Discrete)
         self.num_observations, self.num_actions = space_size(observation_space), space_size(action_space)
@@ -55,51 +74,47 @@ class TransitionFeatures:
             "joint": 2 * self.num_observations * self.num_actions,
             "mlp": self.num_observations,
         }
-        self.size = self.num_observations + self.num_actions + 2 + extra[kind]
+        self.size = self.num_observations + self.num_actions + 2 + extra[encoder]
 
-    def observation(self, observation):
+    def observation(self, observation: torch.Tensor) -> torch.Tensor:
         """Vectors `[..., num_observations]`."""
         if self.discrete_observation:
             return F.one_hot(observation, self.num_observations).float()
         return observation.float()
 
-    def action(self, action):
+    def action(self, action: torch.Tensor) -> torch.Tensor:
         """Vectors `[..., num_actions]`."""
         return F.one_hot(action, self.num_actions).float() if self.discrete_action else action.float()
 
-    def __call__(self, observation, last=None):
-        """Inputs `[N, size]` at one step; `last` = (observation, action, reward, done), None at first."""
+    def __call__(self, observation: torch.Tensor, last: Last | None = None) -> torch.Tensor:
+        """Inputs `[N, size]` at one step; `last` is None at first."""
         here = self.observation(observation)
-        x = here.new_zeros(len(here), self.size)
-        o, a = self.num_observations, self.num_actions
-        x[:, :o] = here
         if last is None:
-            x[:, o + a + 1] = 1.0  # the step before the first counts as an end, as in the paper
-            return x
-        last_observation, last_action, last_reward, last_done = last
-        action = self.action(last_action)
-        x[:, o : o + a] = action
-        x[:, o + a] = last_reward
-        x[:, o + a + 1] = last_done
-        if self.kind == "joint":
-            pair = (self.observation(last_observation)[:, :, None] * action[:, None, :]).flatten(1)
-            x[:, o + a + 2 : o + a + 2 + o * a] = pair
-            x[:, o + a + 2 + o * a :] = pair * last_reward[:, None]
-        elif self.kind == "mlp":
-            x[:, o + a + 2 :] = self.observation(last_observation)
-        return x
+            last_observation, action = torch.zeros_like(here), here.new_zeros(len(here), self.num_actions)
+            reward = here.new_zeros(len(here), 1)
+            done = torch.ones_like(reward)  # the step before the first counts as an end, as in the paper
+        else:
+            last_observation, action = self.observation(last.observation), self.action(last.action)
+            reward, done = last.reward[:, None], last.done[:, None]
+        parts = [here, action, reward, done]
+        if self.encoder == "joint":
+            pair = (last_observation[:, :, None] * action[:, None, :]).flatten(1)
+            parts += [pair, pair * reward]
+        elif self.encoder == "mlp":
+            parts += [last_observation]
+        return torch.cat(parts, dim=1)
 
 
 class Branch(nn.Module):
     """Features -> (small network) -> memory -> outputs `[..., num_outputs]`."""
 
-    def __init__(self, config, features: TransitionFeatures, readout: str, num_outputs: int):
+    def __init__(self, config: Config, features: TransitionFeatures, readout: str, num_outputs: int):
         super().__init__()
         width = config.num_features
         self.readout, self.num_outputs, self.features = readout, num_outputs, features
         self.autocast = use_bfloat16(config.precision, config.device)
         self.embed = None
-        if features.kind == "mlp":
+        if features.encoder == "mlp":
             self.embed = nn.Sequential(
                 nn.Linear(features.size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
             )
@@ -119,25 +134,27 @@ class Branch(nn.Module):
             self.out.weight.mul_(0.01)
             self.out.bias.zero_()
 
-    def step(self, x, observation, state):
+    def step(self, x: torch.Tensor, observation: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Outputs `[N, num_outputs]` and the next state."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
             y, state = self.memory.step(self.embed(x) if self.embed else x, state)
-            y = self.think(y, observation)
+            y = self.hidden_values(y, observation)
         return self.read(y.float(), observation), state
 
-    def unroll(self, x, observation):
+    def unroll(self, x: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
+        """Outputs `[T, N, num_outputs]` of whole meta-episodes."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
             y = self.memory.unroll(self.embed(x) if self.embed else x)
-            y = self.think(y, observation)
+            y = self.hidden_values(y, observation)
         return self.read(y.float(), observation)
 
-    def think(self, y, observation):
+    def hidden_values(self, y: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
         """The hidden layers between memory `y [..., H]` and outputs."""
         if self.readout == "mlp":
             y = torch.cat([y, self.features.observation(observation).to(y.dtype)], -1)
         return self.hidden(y)
 
-    def read(self, y, observation):
+    def read(self, y: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
         """Outputs `[..., num_outputs]`, always in float32: a probability ratio needs its digits."""
         outputs = self.out(y)
         if self.readout == "bilinear":
@@ -155,7 +172,7 @@ class RecurrentPolicy(nn.Module):
     needed for acting, so `step` then returns None for it.
     """
 
-    def __init__(self, config, observation_space, action_space):
+    def __init__(self, config: Config, observation_space: Space, action_space: Space):
         super().__init__()
         encoder, readout = resolve(config, observation_space, action_space)
         self.features = TransitionFeatures(encoder, observation_space, action_space)
@@ -165,22 +182,96 @@ class RecurrentPolicy(nn.Module):
         self.actor = Branch(config, self.features, readout, num_actions + int(self.shared))
         self.critic = None if self.shared else Branch(config, self.features, readout, 1)
 
-    def initial_state(self, num_meta_episodes: int):
+    def initial_state(self, num_meta_episodes: int) -> State:
+        """The empty memory of that many meta-episodes."""
         return self.actor.memory.initial_state(num_meta_episodes)
 
-    def step(self, x, observation, state):
+    def step(
+        self, x: torch.Tensor, observation: torch.Tensor, state: State
+    ) -> tuple[Categorical | DiagonalGaussian, torch.Tensor | None, State]:
         """`x [N, D]`, observations of N meta-episodes -> (distribution, value [N] or None, state)."""
         outputs, state = self.actor.step(x, observation, state)
         distribution = self.head(outputs[..., : self.head.num_outputs])
         return distribution, (outputs[..., -1] if self.shared else None), state
 
-    def unroll(self, x, observation):
+    def unroll(
+        self, x: torch.Tensor, observation: torch.Tensor
+    ) -> tuple[Categorical | DiagonalGaussian, torch.Tensor]:
         """`x [T, N, D]`, observations `[T, N]` -> (distribution over `[T, N]`, value `[T, N]`)."""
         outputs = self.actor.unroll(x, observation)
         distribution = self.head(outputs[..., : self.head.num_outputs])
-        value = outputs[..., -1] if self.shared else self.critic.unroll(x, observation)[..., 0]
+        value = outputs[..., -1] if self.critic is None else self.critic.unroll(x, observation)[..., 0]
         return distribution, value
 
-    def value(self, x, observation):
+    def value(self, x: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
         """Values `[T, N]` of whole meta-episodes."""
-        return self.unroll(x, observation)[1] if self.shared else self.critic.unroll(x, observation)[..., 0]
+        if self.critic is None:
+            return self.unroll(x, observation)[1]
+        return self.critic.unroll(x, observation)[..., 0]
+
+
+class Remembered(NamedTuple):
+    """What an `Actor` remembers of N meta-episodes."""
+
+    state: State
+    last: Last | None
+
+
+class Actor:
+    """Adapts to N tasks while it acts in them: its memory goes on over the ends of episodes, until `reset`.
+
+    Takes the most likely actions, or draws actions from `rng` where one is given. It acts for any agents.
+    """
+
+    def __init__(self, policy: RecurrentPolicy, action_space: Space, rng: np.random.Generator | None = None):
+        self.policy, self.action_space, self.rng = policy, action_space, rng
+        self.beginning: Remembered | None = None
+
+    def start_from(self, remembered: Remembered | None) -> None:
+        """From now on `reset` begins with this; row i with what is remembered of row i modulo its number."""
+        self.beginning = remembered
+
+    def reset(self, num: int) -> None:
+        """Begin `num` meta-episodes: with an empty memory, or from where `start_from` says."""
+        if self.beginning is None or self.beginning.last is None:
+            self.state, self.last = self.policy.initial_state(num), None
+            return
+        state, last = self.beginning
+        times = num // len(last.reward)
+        self.state = self.policy.actor.memory.repeat(state, times)
+        self.last = Last(*(part.repeat(times, *[1] * (part.ndim - 1)) for part in last))
+
+    def remembered(self, reward: np.ndarray | None = None, done: np.ndarray | None = None) -> Remembered:
+        """A copy of what is remembered now; `reward [N]` and `done [N]` are what the last step led to."""
+        self.complete(reward, done)
+        return Remembered(self.policy.actor.memory.repeat(self.state, 1), self.last)
+
+    def complete(self, reward: np.ndarray | None, done: np.ndarray | None) -> None:
+        """Complete the last step."""
+        if self.last is not None and reward is not None:
+            outcome = (torch.as_tensor(values, dtype=torch.float32) for values in (reward, done))
+            device = self.last.action.device
+            self.last = Last(*self.last[:2], *(values.to(device) for values in outcome))
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: np.ndarray,
+        reward: np.ndarray | None = None,
+        done: np.ndarray | None = None,
+        running: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Actions `[N, ...]` for observations `[N, ...]`; `reward` and `done` are of the step before."""
+        self.complete(reward, done)
+        seen = torch.as_tensor(observation, device=next(self.policy.parameters()).device)
+        distribution, _, self.state = self.policy.step(
+            self.policy.features(seen, self.last), seen, self.state
+        )
+        if self.rng is None:
+            action = distribution.mode()
+        else:
+            uniform = self.rng.random((len(seen), self.policy.head.num_outputs), dtype=np.float32)
+            action = distribution.sample(torch.from_numpy(uniform).to(seen.device))
+        nothing = seen.new_zeros(len(seen), dtype=torch.float32)
+        self.last = Last(seen, action, nothing, nothing)
+        return to_space(action.cpu().numpy(), self.action_space)

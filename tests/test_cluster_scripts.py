@@ -37,7 +37,7 @@ def slurm(tmp_path):
 @pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip install mpich")
 def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_path, promise):
     command = [SCRIPTS / "train.sh", *flags("rl2", tmp_path, "run")]
-    endless = ["--max_pol_iters", "100000"]
+    endless = ["--max_iters", "100000"]
     out = open(tmp_path / "out", "w")
     job = subprocess.Popen([*command, *endless], env=slurm, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
     try:
@@ -59,7 +59,7 @@ def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_pat
         "scancel --signal=USR1 7.0",
         "scontrol requeue 7",
     ]
-    more = ["--max_pol_iters", str(int(done[1]) + 1)]  # and the next slot ends it
+    more = ["--max_iters", str(int(done[1]) + 1)]  # and the next slot ends it
     again = subprocess.run(
         [*command, *more], env=slurm, cwd=ROOT, capture_output=True, text=True, timeout=100
     )

@@ -13,10 +13,10 @@ from tests.launch import Job, command
 
 TINY = (
     "--num_states 3 --num_actions 2 --max_episode_len 5 --meta_episode_len 10 --num_features 8 "
-    "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --ppo_opt_epochs 2 "
+    "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --num_epochs 2 "
     "--checkpoint_interval 1 --precision float32 "
-    # constant rates, for schedules stretch over max_pol_iters, which the tests change
-    "--adam_lr 2e-3 --adam_lr_final 2e-3 --ppo_ent_coef 0.01 --ppo_ent_coef_final 0.01"
+    # constant rates, for schedules stretch over max_iters, which the tests change
+    "--learning_rate 2e-3 --learning_rate_final 2e-3 --entropy_coef 0.01 --entropy_coef_final 0.01"
 ).split()
 
 
@@ -60,34 +60,34 @@ def rows(folder, name="tiny"):
 def two_ranks(tmp_path_factory):
     """A run of 3 iterations at 2 ranks, which other tests continue or compare with."""
     folder = tmp_path_factory.mktemp("two")
-    finished(train(2, folder, "--max_pol_iters", 3))
+    finished(train(2, folder, "--max_iters", 3))
     return folder
 
 
 def test_no_name_means_rl2_and_the_same_command_resumes(tmp_path):
-    first = finished(train(2, tmp_path, "--max_pol_iters", 1))
+    first = finished(train(2, tmp_path, "--max_iters", 1))
     assert "train/return" in first.output
-    finished(train(2, tmp_path, "--max_pol_iters", 2))
+    finished(train(2, tmp_path, "--max_iters", 2))
     assert [row["iteration"] for row in rows(tmp_path)] == ["1", "2"]
     assert newest(tmp_path)[0] == 2
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_resuming_is_bit_exact(tmp_path, num_ranks):
-    finished(train(num_ranks, tmp_path, "--max_pol_iters", 3, name="whole"))
+    finished(train(num_ranks, tmp_path, "--max_iters", 3, name="whole"))
     for end in (1, 3):
-        finished(train(num_ranks, tmp_path, "--max_pol_iters", end, name="parts"))
+        finished(train(num_ranks, tmp_path, "--max_iters", end, name="parts"))
     assert same(newest(tmp_path, "whole")[1], newest(tmp_path, "parts")[1])
 
 
 @pytest.mark.parametrize("num_ranks", [1, 3, 4])
 def test_another_number_of_ranks_continues_with_the_same_experiment(two_ranks, tmp_path, num_ranks):
-    finished(train(num_ranks, tmp_path, "--max_pol_iters", 3, name="alone"))
+    finished(train(num_ranks, tmp_path, "--max_iters", 3, name="alone"))
     for mine, theirs in zip(rows(tmp_path, "alone"), rows(two_ranks), strict=True):
         for column in ("train/return", "loss/policy", "loss/value", "ppo/kl", "train/return_episode_02"):
             assert float(mine[column]) == pytest.approx(float(theirs[column]), rel=1e-3, abs=1e-6), column
     shutil.copytree(two_ranks / "tiny", tmp_path / "tiny")
-    finished(train(num_ranks, tmp_path, "--max_pol_iters", 4))
+    finished(train(num_ranks, tmp_path, "--max_iters", 4))
     assert newest(tmp_path)[0] == 4 and len(rows(tmp_path)) == 4
 
 
@@ -97,7 +97,7 @@ def test_more_ranks_than_work(tmp_path):
         4,
         "--meta_episodes_per_learner_batch",
         2,
-        "--max_pol_iters",
+        "--max_iters",
         1,
     ]
     finished(train(3, tmp_path, *flags, name="three"))
@@ -110,8 +110,8 @@ def test_more_ranks_than_work(tmp_path):
 @pytest.mark.parametrize("architecture", ["gru", "snail", "transformer"])
 def test_every_architecture_trains_evaluates_and_continues(tmp_path, architecture):
     flags = ["--architecture", architecture, "--environment", "bandit", "--shared_network", "False"]
-    finished(train(2, tmp_path, *flags, "--max_pol_iters", 1))
-    finished(train(2, tmp_path, *flags, "--max_pol_iters", 2))
+    finished(train(2, tmp_path, *flags, "--max_iters", 1))
+    finished(train(2, tmp_path, *flags, "--max_iters", 2))
     result = finished(
         command(2, "evaluate", tmp_path / "tiny", "--instances", 7, "--json", tmp_path / "out.json")
     )
@@ -125,7 +125,7 @@ def test_every_architecture_trains_evaluates_and_continues(tmp_path, architectur
 @pytest.mark.parametrize("factory", ["cart_pole_family", "point_family"])
 def test_a_users_own_environment(tmp_path, factory):
     environment = ["--environment", f"envs.examples:{factory}"]
-    finished(train(2, tmp_path, *environment, "--max_pol_iters", 1))
+    finished(train(2, tmp_path, *environment, "--max_iters", 1))
     asked = command(1, "evaluate", tmp_path / "tiny", "--instances", 3)
     assert finished(asked, 2).output.count("\n") == 1 and "--environment" in asked.output
     result = finished(command(2, "evaluate", tmp_path / "tiny", "--instances", 3, *environment))
@@ -133,7 +133,7 @@ def test_a_users_own_environment(tmp_path, factory):
 
 
 def test_warm_start_imitates_then_turns_to_ppo(tmp_path):
-    flags = ["--warm_start", "bayes_greedy", "--warm_start_iters", 1, "--max_pol_iters", 2]
+    flags = ["--warm_start", "bayes_greedy", "--warm_start_iters", 1, "--max_iters", 2]
     finished(train(2, tmp_path, *flags))
     imitation, ppo = rows(tmp_path)
     assert float(imitation["loss/policy"]) == pytest.approx(
@@ -160,8 +160,8 @@ def test_evaluation_does_not_depend_on_ranks_and_changes_nothing(two_ranks, tmp_
 BAD = {
     "unknown flag": (["--num_sates", "3"], "num_sates"),
     "zero": (["--num_states", "0"], "num_states"),
-    "negative": (["--ppo_opt_epochs", "-1"], "ppo_opt_epochs"),
-    "not a number": (["--adam_lr", "nan"], "adam_lr"),
+    "negative": (["--ppo_opt_epochs", "-1"], "num_epochs"),
+    "not a number": (["--adam_lr", "nan"], "learning_rate"),
     "text": (["--num_actions", "many"], "num_actions"),
     "huge": (["--meta_episode_len", "1" + "0" * 18], "meta_episode_len"),
     "path as name": (["--model_name", "../elsewhere"], "model_name"),
@@ -192,24 +192,24 @@ def test_help(tmp_path):
 
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "tiny").write_text("in the way")
-    assert str(tmp_path / "tiny") in finished(train(2, tmp_path, "--max_pol_iters", 1), 2).output
+    assert str(tmp_path / "tiny") in finished(train(2, tmp_path, "--max_iters", 1), 2).output
     assert (tmp_path / "tiny").read_text() == "in the way"
 
 
 def test_another_experiment_in_the_folder_is_refused_field_by_field(two_ranks):
     before = (two_ranks / "tiny" / "config.json").read_bytes()
-    result = finished(train(2, two_ranks, "--max_pol_iters", 9, "--num_states", 4, "--seed", 5), 2)
+    result = finished(train(2, two_ranks, "--max_iters", 9, "--num_states", 4, "--seed", 5), 2)
     assert "num_states: 3 -> 4" in result.output and "seed: 0 -> 5" in result.output
     assert (two_ranks / "tiny" / "config.json").read_bytes() == before
 
 
 def test_a_damaged_newest_save_falls_back(tmp_path):
-    finished(train(2, tmp_path, "--max_pol_iters", 2))
+    finished(train(2, tmp_path, "--max_iters", 2))
     damaged = tmp_path / "tiny" / "step_00000002" / "tensors.safetensors"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
-    result = finished(train(2, tmp_path, "--max_pol_iters", 3))
+    result = finished(train(2, tmp_path, "--max_iters", 3))
     assert result.output.count("step_00000002") == 1 and "skipped" in result.output
     assert newest(tmp_path)[0] == 3 and [r["iteration"] for r in rows(tmp_path)] == ["1", "2", "3"]
     named = finished(command(1, "evaluate", tmp_path / "tiny" / "step_00000001", "--instances", 2))
@@ -217,12 +217,12 @@ def test_a_damaged_newest_save_falls_back(tmp_path):
 
 
 def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path):
-    finished(train(1, tmp_path, "--max_pol_iters", 1))
+    finished(train(1, tmp_path, "--max_iters", 1))
     canary = tmp_path / "canary"
     hostile = f"cposix\nsystem\n(S'touch {canary}'\ntR.".encode()
     for name in ("tensors.safetensors", "state.json", "manifest.json"):
         (tmp_path / "tiny" / "step_00000001" / name).write_bytes(hostile)
-    finished(train(2, tmp_path, "--max_pol_iters", 2), 2)
+    finished(train(2, tmp_path, "--max_iters", 2), 2)
     finished(command(1, "evaluate", tmp_path / "tiny", "--instances", 2), 2)
     assert not canary.exists()
 
@@ -237,7 +237,7 @@ def test_a_second_writer_is_refused(tmp_path):
         tmp_path,
         "--model_name",
         "tiny",
-        "--max_pol_iters",
+        "--max_iters",
         10**6,
     )
     try:
@@ -245,7 +245,7 @@ def test_a_second_writer_is_refused(tmp_path):
         while not (tmp_path / "tiny" / "metrics.csv").exists():
             assert time.monotonic() < deadline, "the first run did not start"
             time.sleep(0.05)
-        result = finished(train(1, tmp_path, "--max_pol_iters", 10**6), 2)
+        result = finished(train(1, tmp_path, "--max_iters", 10**6), 2)
         assert "in use by process" in result.output
         job.signal(signal.SIGUSR1)  # asks for a save and an end
         assert "saved after iteration" in job.wait(30).output

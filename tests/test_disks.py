@@ -39,13 +39,13 @@ def test_a_full_disk_ends_all_ranks_and_room_lets_them_go_on(mounts, tmp_path, p
     train = " ".join(flags("rl2", tmp_path / "disk", "run"))
     script = f"""
         mkdir -p $D/disk; mount -t tmpfs -o size=1m full $D/disk
-        $RUN train {train} --max_pol_iters 6 || exit 1
+        $RUN train {train} --max_iters 6 || exit 1
         cp -r $D/disk/run $D/before
         head -c 2m /dev/zero > $D/disk/filler
-        $RUN train {train} --max_pol_iters 30; echo "full: code $?"
+        $RUN train {train} --max_iters 30; echo "full: code $?"
         cp -r $D/disk/run $D/full
         rm $D/disk/filler; mount -o remount,size=50m $D/disk
-        $RUN train {train} --max_pol_iters 30; echo "room: code $?"
+        $RUN train {train} --max_iters 30; echo "room: code $?"
         cp -r $D/disk/run $D/after
     """
     result = mounts(script, D=str(tmp_path))
@@ -63,7 +63,7 @@ def test_a_full_disk_ends_all_ranks_and_room_lets_them_go_on(mounts, tmp_path, p
 def test_a_read_only_disk_is_refused_for_training_and_serves_for_evaluation(mounts, tmp_path, promise):
     train = " ".join(flags("rl2", tmp_path / "disk", "run"))
     script = f"""
-        $RUN train {train} --max_pol_iters 1 || exit 1
+        $RUN train {train} --max_iters 1 || exit 1
         mount --bind $D/disk $D/disk; mount -o remount,ro,bind $D/disk
         $RUN train {train}; echo "train: code $?"
         $RUN train {train} --model_name other; echo "other: code $?"

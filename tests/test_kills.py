@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip in
 ITERATIONS = 30
 TINY = {
     "rl2": "--num_states 3 --num_actions 2 --max_episode_len 5 --meta_episode_len 10 --num_features 8 "
-    "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --ppo_opt_epochs 2 "
-    f"--precision float32 --max_pol_iters {ITERATIONS}",
+    "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --num_epochs 2 "
+    f"--precision float32 --max_iters {ITERATIONS}",
     "rmdp": "--environment resource_gathering --num_agents 7 --num_policies 3 --num_features 8 "
     "--steps_per_policy 64 --envs_per_policy 4 --num_epochs 2 --num_minibatches 4 --warm_start_iters 5 "
     f"--max_iters {ITERATIONS}",

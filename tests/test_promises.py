@@ -68,7 +68,7 @@ def test_hostile_flags_get_one_line_or_are_taken_as_they_are(system, tmp_path, m
 
 
 def run(folder, *more):
-    return command(1, "train", *flags("rl2", folder, "run"), "--max_pol_iters", "1", *more)
+    return command(1, "train", *flags("rl2", folder, "run"), "--max_iters", "1", *more)
 
 
 def contents(folder):
@@ -104,7 +104,7 @@ def test_files_of_a_run_are_quiet(tmp_path, monkeypatch, promise):
 
 
 PICKLED = {  # where ranks send each other objects: when they start, and once a save
-    "rl2/tasks.py", "caml/tasks.py", "caml/baselines.py", "rmdp/rollout.py",
+    "rl2/problem.py", "caml/problem.py", "caml/baselines.py", "rmdp/rollout.py",
     "mpi_utils/watchdog.py", "mpi_utils/comm.py", "mpi_utils/loop.py",
 }  # fmt: skip
 

@@ -213,7 +213,7 @@ def test_cells_know_what_they_were_made_for(monkeypatch):
     cell = cells_of(settings, 50)[0]
     made_for = identity(cell, settings, people())
     assert made_for != identity(cell, settings, people(7))
-    monkeypatch.setitem(RL2, "cart_pole", RL2["cart_pole"] | {"max_pol_iters": 7})
+    monkeypatch.setitem(RL2, "cart_pole", RL2["cart_pole"] | {"max_iters": 7})
     assert cell.method == "rl2" and made_for != identity(cell, settings, people())
 
 

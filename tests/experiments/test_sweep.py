@@ -19,7 +19,7 @@ from tests.launch import ROOT, mpirun
 TINY = (
     "--environment bandit --num_actions 2 --meta_episode_len 5 --num_features 8 --precision float32 "
     "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --checkpoint_interval 1 "
-    "--max_pol_iters 2"
+    "--max_iters 2"
 ).split()
 
 
@@ -174,9 +174,9 @@ def test_ranks_train_each_run_together(swept, tmp_path):
 
 
 BAD = {
-    "one cell of many": (["ppo_opt_epochs=1,0"], TINY, "ppo_opt_epochs-0: .* greater than 0"),
+    "one cell of many": (["num_epochs=1,0"], TINY, "num_epochs-0: .* greater than 0"),
     "unknown field": (["sed=0,1"], TINY, "sed"),
-    "twice": (["seed=0", "max_pol_iters=1,2"], TINY, "max_pol_iters"),
+    "twice": (["seed=0", "max_iters=1,2"], TINY, "max_iters"),
     "same value": (["seed=0,0"], TINY, "each value once"),
     "same folder": (["environment=a:b,a/b"], TINY[2:], "share a folder"),
 }
@@ -212,7 +212,7 @@ def test_an_evaluation_of_an_older_save_does_not_count(swept):
 
     assert runs.rows_of(cell, Settings(instances=5)) is None
     assert runs.rows_of(cell, Settings(instances=6)) is not None
-    (longer,) = sweep.grid("rl2", settings, [*TINY, "--max_pol_iters", "3"], Comm())
+    (longer,) = sweep.grid("rl2", settings, [*TINY, "--max_iters", "3"], Comm())
     assert runs.rows_of(longer, Settings(instances=6)) is None
 
 

@@ -3,44 +3,49 @@ import pytest
 
 from envs import make_family
 from rl2 import bandit_baselines, mdp_baselines
-from rl2.baselines import BANDITS, MDPS, make_opponent, play
+from rl2.baselines import BANDITS, MDPS, make_baseline
+from rl2.rollout import play_meta_episodes
 
 
 def run(name, family, num_steps, instances=1000, seed=0, **settings):
-    """Total rewards [instances] and the opponent after play, on tasks that depend on the seed only."""
+    """Total rewards [instances] and the baseline after play, on tasks that depend on the seed only."""
     tasks = family.sample(np.random.default_rng([seed, 0]), instances)
-    opponent = make_opponent(name, tasks, num_steps, **settings)
-    rewards = play(opponent, family.make_vec(tasks), num_steps, np.random.default_rng([seed, 1]))
+    rng = np.random.default_rng([seed, 1])
+    env = family.make_vec(tasks, np.random.default_rng(int(rng.integers(2**31))))
+    baseline = make_baseline(name, tasks, num_steps, rng=rng, **settings)
+    rewards, _ = play_meta_episodes(env, baseline, num_steps)
     assert rewards.dtype == np.float32 and rewards.shape == (num_steps, instances)
-    return rewards.sum(axis=0), opponent
+    return rewards.sum(axis=0), baseline
 
+
+ENDED = np.ones(2, bool)
 
 # --- beliefs
 
 
 def test_bandit_posterior_by_hand():
-    opponent = bandit_baselines.Greedy(3, horizon=10)
-    opponent.reset(2)
+    baseline = bandit_baselines.Greedy(3, horizon=10)
+    baseline.reset(2)
     nowhere = np.zeros(2, int)
     for action, reward in (([0, 2], [1, 0]), ([0, 1], [0, 1]), ([0, 1], [1, 1])):
-        opponent.observe(nowhere, np.array(action), np.array(reward, np.float32), nowhere, True)
+        baseline.observe(nowhere, np.array(action), np.array(reward, np.float32), nowhere, ENDED)
     np.testing.assert_allclose(
-        opponent.posterior_mean(), [[3 / 5, 1 / 2, 1 / 2], [1 / 2, 3 / 4, 1 / 3]], rtol=1e-6
+        baseline.posterior_mean(), [[3 / 5, 1 / 2, 1 / 2], [1 / 2, 3 / 4, 1 / 3]], rtol=1e-6
     )
-    assert opponent.act(nowhere, None).tolist() == [0, 1]
+    assert baseline.act(nowhere).tolist() == [0, 1]
 
 
 def test_mdp_posterior_by_hand():
-    opponent = mdp_baselines.Greedy(2, 1, episode_length=2, prior_mean=1.0, prior_weight=1.0)
-    opponent.reset(2)
+    baseline = mdp_baselines.Greedy(2, 1, episode_length=2, prior_mean=1.0, prior_weight=1.0)
+    baseline.reset(2)
     zero = np.zeros(2, int)
-    opponent.observe(zero, zero, np.array([3, 0], np.float32), np.array([1, 0]), False)
-    assert opponent.step == 1
-    opponent.observe(zero, zero, np.array([5, 0], np.float32), np.array([1, 1]), True)
-    assert opponent.step == 0 and opponent.episode == 1
-    np.testing.assert_allclose(opponent.reward[0, 0], [(1 + 3 + 5) / 3, 1 / 3], rtol=1e-6)
-    np.testing.assert_allclose(opponent.transition[0, 0].T, [[1 / 4, 3 / 4], [1 / 2, 1 / 2]], rtol=1e-6)
-    np.testing.assert_allclose(opponent.transition[1, 0].T, [[1 / 2, 1 / 2]] * 2)
+    baseline.observe(zero, zero, np.array([3, 0], np.float32), np.array([1, 0]), ~ENDED)
+    assert baseline.step == 1
+    baseline.observe(zero, zero, np.array([5, 0], np.float32), np.array([1, 1]), ENDED)
+    assert baseline.step == 0 and baseline.episode == 1
+    np.testing.assert_allclose(baseline.reward[0, 0], [(1 + 3 + 5) / 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(baseline.transition[0, 0].T, [[1 / 4, 3 / 4], [1 / 2, 1 / 2]], rtol=1e-6)
+    np.testing.assert_allclose(baseline.transition[1, 0].T, [[1 / 2, 1 / 2]] * 2)
 
 
 def test_the_state_reached_last_is_counted_not_the_state_after_the_reset():
@@ -48,18 +53,19 @@ def test_the_state_reached_last_is_counted_not_the_state_after_the_reset():
     transition = np.zeros((4, 2, 2, 2), np.float32)
     transition[..., 1] = 1
     tasks = {"transition": transition, "reward_mean": np.ones((4, 2, 2), np.float32)}
-    env = make_family("tabular_mdp", num_states=2, num_actions=2, max_episode_len=3).make_vec(tasks)
-    opponent = make_opponent("greedy", tasks, 30, 3, prior_weight=1.0)
-    play(opponent, env, 30, np.random.default_rng(0))
-    assert opponent.visits.sum() == 4 * 30 and opponent.episode == 10
-    assert np.all(opponent.counts[:, :, 0] == 1)
+    family = make_family("tabular_mdp", num_states=2, num_actions=2, max_episode_len=3)
+    env = family.make_vec(tasks, np.random.default_rng(0))
+    baseline = make_baseline("greedy", tasks, 30, 3, prior_weight=1.0)
+    play_meta_episodes(env, baseline, 30)
+    assert baseline.visits.sum() == 4 * 30 and baseline.episode == 10
+    assert np.all(baseline.counts[:, :, 0] == 1)
 
 
 def test_thompson_draws_have_the_posterior_mean_and_the_right_density():
-    opponent = bandit_baselines.Thompson(2, 10)
-    opponent.reset(40_000)
-    opponent.pulls[:], opponent.wins[:] = (7, 0), (5, 0)  # Beta(6, 3) and Beta(1, 1)
-    means, density = opponent.draw(np.random.default_rng(0))
+    baseline = bandit_baselines.Thompson(2, 10, rng=np.random.default_rng(0))
+    baseline.reset(40_000)
+    baseline.pulls[:], baseline.wins[:] = (7, 0), (5, 0)  # Beta(6, 3) and Beta(1, 1)
+    means, density = baseline.draw()
     np.testing.assert_allclose(means.mean(0), [6 / 9, 1 / 2], atol=0.006)
     np.testing.assert_allclose(means.var(0), [18 / 810, 1 / 12], rtol=0.05)
     np.testing.assert_allclose(density, 5 * np.log(means[:, 0]) + 2 * np.log(1 - means[:, 0]), atol=2e-3)
@@ -76,12 +82,13 @@ def test_mdps_together_or_one_by_one(name):
     states[::5] = 0
 
     def actions(columns):
-        opponent, chosen = MDPS[name](4, 3, 5), []
-        opponent.reset(len(columns))
+        baseline, chosen = MDPS[name](4, 3, 5), []
+        baseline.reset(len(columns))
         for t in range(40):
-            chosen.append(opponent.act(states[t, columns], None))
-            opponent.observe(
-                states[t, columns], chosen[-1], rewards[t, columns], states[t + 1, columns], t % 5 == 4
+            chosen.append(baseline.act(states[t, columns]))
+            done = np.full(len(columns), t % 5 == 4)
+            baseline.observe(
+                states[t, columns], chosen[-1], rewards[t, columns], states[t + 1, columns], done
             )
         return np.stack(chosen)
 
@@ -95,11 +102,11 @@ def test_bandits_together_or_one_by_one(name):
     rewards = np.random.default_rng(1).integers(2, size=(30, 6)).astype(np.float32)
 
     def actions(columns):
-        opponent, chosen = BANDITS[name](4, 30), []
-        opponent.reset(len(columns))
+        baseline, chosen = BANDITS[name](4, 30), []
+        baseline.reset(len(columns))
         for t in range(30):
-            chosen.append(opponent.act(None, None))
-            opponent.observe(None, chosen[-1], rewards[t, columns], None, True)
+            chosen.append(baseline.act(None))
+            baseline.observe(None, chosen[-1], rewards[t, columns], None, None)
         return np.stack(chosen)
 
     together = actions(np.arange(6))
@@ -108,14 +115,14 @@ def test_bandits_together_or_one_by_one(name):
 
 
 def test_replanned_greedy_looks_no_further_than_the_end_of_the_episode():
-    # Action 0 pays 1 and stays in state 0; action 1 pays 0 and leads to state 1, where everything pays 3.
-    teacher = mdp_baselines.GreedyReplanned(2, 2, episode_length=3)
-    teacher.reset(1)
-    teacher.transition[...] = np.array([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], np.float32)[..., None]
-    teacher.reward[...] = np.array([[1, 0], [3, 3]], np.float32)[..., None]
+    # Action 0 gives 1 and stays in state 0; action 1 gives 0 and leads to state 1, where everything gives 3.
+    expert = mdp_baselines.GreedyReplanned(2, 2, episode_length=3)
+    expert.reset(1)
+    expert.transition[...] = np.array([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], np.float32)[..., None]
+    expert.reward[...] = np.array([[1, 0], [3, 3]], np.float32)[..., None]
     actions = []
-    for teacher.step in range(3):
-        actions.append(int(teacher.act(np.zeros(1, int), None)[0]))
+    for expert.step in range(3):
+        actions.append(int(expert.act(np.zeros(1, int))[0]))
     assert actions == [1, 1, 0]
 
 
@@ -186,6 +193,14 @@ def test_equal_seeds_play_equally():
     assert not np.array_equal(first, other)
 
 
-def test_unknown_opponent_is_one_clear_line():
-    with pytest.raises(ValueError, match="no opponent 'psrl' in these tasks: choose one of random, gittins"):
-        make_opponent("psrl", {"means": np.zeros((1, 2))}, 10)
+def test_mdps_whose_episodes_end_apart_are_refused():
+    baseline = mdp_baselines.Greedy(2, 1, episode_length=2)
+    baseline.reset(2)
+    zero = np.zeros(2, int)
+    with pytest.raises(ValueError, match="only some episodes ended"):
+        baseline.observe(zero, zero, np.zeros(2, np.float32), zero, np.array([True, False]))
+
+
+def test_unknown_baseline_is_one_clear_line():
+    with pytest.raises(ValueError, match="no baseline 'psrl' in these tasks: choose one of random, gittins"):
+        make_baseline("psrl", {"means": np.zeros((1, 2))}, 10)

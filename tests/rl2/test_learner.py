@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from common.config import from_stored, parse_flags
 from common.errors import UserError
+from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.config import Config, check_config
 from rl2.learner import Learner
+from rl2.problem import make_problem
 
 TINY = Config(
     num_states=3,
@@ -17,13 +20,13 @@ TINY = Config(
     num_features=8,
     meta_episodes_per_policy_update=12,
     meta_episodes_per_learner_batch=4,
-    max_pol_iters=5,
+    max_iters=5,
     precision="float32",
 )
 
 
 class OneOf(Comm):
-    """One rank of several that hears nothing of the others."""
+    """One rank of several that is told nothing by the others."""
 
     def __init__(self, rank, size):
         super().__init__()
@@ -39,12 +42,16 @@ class OneOf(Comm):
         return obj
 
 
+def made(config=TINY, comm=None):
+    return Learner(config, comm or Comm(), make_problem(config, Comm()))
+
+
 def test_ranks_play_the_rows_of_one_global_batch():
-    whole = Learner(TINY, Comm()).collect(0)
+    whole = made().collect(0)
     parts = []
     for rank in range(3):
-        learner = Learner(TINY, OneOf(rank, 3))
-        learner.policy.load_state_dict(Learner(TINY, Comm()).policy.state_dict())
+        learner = made(comm=OneOf(rank, 3))
+        learner.policy.load_state_dict(made().policy.state_dict())
         parts.append(learner.collect(0))
     for field in ("observation", "action", "reward"):
         together = torch.cat([getattr(part, field) for part in parts], dim=1)
@@ -52,7 +59,7 @@ def test_ranks_play_the_rows_of_one_global_batch():
 
 
 def test_schedules_written_out():
-    learner = Learner(dataclasses.replace(TINY, adam_lr=1.0, adam_lr_final=0.2, ppo_ent_coef=0.4), Comm())
+    learner = made(dataclasses.replace(TINY, learning_rate=1.0, learning_rate_final=0.2, entropy_coef=0.4))
     seen = []
     for i in range(5):
         learner.anneal(i)
@@ -61,8 +68,8 @@ def test_schedules_written_out():
 
 
 def test_warm_start_has_its_own_rate_and_then_ppos():
-    settings = {"warm_start": "bayes_greedy", "warm_start_iters": 2, "warm_start_lr": 3.0, "adam_lr": 1.0}
-    learner = Learner(dataclasses.replace(TINY, **settings, adam_lr_final=0.0), Comm())
+    settings = {"warm_start": "bayes_greedy", "warm_start_iters": 2, "warm_start_lr": 3.0, "learning_rate": 1}
+    learner = made(dataclasses.replace(TINY, **settings, learning_rate_final=0.0))
     rates = []
     for i in range(5):
         learner.anneal(i)
@@ -71,7 +78,7 @@ def test_warm_start_has_its_own_rate_and_then_ppos():
 
 
 def test_advantages_are_standardised_and_targets_are_returns():
-    learner = Learner(dataclasses.replace(TINY, gae_lambda=1.0, discount_gamma=1.0), Comm())
+    learner = made(dataclasses.replace(TINY, gae_lambda=1.0, gamma=1.0))
     batch = learner.collect(0)
     advantage, value_target = learner.estimate(batch)
     assert abs(advantage.mean()) < 1e-5 and abs(advantage.std(correction=0) - 1) < 1e-4
@@ -82,10 +89,14 @@ def test_advantages_are_standardised_and_targets_are_returns():
 def test_it_learns_a_bandit_in_seconds():
     config = dataclasses.replace(
         TINY,
-        **{"environment": "bandit", "meta_episode_len": 10, "num_features": 32, "max_pol_iters": 25},
-        **{"meta_episodes_per_policy_update": 600, "meta_episodes_per_learner_batch": 60, "adam_lr": 5e-3},
+        environment="bandit",
+        num_features=32,
+        max_iters=25,
+        meta_episodes_per_policy_update=600,
+        meta_episodes_per_learner_batch=60,
+        learning_rate=5e-3,
     )
-    learner = Learner(config, Comm())
+    learner = made(config)
     returns = [learner.train_iteration(i)["train/return"] for i in range(25)]
     assert abs(returns[0] - 5) < 0.3  # chance
     assert np.mean(returns[-5:]) > 5.7  # two arms: the optimum is about 6.2
@@ -96,3 +107,26 @@ def test_settings_that_cannot_work_together():
         check_config(dataclasses.replace(TINY, meta_episodes_per_policy_update=13))
     with pytest.raises(UserError, match="warm_start"):
         check_config(dataclasses.replace(TINY, environment="bandit", warm_start="bayes_greedy"))
+
+
+@pytest.mark.parametrize("setting", ["memory_span", "reward_scale", "entropy_coef", "gae_lambda"])
+def test_numbers_that_cannot_be_meant_are_refused(setting):
+    with pytest.raises(UserError, match=f"--{setting} -7"):
+        check_config(dataclasses.replace(TINY, **{setting: -7}))
+
+
+def test_the_names_of_older_flags_and_saves_still_hold():
+    flags = "--adam_lr 0.1 --ppo_opt_epochs=7 --standardize_advs 0 --discount-gamma .5".split()
+    config = parse_flags(Config, flags, "train")
+    assert (config.learning_rate, config.num_epochs, config.gamma) == (0.1, 7, 0.5)
+    assert config.normalise_advantages is False
+    stored = from_stored(Config, {"max_pol_iters": 3, "standardize_advs": 1, "adam_wd": 0.5})
+    assert (stored.max_iters, stored.normalise_advantages, stored.weight_decay) == (3, True, 0.5)
+
+
+def test_agents_of_a_population_are_what_it_is_trained_on():
+    config = dataclasses.replace(TINY, environment="bandit", num_actions=2, meta_episode_len=6)
+    family = make_problem(config, Comm()).family
+    agents = {"means": np.array([[1.0, 0.0]] * 3)}  # the first arm always wins, the second never
+    batch = Learner(config, Comm(), Problem("bandit", family, agents)).collect(0)
+    assert torch.equal(batch.reward, 1.0 - batch.action)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from envs import make_family
-from rl2.baselines import make_opponent, play
+from rl2.baselines import make_baseline
 from rl2.planning import expectation, optimistic_expectation, value_iteration
+from rl2.rollout import play_meta_episodes
 
 
 def brute_force(transition, reward, horizon):
@@ -51,6 +52,7 @@ def test_oracle_collects_its_own_value():
     transition, reward = two_state_mdps(1)
     expected = brute_force(transition[0], reward[0], 3)[0]
     tasks = {"transition": transition.repeat(4000, 0), "reward_mean": reward.repeat(4000, 0)}
-    env = make_family("tabular_mdp", num_states=2, num_actions=2, max_episode_len=3).make_vec(tasks)
-    total = play(make_opponent("oracle", tasks, 3, 3), env, 3, np.random.default_rng(0)).sum(0)
+    family = make_family("tabular_mdp", num_states=2, num_actions=2, max_episode_len=3)
+    env = family.make_vec(tasks, np.random.default_rng(0))
+    total = play_meta_episodes(env, make_baseline("oracle", tasks, 3, 3), 3)[0].sum(0)
     assert total.mean() == pytest.approx(expected, abs=4 * total.std() / np.sqrt(4000))

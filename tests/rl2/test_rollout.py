@@ -5,18 +5,18 @@ import torch
 
 from envs import make_family
 from rl2.config import Config
-from rl2.policy import RecurrentPolicy
-from rl2.rollout import episode_returns, play
+from rl2.policy import Actor, RecurrentPolicy
+from rl2.rollout import episode_returns, play, play_meta_episodes
 
 SMALL = Config(num_features=8, meta_episode_len=25, precision="float32")
 
 
-def played(greedy=False, seed=0):
+def played(seed=0):
     torch.manual_seed(0)
     family = make_family("tabular_mdp", num_states=4, num_actions=3, max_episode_len=10)
     policy = RecurrentPolicy(SMALL, family.observation_space, family.action_space)
     env = family.make_vec(family.sample(np.random.default_rng(seed), 6), rng=np.random.default_rng(seed + 1))
-    return policy, play(policy, env, 25, np.random.default_rng(seed + 2), greedy=greedy)
+    return policy, play(policy, env, 25, np.random.default_rng(seed + 2))
 
 
 def test_inputs_tell_what_happened_before():
@@ -35,13 +35,17 @@ def test_inputs_tell_what_happened_before():
     assert torch.allclose(value, batch.value, atol=1e-5)
 
 
-def test_greedy_takes_the_most_likely_action():
-    policy, batch = played(greedy=True)
-    distribution, _ = policy.unroll(batch.inputs, batch.observation)
-    assert torch.equal(distribution.mode(), batch.action)
+def test_an_actor_plays_what_the_policy_would():
+    """The same draws give the same meta-episodes as those to learn from."""
+    policy, batch = played()
+    family = make_family("tabular_mdp", num_states=4, num_actions=3, max_episode_len=10)
+    env = family.make_vec(family.sample(np.random.default_rng(0), 6), np.random.default_rng(1))
+    actor = Actor(policy, family.action_space, np.random.default_rng(2))
+    reward, done = play_meta_episodes(env, actor, 25)
+    assert np.array_equal(reward, batch.reward) and np.array_equal(done, batch.done)
 
 
-def test_the_same_noise_gives_the_same_meta_episodes():
+def test_the_same_draws_give_the_same_meta_episodes():
     first, again, other = played()[1], played()[1], played(seed=9)[1]
     for field in dataclasses.fields(first):
         value = getattr(first, field.name)

@@ -1,0 +1,26 @@
+"""What is meta-trained on: a built-in family of tasks or the user's own, and the expert of a warm start."""
+
+from envs import agreed_factory, make_family
+from envs.problem import Problem
+from mpi_utils.comm import Comm
+from rl2.config import Config
+from rl2.mdp_baselines import GreedyReplanned
+
+
+def make_problem(config: Config, comm: Comm) -> Problem:
+    """The family of `config.environment`, whose tasks are drawn anew in each iteration; a collective.
+
+    A user's factory is imported by rank 0 and sent to all ranks.
+    """
+    factory = agreed_factory(config.environment, comm)
+    with comm.agree():
+        names = {"bandit": ("num_actions",), "tabular_mdp": ("num_states", "num_actions", "max_episode_len")}
+        sizes = {name: getattr(config, name) for name in names.get(config.environment, ())}
+        return Problem(config.environment, make_family(factory or config.environment, **sizes))
+
+
+def expert_of(config: Config) -> GreedyReplanned | None:
+    """The planner that `--warm_start` clones, or None."""
+    if config.warm_start == "none":
+        return None
+    return GreedyReplanned(config.num_states, config.num_actions, config.max_episode_len)
