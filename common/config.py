@@ -135,7 +135,7 @@ def current(settings_class: type, flags: list[str]) -> list[str]:
 def given_by(flags: list[str]) -> dict[str, str]:
     """The values of `--name value` and `--name=value`."""
     given = {}
-    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+    for word, following in zip(flags, [*flags, ""][1:], strict=True):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             given[name] = value if equals else following

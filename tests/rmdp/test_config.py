@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import from_stored
+from common.config import from_stored, parse_flags
 from common.errors import UserError
 from rmdp.config import Config, check_config
 from rmdp.evaluation import stored_config
@@ -51,3 +51,7 @@ def test_old_names_of_settings():
 def test_what_cannot_be_meant_is_refused(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
         check_config(dataclasses.replace(Config(), **settings))
+
+
+def test_no_flags_at_all_are_the_defaults():
+    assert parse_flags(Config, [], "prog") == Config.defaults({}) == Config()
