@@ -9,6 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.evaluation import Row
+from common.plots import figure, save
 from common.runs.files import write_atomic
 from persim.baselines import claims
 from persim.baselines.claims import UPPER_BOUND
@@ -144,20 +145,15 @@ def of_dataset(
 
 def draw(report: dict[str, Any], path: str | Path) -> None:
     """The returns as PNG: a panel for each environment and dataset, a group of bars for each agent."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib import colormaps
 
     rows = report["rows"]
     environments = list(dict.fromkeys(row["environment"] for row in rows))
     datasets = list(dict.fromkeys(row["dataset"] for row in rows if row["method"] != UPPER_BOUND))
     methods = list(dict.fromkeys(row["method"] for row in rows if row["metric"] == "return"))
-    size = (4.6 * len(datasets), 3.2 * len(environments))
-    figure, axes = plt.subplots(
-        len(environments), len(datasets), figsize=size, squeeze=False, layout="constrained"
-    )
-    colours = dict(zip(methods, (plt.get_cmap("tab20")(i) for i in range(20)), strict=False))
+    drawn = figure(4.6 * len(datasets), 3.2 * len(environments))
+    axes = drawn.subplots(len(environments), len(datasets), squeeze=False)
+    colours = dict(zip(methods, (colormaps["tab20"](i) for i in range(20)), strict=False))
     for line, environment in zip(axes, environments, strict=True):
         found = grouped(rows, "return", environment)
         for panel, dataset in zip(line, datasets, strict=True):
@@ -172,10 +168,8 @@ def draw(report: dict[str, Any], path: str | Path) -> None:
             panel.set_xticks(range(len(agents)), agents, fontsize=7)
             panel.set_title(f"{environment}, {dataset}", fontsize=9)
         line[0].set_ylabel("return")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    save(drawn, path)
 
 
 def fit_to_methods(panel: Any, own: dict[str, dict[str, list[float]]]) -> None:

@@ -6,31 +6,24 @@ from typing import Any
 import numpy as np
 
 from common.evaluation import Row
+from common.plots import figure, save
 
 
 def plot(rows: list[Row], path: str | Path, title: str) -> None:
     """Draw what the rows hold and write a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     paths = [row for row in rows if row["metric"] == "paths"]
     factors = [row for row in rows if row["metric"] == "factor_correlation"]
     width = max(len(paths), len(factors), 1)
     lines = [line for line in (paths, factors) if line]
-    figure, axes = plt.subplots(
-        len(lines), width, figsize=(3.2 * width, 3.2 * len(lines)), squeeze=False, layout="constrained"
-    )
-    figure.suptitle(title, fontsize=12)
+    drawn = figure(3.2 * width, 3.2 * len(lines))
+    axes = drawn.subplots(len(lines), width, squeeze=False)
+    drawn.suptitle(title, fontsize=12)
     for line, panels in zip(lines, axes, strict=True):
         for panel in panels[len(line) :]:
             panel.axis("off")
         for row, panel in zip(line, panels, strict=False):
             (draw_paths if row["metric"] == "paths" else draw_factors)(panel, row)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(drawn, path)
 
 
 def draw_paths(axes: Any, row: Row) -> None:

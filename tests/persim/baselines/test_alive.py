@@ -1,4 +1,4 @@
-"""Each opponent is alive: with plenty of good data of poles it does what it is made for."""
+"""Each baseline is alive: with plenty of good data of CartPole it does what it is made for."""
 
 import dataclasses
 from importlib.util import find_spec

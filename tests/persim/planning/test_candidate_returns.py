@@ -23,7 +23,7 @@ def test_members_may_start_every_step_from_their_mean():
     assert returns.item() == pytest.approx(-((1 + 0) + (0.5 + 1.5) + (2 + 3)) / 2)
 
 
-def test_nothing_is_earned_from_an_end_on():
+def test_no_reward_counts_from_an_end_on():
     """The member with gain 2 ends at its second step, that with gain 1 never."""
     returns = returns_of(Walk(), Members((1.0, 2.0)), np.zeros((1, 1)), RIGHT, mask=True)
     assert returns.item() == -(2 + 0) / 2
