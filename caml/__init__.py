@@ -14,6 +14,11 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 
 
+def load_problem(run: str | Path, environment: str = "") -> Problem:
+    """The agents of a run, support and query, and their environment; raises `UserError`."""
+    return _learner(run, environment).problem
+
+
 def load(
     run: str | Path,
     agents: np.ndarray | None = None,
@@ -30,11 +35,16 @@ def load(
     `environment` names a user's own module:factory again. Actions are drawn from `rng` where one is given.
     Raises `UserError`.
     """
+    learner = _learner(run, environment)
+    start = learner.start()
+    if agents is None and problem is None:
+        return Actor(start.policies.take([0]), learner.problem.family.observation_space, rng)
+    return adapt(start, problem or learner.problem, learner.config, agents, updates, rng)
+
+
+def _learner(run: str | Path, environment: str) -> Learner:
     stored, state = checkpoint.open_run(run, "caml")
     config = stored_config(stored, environment)
     learner = Learner(config, Comm(), make_problem(config, Comm()))
     learner.load_state_dict(state)
-    start = learner.start()
-    if agents is None and problem is None:
-        return Actor(start.policies.take([0]), learner.problem.family.observation_space, rng)
-    return adapt(start, problem or learner.problem, config, agents, updates, rng)
+    return learner

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from envs.protocols import Parameters
 
@@ -38,6 +39,10 @@ class Problem:
         if self.agents is None:
             raise ValueError(f"{self.environment} has no population to choose agents from")
         return {name: values[index] for name, values in self.agents.items()}
+
+    def make_vec(self, index: Any, rng: Any = None) -> VectorEnv:
+        """Environments of the agents `index`, side by side, drawing from `rng` if it is given."""
+        return self.family.make_vec(self.rows(index), rng)
 
     def sample(self, rng: Any, n: int) -> Parameters:
         """Parameters of n tasks: agents of the population, each as likely, or drawn by the family."""

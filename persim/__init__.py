@@ -1,5 +1,5 @@
 """PerSim: a simulator of each agent, learnt from one logged trajectory of each, to plan on."""
 
-from persim.policy import load
+from persim.policy import load, load_problem
 
-__all__ = ["load"]
+__all__ = ["load", "load_problem"]

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.evaluation import stored_config
 from common.runs import checkpoint
 from common.runs.seeding import stream
+from envs.problem import Problem
 from mpi_utils.comm import Comm
 from persim.config import Config
 from persim.data.trajectories import episodes
@@ -141,6 +142,17 @@ def make_actor(
     return Actor(family, model, 0 * numbers if config.pooled else numbers, seed=seed, settings=settings)
 
 
+def load_problem(run: str | Path) -> Problem:
+    """The agents of a run, by their covariates where the log has them, and their environment."""
+    stored, state = checkpoint.open_run(run, "persim")
+    config, covariates = stored_config(Config, stored), state["data"]["covariates"]
+    family = family_of(config)
+    if family is None or not covariates:
+        raise UserError(f"{run}: its agents' dynamics are known by their logs alone")
+    agents = {name: np.asarray(values) for name, values in covariates.items()}
+    return Problem(config.environment, family, family.check(agents))
+
+
 def load(
     run: str | Path,
     agents: Sequence[int | str] | np.ndarray | None = None,
@@ -155,9 +167,8 @@ def load(
     `agents` are names or numbers of agents of the run (default: all); a run on logs of unknown dynamics needs
     the `family` to act in. Raises `UserError` for what is no such run.
     """
-    stored, save = checkpoint.find(Path(run))
+    stored, state = checkpoint.open_run(run, "persim")
     config = stored_config(Config, stored)
-    _, state = checkpoint.load(save)
     simulator = Simulator(**state["sizes"])
     simulator.load_state_dict(state["simulator"])
     names = list(state["data"]["names"])

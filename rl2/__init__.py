@@ -5,10 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from common.runs import checkpoint
+from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.evaluation import stored_config, stored_policy
 from rl2.policy import Actor
 from rl2.problem import make_problem
+
+
+def load_problem(run: str | Path, environment: str = "") -> Problem:
+    """The family of tasks that a run was trained on; raises `UserError`."""
+    stored, _ = checkpoint.open_run(run, "rl2")
+    return make_problem(stored_config(stored, environment), Comm())
 
 
 def load(

@@ -63,6 +63,12 @@ def restore(config: Config, state: dict, comm: Any) -> tuple[Problem, Policies]:
     return Problem(config.environment, family, agents), policies
 
 
+def load_problem(run: str | Path, environment: str = "") -> Problem:
+    """The agents of a run folder, or of one save in it, and their environment; raises UserError."""
+    stored, state = checkpoint.open_run(run, "rmdp")
+    return restore(stored_config(stored, environment), state, Comm())[0]
+
+
 def load(run: str | Path, agents: Any = None, environment: str | None = None) -> Actor:
     """What acts for the agents of a run folder, or of one save in it, each by its policy.
 
