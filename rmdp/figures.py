@@ -1,11 +1,11 @@
 """What policies do for their agents: speeds over a histogram of targets, walks over the grid, or returns."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common import plots
 from common.evaluation import Row
 from envs.resource_gathering import HOME, SIZE
 
@@ -14,30 +14,26 @@ NAMED = 12  # policies up to which a legend has room
 
 def plot(rows: list[Row], path: Any, title: str) -> None:
     """Draw the policies of one run from its rows and write a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     welfare = next(r["mean"] for r in rows if r["metric"] == "social_welfare")
     returns = [r for r in rows if r["metric"] == "policy_return"]
     walks = [r for r in rows if r["metric"] == "walk"]
     speeds = [r for r in rows if r["metric"] == "policy_speed"]
     if walks or speeds:
-        figure = draw_walks(plt, walks, returns) if walks else draw_speeds(plt, speeds, returns)
+        figure = draw_walks(walks, returns) if walks else draw_speeds(speeds, returns)
     else:
-        figure = draw_agents(plt, [r for r in rows if r["metric"] == "agent_return"])
+        figure = draw_agents([r for r in rows if r["metric"] == "agent_return"])
     figure.suptitle(f"{title}, social welfare {welfare:.2f}", fontsize=11)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, bbox_inches="tight")
-    plt.close(figure)
+    plots.save(figure, path, dpi=130, tight=True)
 
 
-def draw_speeds(plt: Any, speeds: list[Row], returns: list[Row]) -> Any:
+def draw_speeds(speeds: list[Row], returns: list[Row]) -> Any:
     """Histogram of targets, coloured by the agents' policy; triangles: the policies' mean speeds."""
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    import matplotlib
+
+    figure = plots.figure(9, 4.5)
+    axes = figure.subplots()
     order = np.argsort([r["mean"] for r in speeds])
-    colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(order)))
+    colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(order)))
     if len(order) > 2:  # neighbours in speed get colours far apart
         stride = next(
             s for s in range(int(len(order) * 0.38) + 1, len(order)) if math.gcd(s, len(order)) == 1
@@ -64,12 +60,12 @@ def draw_speeds(plt: Any, speeds: list[Row], returns: list[Row]) -> Any:
     return figure
 
 
-def draw_walks(plt: Any, walks: list[Row], returns: list[Row]) -> Any:
+def draw_walks(walks: list[Row], returns: list[Row]) -> Any:
     """One grid a policy: coloured cells are its agents' homes, the line is its walk from home."""
     columns = math.ceil(math.sqrt(len(walks)))
     lines = math.ceil(len(walks) / columns)
-    size = (max(4.5, 2.4 * columns), 2.6 * lines + 0.5)
-    figure, panels = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = plots.figure(max(4.5, 2.4 * columns), 2.6 * lines + 0.5)
+    panels = figure.subplots(lines, columns, squeeze=False)
     for axes in panels.flat[len(walks) :]:
         axes.axis("off")
     for axes, walk, row in zip(panels.flat, walks, returns, strict=False):
@@ -97,9 +93,10 @@ def draw_walks(plt: Any, walks: list[Row], returns: list[Row]) -> Any:
     return figure
 
 
-def draw_agents(plt: Any, agents: list[Row]) -> Any:
+def draw_agents(agents: list[Row]) -> Any:
     """A bar for each agent, coloured by its policy; the worst-off of a policy first."""
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = plots.figure(9, 4.5)
+    axes = figure.subplots()
     policies = np.array([r["policy"] for r in agents], int)
     returns = np.array([r["mean"] for r in agents], float)
     order = np.lexsort((returns, policies))
