@@ -36,7 +36,7 @@ class Settings:
     environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a population of a user's own module:factory, which is never taken from a file."""
     page: Annotated[str, MAY_BE_EMPTY] = ""
-    """Also write PAGE.md, PAGE.html and PAGE.png, e.g. docs/comparison."""
+    """Also write PAGE.md, PAGE.html and PAGE.png, e.g. results/comparison/particle."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:

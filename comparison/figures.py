@@ -1,4 +1,4 @@
-"""The pictures of a report, each with the data that it shows; drawn as SVG without a display."""
+"""The figures of a report, each with the data that it shows; drawn as SVG without a display."""
 
 import io
 from dataclasses import dataclass
@@ -87,11 +87,10 @@ def gains(results, rows) -> Figure:
     names = ["method", "mean", "se_mean", "worst_decile", "se_worst_decile"]
     lines = [[row["method"], *(row[name] for name in names[1:])] for row in rows]
     text = (
-        "Full circle: the average agent. Open circle: the average over the tenth of the agents who get "
-        "least. "
-        "A short line means that nobody is left behind. Ticks: single seeds."
+        "Full circle: the mean agent. Open circle: the mean over the tenth of the agents with the lowest "
+        "returns. A short line means that returns are alike for all agents. Ticks: single seeds."
     )
-    return Figure("gains", "What each way gives", text, as_bytes(figure), names, lines)
+    return Figure("gains", "Returns of each method", text, as_bytes(figure), names, lines)
 
 
 def draw_curves(axes, results) -> list[list]:
@@ -118,12 +117,11 @@ def curves(results) -> Figure:
     figure, axes = canvas()
     lines = draw_curves(axes, results)
     text = (
-        "An agent comes new: how many steps must it give, and what does it get then? Left edge: served at "
-        "once, "
-        "without a try. The scale is logarithmic from 10 steps on."
+        "Returns with a new agent, by the number of steps with it. Left edge: no step with it. The scale is "
+        "logarithmic from 10 steps on."
     )
     names = ["method", "steps", "mean", "worst_decile"]
-    return Figure("curves", "What a new agent must give", text, as_bytes(figure), names, lines)
+    return Figure("curves", "Steps with a new agent", text, as_bytes(figure), names, lines)
 
 
 def budgets(results, rows) -> Figure | None:
@@ -148,9 +146,8 @@ def budgets(results, rows) -> Figure | None:
     names = ["policies", "mean", "se_mean", "worst_decile", "se_worst_decile"]
     lines = [[int(row["policies"]), *(row[name] for name in names[1:])] for row in found]
     text = (
-        "If every policy has to be checked and certified, how many are worth it? One policy for all at the "
-        "left, "
-        "one for each agent at the right, r-MDP between; all by the same code."
+        "Returns by the number of policies that have to be checked and certified. One policy for all is at "
+        "the left, one for each agent at the right, r-MDP between; all are trained by the same code."
     )
     return Figure("budgets", "Welfare against the budget of policies", text, as_bytes(figure), names, lines)
 
@@ -172,7 +169,7 @@ def costs(rows) -> Figure:
     axes.legend(fontsize=7.5)
     names = ["method", "train_steps", "new_agent_steps", "seconds", "mean"]
     lines = [[row["method"], *(row[name] for name in names[1:])] for row in rows]
-    text = "Up and to the left is better: much return for few steps in the agents' worlds."
+    text = "Up and to the left is better: high returns for few steps in the agents' environments."
     return Figure("costs", "What training costs", text, as_bytes(figure), names, lines)
 
 
@@ -185,15 +182,14 @@ def quantiles(results) -> Figure:
         share = (np.arange(len(each)) + 0.5) / len(each) * 100
         axes.plot(share, each, label=title(name), linewidth=1.5, color=style(name)["color"])
         lines += [[title(name), s, v] for s, v in zip(share, each, strict=True)]
-    axes.set(xlabel="per cent of the agents, least served first", ylabel="return of an agent")
+    axes.set(xlabel="per cent of the agents, lowest return first", ylabel="return of an agent")
     axes.legend(fontsize=8)
     text = (
-        "All agents in order of what they get, mean over seeds. Where a line dips at the left, some agents "
-        "are "
-        "left behind."
+        "All agents in the order of their returns, mean over seeds. Where a line dips at the left, some "
+        "agents have low returns."
     )
     names = ["method", "per_cent_of_agents", "return"]
-    return Figure("agents", "What each agent gets", text, as_bytes(figure), names, lines)
+    return Figure("agents", "Return of each agent", text, as_bytes(figure), names, lines)
 
 
 def plane(people):
@@ -211,7 +207,7 @@ def plane(people):
 
 
 def clusters(people, results) -> Figure | None:
-    """Agents in the plane of their parameters, coloured by who serves them."""
+    """Agents in the plane of their parameters, coloured by the policy they are assigned to."""
     shown = [name for name in ("rmdp", "caml") if any(r["groups"] for r in of(results, name))]
     if not shown:
         return None
@@ -232,9 +228,8 @@ def clusters(people, results) -> Figure | None:
         axes.legend(fontsize=7.5, loc="best")
         lines += [[title(name), first["seed"], i, *where[i], groups[i]] for i in range(people.n)]
     text = (
-        "Each point is an agent, placed by its true parameters, which no method is told; colours say which "
-        "policy "
-        "of r-MDP it keeps, or from which of CAML's starts it sets out (first seed)."
+        "Each point is an agent, placed by its true parameters, which no method is given. Colours are the "
+        "policy of r-MDP that it is assigned to, or the medoid of CAML that it starts from (first seed)."
     )
     names = ["method", "seed", "agent", *axis_names, "group"]
     return Figure("clusters", "Who shares a policy", text, as_bytes(figure), names, lines)
@@ -260,12 +255,12 @@ def maps(people, results) -> Figure:
     figure.colorbar(points, ax=panels, location="bottom", shrink=0.8, label="return of the agent")
     names = ["agent", *axis_names, *(title(name) for name in shown)]
     lines = [[i, *where[i], *(each[name][i] for name in shown)] for i in range(people.n)]
-    text = "The same plane, coloured by what each agent gets: bright is much, dark corners are left behind."
-    return Figure("maps", "Which agents get how much", text, as_bytes(figure), names, lines)
+    text = "The same plane, coloured by the return of each agent: bright is high, dark is low."
+    return Figure("maps", "Returns over the population", text, as_bytes(figure), names, lines)
 
 
 def summary(results, rows) -> bytes:
-    """What each way gives and what a new agent must give, side by side, as PNG."""
+    """Returns of each method, and returns by steps with a new agent, side by side, as PNG."""
     figure, (left, right) = canvas(1, 2, size=(10, 3.6))
     draw_gains(left, results, rows)
     draw_curves(right, results)

@@ -39,29 +39,27 @@ pre { overflow-x: auto; background: #fff; border: 1px solid #ddd; border-radius:
 a { color: #0b57a4; }
 """
 
-WAYS = {
-    "single": "One policy is trained on all agents at once and used for everybody. It cannot know whom it "
-    "serves.",
-    "rmdp": "A budget of a few policies. Agents that are served well by the same policy share it; the "
-    "policies are "
-    "trained on the agents they serve. A new agent tries each policy for one episode and keeps the best.",
-    "caml": "A few policies, grouped by what they do, are kept as starting points. A new agent plays some "
-    "episodes "
-    "to choose one, and that one is then improved on it. Trained on half of the agents; all are served.",
-    "rl2": "One policy with a memory. It has met many agents in training and adapts to a new one by "
-    "remembering "
-    "what happened in its first episodes; nothing is trained any more.",
-    "persim": "Each agent was watched for one episode while somebody else acted. From all of these a "
-    "simulator of "
-    "each agent is learnt, and a planner looks ahead in it at every step. No policy is trained at all.",
-    "per_agent": "Every agent trains a policy of its own from nothing. It is the reference for what "
-    "personalisation can give, and what it costs without sharing.",
+METHODS = {
+    "single": "One policy is trained on all agents at once and used for all. It does not know which agent "
+    "it acts for.",
+    "rmdp": "A budget of a few policies. Each agent is assigned to the policy with the highest return for "
+    "it, and each policy is trained on its agents. A new agent tries each policy for one episode and keeps "
+    "the best.",
+    "caml": "A few policies, clustered by what they do, are kept as starting points. A new agent chooses one "
+    "by some episodes, and that one is then adapted to it. Half of the agents are used in training; all are "
+    "tested.",
+    "rl2": "One policy with a memory is trained on many agents. It adapts to a new one by remembering what "
+    "happened in the first episodes; its weights stay fixed.",
+    "persim": "One episode of each agent is logged under another policy. From these logs a simulator of each "
+    "agent is learnt, and a planner looks ahead in it at every step. No policy is trained.",
+    "per_agent": "A policy is trained for each agent alone, from new weights. It is the reference for what "
+    "personalisation can reach, and for its cost without sharing.",
 }
 
 
 def html(people, settings, results: list[dict], rows: list[dict]) -> str:
     """The whole page."""
-    heading = f"{people.n} agents, {len([r for r in rows if r['name'] in WAYS])} ways to serve them"
+    heading = f"{len([r for r in rows if r['name'] in METHODS])} methods on {people.n} agents"
     parts = [
         f"<h1>{escape(heading)}</h1>",
         f'<p class="lead">{escape(what_was_run(people, settings, rows))}</p>',
@@ -72,11 +70,11 @@ def html(people, settings, results: list[dict], rows: list[dict]) -> str:
         "<details><summary>What the columns mean</summary>",
         *(f"<p>{emphasised(line)}</p>" for line in explanations(people)),
         "</details>",
-        "<h2>What each way did</h2>",
-        f'<div class="cards">{"".join(card(row, people) for row in rows if row["name"] in WAYS)}</div>',
-        "<h2>Pictures</h2>",
+        "<h2>What each method does</h2>",
+        f'<div class="cards">{"".join(card(row, people) for row in rows if row["name"] in METHODS)}</div>',
+        "<h2>Figures</h2>",
         f'<div class="figures">{"".join(map(drawn, all_figures(people, results, rows)))}</div>',
-        "<h2>How to make it again</h2>",
+        "<h2>How to reproduce it</h2>",
         f"<pre>{escape(chr(10).join(commands(people, settings)))}</pre>",
     ]
     return "\n".join(
@@ -98,14 +96,11 @@ def what_was_run(people, settings, rows) -> str:
     seeds = max((row["seeds"] for row in rows), default=0)
     varied = ", ".join(people.parameters)
     return (
-        f"A population of {people.n} agents lives in “{people.environment}”. They differ in {varied}, "
-        "which nobody "
-        f"is told. Each way of personalising was trained {'once' if seeds == 1 else f'{seeds} times'} for "
-        "the same "
-        f"agents and then tested on all of them, in {settings.episodes} fresh starts of at most "
-        f"{people.horizon} steps (PerSim in {settings.planned}). Starts are the same for all ways, and "
-        "nobody "
-        "explores while being tested. Every step taken in an agent's world is counted."
+        f"The population has {people.n} agents of “{people.environment}”. They differ in {varied}, which no "
+        f"method is given. Each method was trained {'once' if seeds == 1 else f'{seeds} times'} on the same "
+        f"agents and then tested on all of them, in {settings.episodes} episodes of at most {people.horizon} "
+        f"steps (PerSim in {settings.planned}). Episodes start the same for all methods, and no method "
+        "explores in the test. Every step in an agent's environment is counted."
     )
 
 
@@ -119,9 +114,8 @@ def in_short(rows: list[dict]) -> list[str]:
     least = min(near, key=lambda row: (row["new_agent_steps"], row["policies"]))
     fair = max(rows, key=lambda row: row["worst_decile"])
     lines = [
-        f"The average agent gets most from {best['method']} ({best['mean']:.1f}); the worst-off tenth gets "
-        "most "
-        f"from {fair['method']} ({fair['worst_decile']:.1f})."
+        f"The mean agent has the highest return with {best['method']} ({best['mean']:.1f}), and the worst "
+        f"tenth with {fair['method']} ({fair['worst_decile']:.1f})."
     ]
     if len(near) > 1:
         names = ", ".join(row["method"] for row in near)
@@ -129,23 +123,21 @@ def in_short(rows: list[dict]) -> list[str]:
     single = next((row for row in rows if row["name"] == "single"), None)
     if single in near:
         lines.append(
-            "One policy for everybody is among them: on this population personalisation brings nothing "
-            "that could "
-            "not be had without it."
+            "One policy for all is among them: on this population it is as good as the methods that "
+            "personalise."
         )
     elif single:
         lines.append(
-            f"One policy for everybody gives {single['mean']:.1f}, that is "
-            f"{best['mean'] - single['mean']:.1f} "
-            "less than the best: on this population personalisation pays."
+            f"One policy for all returns {single['mean']:.1f}, that is "
+            f"{best['mean'] - single['mean']:.1f} less than the best."
         )
-    asks = "nothing" if least["new_agent_steps"] < 1 else f"{whole(least['new_agent_steps'])} steps"
-    lines.append(f"Of those, {least['method']} asks least of a new agent: {asks}.")
+    steps = "none" if least["new_agent_steps"] < 1 else whole(least["new_agent_steps"])
+    lines.append(f"Of those, {least['method']} needs the fewest steps with a new agent: {steps}.")
     return lines
 
 
 def card(row: dict, people) -> str:
-    """What a way gave whom at what cost, in words."""
+    """The returns and the cost of a method, in words."""
     policies = int(row["policies"])
     kept = (
         "a planner and the simulators, no policy"
@@ -153,16 +145,14 @@ def card(row: dict, people) -> str:
         else f"{policies} polic{'y' if policies == 1 else 'ies'}"
     )
     new = row["new_agent_steps"]
-    asks = "is served at once" if new < 1 else f"gives {whole(new)} steps first"
+    needs = "no steps" if new < 1 else f"{whole(new)} steps first"
     sentence = (
-        f"The average agent gets {with_error(row['mean'], row['se_mean'])}, the worst-off tenth "
+        f"The mean agent returns {with_error(row['mean'], row['se_mean'])}, the worst tenth "
         f"{with_error(row['worst_decile'], row['se_worst_decile'])}. Training took "
-        f"{whole(row['train_steps'])} steps "
-        f"({whole(row['train_steps'] / people.n)} an agent) and {cost(row)[-1]} seconds of one "
-        "core; a new "
-        f"agent {asks}. To be kept: {kept}."
+        f"{whole(row['train_steps'])} steps ({whole(row['train_steps'] / people.n)} an agent) and "
+        f"{cost(row)[-1]} seconds of one core; a new agent needs {needs}. To be kept: {kept}."
     )
-    paragraphs = f"<p>{WAYS[row['name']]}</p><p>{escape(sentence)}</p>"
+    paragraphs = f"<p>{METHODS[row['name']]}</p><p>{escape(sentence)}</p>"
     return f'<div class="card"><h3>{escape(row["method"])}</h3>{paragraphs}</div>'
 
 

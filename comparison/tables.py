@@ -105,13 +105,12 @@ def markdown(people, settings, rows: list[dict], name: str) -> str:
     table += ["| " + " | ".join(line) + " |" for line in texts(rows)]
     return "\n".join(
         [
-            f"# {people.n} agents of {people.environment}, {len(rows)} ways to serve them",
+            f"# {len(rows)} methods on {people.n} agents of {people.environment}",
             "",
-            f"Made by one command; {seeds} {'seed' if seeds == 1 else 'seeds'}, mean and standard error over "
-            f"seeds; each agent in {settings.episodes} fresh starts (PerSim in {settings.planned}), the "
-            "same for "
-            f"all methods, exploration off. Plots of each agent, and their data: [{name}.html]({name}.html), "
-            "one file that opens in any browser, without a network.",
+            f"Means over {seeds} {'seed' if seeds == 1 else 'seeds'}, with their standard error. Each "
+            f"agent is tested in {settings.episodes} episodes (PerSim in {settings.planned}) that start the "
+            f"same for all methods, without exploration. [{name}.html]({name}.html) has figures of each "
+            "agent and their data; it is one file that opens in any browser, without a network.",
             "",
             f"![The mean agent, the worst tenth, and returns by the steps of a new agent]({name}.png)",
             "",
@@ -130,20 +129,17 @@ def markdown(people, settings, rows: list[dict], name: str) -> str:
 def explanations(people) -> list[str]:
     """What the columns mean."""
     return [
-        "*mean agent*: what the average agent gets in an episode; *worst tenth*: the mean over the tenth "
-        "of the "
-        "agents who get least.",
-        "*steps in training*: environment steps of all agents together before anybody is served, those for "
-        "trying policies on agents included. PerSim's are those of its logs; what trained the policies "
-        "that acted "
-        "there is not counted.",
-        "*steps per new agent*: steps that an agent who comes new must give before it is served as well as "
-        "the table says: r-MDP tries each policy once, CAML tries its starts and updates once, RL² plays "
-        "the first episodes of its memory, PerSim wants one logged trajectory; one policy for all wants "
-        "nothing, "
-        "one policy each all of an agent's training.",
-        "*policies to keep*: what has to be stored, checked and maintained.",
-        "*seconds of compute*: processor time of one core, training and testing together.",
+        "*mean agent* is the mean return of an episode over all agents, and *worst tenth* the mean over the "
+        "tenth of the agents with the lowest returns.",
+        "*steps in training* are environment steps of all agents together, those in which policies are tried "
+        "on agents included. PerSim's are those of its logs; the training of the policies that acted there "
+        "is not counted.",
+        "*steps per new agent* are the steps that a method needs with a new agent to reach the table's "
+        "return: r-MDP tries each policy once, CAML tries its starts and makes one update, RL² plays the "
+        "first episodes of a meta-episode, PerSim needs one logged trajectory, one policy for all needs "
+        "none, and one policy each needs all of an agent's training.",
+        "*policies to keep* are those that have to be stored, checked and maintained.",
+        "*seconds of compute* are processor time of one core, for training and testing together.",
     ]
 
 
