@@ -20,7 +20,7 @@ def means_of(found: dict[Any, dict[str, list[float]]]) -> Means:
 
 
 def as_lines(environment: str, returns: Means, rmse: Means, r2: Means) -> list[str]:
-    """A list of what holds in how many cells of the tables; empty where one of them lacks PerSim."""
+    """A list of what holds in how many cases of the tables; empty where one of them lacks PerSim."""
     if not all("persim" in metric for metric in (returns, rmse, r2)):
         return []
     lines = [f"### What the paper says, in numbers: {environment}", ""]
@@ -35,7 +35,7 @@ def predictions(rmse: Means, r2: Means) -> list[str]:
     others = [rmse[method] for method in CADM if method in rmse]
     if shared := [cell for cell in own if others and all(cell in other for other in others)]:
         times = [min(other[cell] for other in others) / own[cell] for cell in shared]
-        better = f"PerSim's RMSE is lower than CaDM's in {sum(t > 1 for t in times)} of {len(times)} cells"
+        better = f"PerSim's RMSE is lower than CaDM's in {sum(t > 1 for t in times)} of {len(times)} cases"
         lines.append(
             f"- {better}; that of the better CaDM is {min(times):.3g} to {max(times):.3g} times as high."
         )
@@ -43,7 +43,7 @@ def predictions(rmse: Means, r2: Means) -> list[str]:
     lowest = min(r2["persim"].values())
     return [
         *lines,
-        f"- Median R² is below zero in {', '.join(below)} cells; PerSim's lowest is {lowest:.4g}.",
+        f"- Median R² is below zero in {', '.join(below)} cases; PerSim's lowest is {lowest:.4g}.",
     ]
 
 
@@ -55,7 +55,7 @@ def rewards(returns: Means) -> list[str]:
     near = sum(own[cell] >= best[cell] - NEAR * abs(best[cell]) for cell in own)
     highest = sum(own[cell] >= best[cell] for cell in own)
     lines.append(
-        f"- PerSim returns most in {highest} of {len(own)} cells, within {NEAR:.0%} of that in {near}."
+        f"- PerSim returns most in {highest} of {len(own)} cases, within {NEAR:.0%} of that in {near}."
     )
     true = {agent: value for (_, agent), value in returns.get(UPPER_BOUND, {}).items()}
     if not (apart := [(own[d, a] - true[a]) / abs(true[a]) for d, a in own if a in true]):
@@ -68,6 +68,6 @@ def rewards(returns: Means) -> list[str]:
             if method != UPPER_BOUND
             if (datasets := [d for d, a in other if a == agent and other[d, a] > value + NEAR * abs(value)])
         ]
-        who = ", ".join(above) or "nobody"
+        who = ", ".join(above) or "no method"
         lines.append(f"- More than that, by over {NEAR:.0%}, returns agent {agent}: {who}.")
     return lines

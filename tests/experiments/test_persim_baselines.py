@@ -166,19 +166,19 @@ def test_the_paper_s_claims_are_counted_cell_by_cell():
     report = returns + [r | {"metric": "rmse"} for r in rmse] + [r | {"metric": "median_r2"} for r in r2]
     text = tables.as_markdown({"budgets": {}, "rows": report})
     for line in (
-        "PerSim's RMSE is lower than CaDM's in 1 of 2 cells; "
+        "PerSim's RMSE is lower than CaDM's in 1 of 2 cases; "
         "that of the better CaDM is 0.5 to 4 times as high.",
-        "Median R² is below zero in 0 of 2 (persim), 1 of 2 (cadm) cells; PerSim's lowest is 0.8.",
-        "PerSim returns most in 1 of 2 cells, within 5% of that in 1.",
+        "Median R² is below zero in 0 of 2 (persim), 1 of 2 (cadm) cases; PerSim's lowest is 0.8.",
+        "PerSim returns most in 1 of 2 cases, within 5% of that in 1.",
         "It returns -3.0% to +5.0% beside planning on the true dynamics.",
         "More than that, by over 5%, returns agent a: cadm (pure).",
-        "More than that, by over 5%, returns agent b: nobody.",
+        "More than that, by over 5%, returns agent b: no method.",
     ):
         assert f"- {line}\n" in text, line
     assert "in numbers" not in tables.as_markdown({"budgets": {}, "rows": returns})
     apart = [row | {"dataset": "random"} if row["method"] != "persim" else row for row in report]
     text = tables.as_markdown({"budgets": {}, "rows": apart})
-    assert "PerSim returns most in 2 of 2 cells" in text and "PerSim's RMSE" not in text
+    assert "PerSim returns most in 2 of 2 cases" in text and "PerSim's RMSE" not in text
 
 
 def test_true_dynamics_do_not_dwarf_the_methods_in_the_figure():
