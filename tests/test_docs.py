@@ -62,7 +62,7 @@ def unknown_flags(words: list[str]) -> set[str]:
 
 
 def test_commands_of_a_page():
-    text = "```bash\nmpirun -np 2 python -m train rmdp --a 1 \\\n  --b=2 > log  # why\npython -m x --c && ls\n```\n"
+    text = "```bash\nmpirun -np 2 python -m train rmdp --a 1 \\\n  --b=2 > log\npython -m x --c && ls\n```\n"
     assert commands(text) == [["train", "rmdp", "--a", "1", "--b=2"], ["x", "--c"]]
     assert unknown_flags(["train", "rmdp", "--num_agents", "3", "--b=2"]) == {"b"}
     sweep = "experiments.sweep rmdp --over a=1,2 seed=0 --runs r -- --c 1".split()
