@@ -45,10 +45,7 @@ class Steps:
 
 @torch.no_grad()
 def evidence(
-    simulator: Simulator,
-    steps: Steps,
-    factor: np.ndarray | None = None,
-    deviation: float | np.ndarray = 1.0,
+    simulator: Simulator, steps: Steps, factor: np.ndarray | None = None, deviation: float | np.ndarray = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the steps say about the factors: precision [M, K, r, r], and that times the mean [M, K, r].
 

@@ -9,13 +9,7 @@ import torch
 
 from common.device import check_device
 from common.errors import UserError
-from common.optim import (
-    flatten,
-    load_optimiser_state,
-    make_adamw,
-    optimiser_state,
-    share_gradient,
-)
+from common.optim import flatten, load_optimiser_state, make_adamw, optimiser_state, share_gradient
 from common.runs.seeding import stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm

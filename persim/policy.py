@@ -91,12 +91,7 @@ class Actor:
 
 
 def play(
-    family: Any,
-    parameters: dict[str, np.ndarray],
-    actor: Actor,
-    num_episodes: int,
-    seed: int,
-    comm: Comm,
+    family: Any, parameters: dict[str, np.ndarray], actor: Actor, num_episodes: int, seed: int, comm: Comm
 ) -> np.ndarray:
     """Returns [n, num_episodes] of the agents `parameters` {name: [n]}, on every rank; a collective.
 
