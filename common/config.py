@@ -23,7 +23,7 @@ import tyro
 
 from common.errors import UserError
 
-MOST_TOLD = 500  # characters of a message: it may hold what was given, of any length
+MAX_MESSAGE = 500  # characters of a message: it may hold what was given, of any length
 Settings = TypeVar("Settings")
 
 
@@ -101,7 +101,7 @@ def parse_flags(
     out, errors = sys.stdout if show else io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
-            found = tyro.cli(
+            found: Any = tyro.cli(
                 nested,
                 prog=prog,
                 description=inspect.getdoc(settings_class),
@@ -134,7 +134,7 @@ def current(settings_class: type, flags: list[str]) -> list[str]:
 
 def given_by(flags: list[str]) -> dict[str, str]:
     """The values of `--name value` and `--name=value`."""
-    given = {}
+    given: dict[str, str] = {}
     for word, following in zip(flags, [*flags, ""][1:], strict=True):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
@@ -166,7 +166,7 @@ def from_stored(settings_class: type[Settings], stored: dict[str, Any]) -> Setti
 def renamed(settings_class: type, stored: dict[str, Any]) -> dict[str, Any]:
     """Stored settings under today's names and with today's values."""
     aliases, values = renames(settings_class)
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in stored.items():
         name = aliases.get(name, name)
         old = values.get(name, {})
@@ -181,7 +181,8 @@ def renamed(settings_class: type, stored: dict[str, Any]) -> dict[str, Any]:
 def in_groups(settings_class: type, default: Any) -> tuple[type, Any]:
     """A dataclass of dataclasses, one for each `Group`, and the function that makes one instance of them."""
     hints = typing.get_type_hints(settings_class, include_extras=True)
-    texts, groups = field_texts(settings_class), {}
+    texts = field_texts(settings_class)
+    groups: dict[str, list[Any]] = {}
     title = "flags"
     for field in dataclasses.fields(settings_class):
         hint = hints[field.name]
@@ -189,8 +190,8 @@ def in_groups(settings_class: type, default: Any) -> tuple[type, Any]:
         value = field.default if default is None else getattr(default, field.name)
         if typing.get_origin(plain(hint)) is Literal and value not in typing.get_args(plain(hint)):
             value = field.default  # a mistake: tyro is to tell of it
-        told = Annotated[plain(hint), tyro.conf.arg(help=texts.get(field.name, ""))]
-        groups.setdefault(title, []).append((field.name, told, dataclasses.field(default=value)))
+        documented: Any = Annotated[plain(hint), tyro.conf.arg(help=texts.get(field.name, ""))]
+        groups.setdefault(title, []).append((field.name, documented, dataclasses.field(default=value)))
     members = []
     for title, fields in groups.items():
         group = dataclasses.make_dataclass(title.capitalize(), fields, frozen=True)
@@ -198,10 +199,10 @@ def in_groups(settings_class: type, default: Any) -> tuple[type, Any]:
         members.append((title, group, dataclasses.field(default_factory=group)))
     nested = dataclasses.make_dataclass("Flags", members, frozen=True)
 
-    def flat(found):
-        values = {}
+    def flat(found: Any) -> Any:
+        values: dict[str, Any] = {}
         for title in groups:
-            values |= vars(getattr(found, title))
+            values.update(vars(getattr(found, title)))
         return settings_class(**values)
 
     return nested, flat
@@ -239,7 +240,7 @@ def one_line(text: str) -> str:
     _, *lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() or [""]
     lines = [line.strip("│╰╯─ ") for line in lines]
     body = " ".join(line for line in lines if line.strip("-"))
-    return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()[:MOST_TOLD]
+    return re.split(r"Argument helptext|For full helptext|Similar", body)[0].strip()[:MAX_MESSAGE]
 
 
 def check(config: Any) -> None:

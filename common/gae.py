@@ -3,7 +3,14 @@
 import torch
 
 
-def gae(rewards, values, gamma: float, gae_lambda: float, next_value=None, cut=None):
+def gae(
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    gamma: float,
+    gae_lambda: float,
+    next_value: torch.Tensor | None = None,
+    cut: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Advantages of `rewards [T, N]` under `values [T, N]` (Schulman et al. 2016, eq. 16).
 
     `next_value [N]` is the value after the last step (zero where the data ends for good). `cut [T, N]` is 1

@@ -13,7 +13,7 @@ Stepping T times and unrolling give the same numbers up to rounding.
 import torch
 from torch import nn
 
-from common.memory_attention import SNAIL, Transformer
+from common.memory_attention import SNAIL, State, Transformer
 
 
 class LSTM(nn.Module):
@@ -30,29 +30,32 @@ class LSTM(nn.Module):
         self.output_size = num_features
         self.core = nn.LSTM(input_size, num_features)
         with torch.no_grad():
-            self.core.bias_ih_l0.zero_()
-            self.core.bias_hh_l0.zero_()
-            input_gate, forget_gate = self.core.bias_ih_l0.split(num_features)[
-                :2
-            ]  # PyTorch's order: i, f, g, o
+            self.core.get_parameter("bias_ih_l0").zero_()
+            self.core.get_parameter("bias_hh_l0").zero_()
+            # PyTorch's order: i, f, g, o.
+            input_gate, forget_gate, *_ = self.core.get_parameter("bias_ih_l0").split(num_features)
             if span:
                 forget_gate.copy_(torch.empty(num_features).uniform_(1, max(span - 1, 2)).log())
                 input_gate.copy_(-forget_gate)
             else:
                 forget_gate.fill_(1.0)
 
-    def initial_state(self, batch: int) -> tuple[torch.Tensor, ...]:
-        zeros = self.core.weight_hh_l0.new_zeros(1, batch, self.output_size)
+    def initial_state(self, batch: int) -> State:
+        """The empty memory of `batch` meta-episodes."""
+        zeros = self.core.get_parameter("weight_hh_l0").new_zeros(1, batch, self.output_size)
         return zeros, zeros
 
-    def repeat(self, state, times: int) -> tuple[torch.Tensor, ...]:
+    def repeat(self, state: State, times: int) -> State:
+        """A copy for `times * N` meta-episodes."""
         return tuple(part.repeat(1, times, 1) for part in state)
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """One step `[N, D]` -> `[N, H]`."""
         y, state = self.core(x[None], state)
         return y[0], state
 
-    def unroll(self, x):
+    def unroll(self, x: torch.Tensor) -> torch.Tensor:
+        """Whole meta-episodes `[T, N, D]` -> `[T, N, H]`."""
         return self.core(x)[0]
 
 
@@ -64,26 +67,34 @@ class GRU(nn.Module):
         self.output_size = num_features
         self.core = nn.GRU(input_size, num_features)
         with torch.no_grad():
-            self.core.bias_ih_l0.zero_()
-            self.core.bias_hh_l0.zero_()
-            keep = self.core.bias_ih_l0.split(num_features)[1]  # PyTorch's order: r, z, n; z keeps
+            self.core.get_parameter("bias_ih_l0").zero_()
+            self.core.get_parameter("bias_hh_l0").zero_()
+            keep = self.core.get_parameter("bias_ih_l0").split(num_features)[
+                1
+            ]  # PyTorch's order: r, z, n; z keeps
             keep.copy_(torch.empty(num_features).uniform_(1, max(span - 1, 2)).log() if span else 1.0)
 
-    def initial_state(self, batch: int) -> tuple[torch.Tensor, ...]:
-        return (self.core.weight_hh_l0.new_zeros(1, batch, self.output_size),)
+    def initial_state(self, batch: int) -> State:
+        """The empty memory of `batch` meta-episodes."""
+        return (self.core.get_parameter("weight_hh_l0").new_zeros(1, batch, self.output_size),)
 
-    def repeat(self, state, times: int) -> tuple[torch.Tensor, ...]:
+    def repeat(self, state: State, times: int) -> State:
+        """A copy for `times * N` meta-episodes."""
         return tuple(part.repeat(1, times, 1) for part in state)
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """One step `[N, D]` -> `[N, H]`."""
         y, h = self.core(x[None], state[0])
         return y[0], (h,)
 
-    def unroll(self, x):
+    def unroll(self, x: torch.Tensor) -> torch.Tensor:
+        """Whole meta-episodes `[T, N, D]` -> `[T, N, H]`."""
         return self.core(x)[0]
 
 
-def make_memory(architecture: str, input_size: int, num_features: int, meta_episode_len: int, span: int):
+def make_memory(
+    architecture: str, input_size: int, num_features: int, meta_episode_len: int, span: int
+) -> LSTM | GRU | SNAIL | Transformer:
     """The memory named by `--architecture`; `span` is used by the gated ones only."""
     if architecture == "lstm":
         return LSTM(input_size, num_features, span)

@@ -6,10 +6,13 @@ no gradient flows through `step`.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+State = tuple[torch.Tensor, ...]
 
 
 class AttentiveMemory(nn.Module):
@@ -18,24 +21,29 @@ class AttentiveMemory(nn.Module):
     max_len: int
     cache_sizes: list[tuple[int, ...]]  # of one step of one meta-episode
 
-    def initial_state(self, batch: int, device=None) -> tuple[torch.Tensor, ...]:
+    def initial_state(self, batch: int, device: torch.device | str | None = None) -> State:
         """The position (on the CPU, where it is read) and empty caches, each `[batch, max_len, size]`."""
         weight = next(self.parameters())
         device = weight.device if device is None else device
         caches = [weight.new_zeros(batch, self.max_len, *size, device=device) for size in self.cache_sizes]
         return (torch.zeros((), dtype=torch.int64), *caches)
 
-    def repeat(self, state, times: int) -> tuple[torch.Tensor, ...]:
+    def repeat(self, state: State, times: int) -> State:
         """A copy of the state, `times` of each meta-episode, one behind the other."""
         position, *caches = state
         return (position.clone(), *(cache.repeat(times, *[1] * (cache.ndim - 1)) for cache in caches))
 
-    def check_length(self, num_steps: int):
+    def advance(self, x: torch.Tensor, t: int, caches: list[torch.Tensor]) -> torch.Tensor:
+        """Step number `t`, written into the caches: `x [N, D]` -> `y [N, H]`."""
+        raise NotImplementedError
+
+    def check_length(self, num_steps: int) -> None:
+        """Raise ValueError for more steps than the memory was built for."""
         if num_steps > self.max_len:
             raise ValueError(f"{num_steps} steps: this {type(self).__name__} was built for {self.max_len}")
 
     @torch.no_grad()
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """`x [N, D]` -> `(y [N, H], state)`; raises ValueError beyond `max_len` steps."""
         position, *caches = state
         t = int(position)
@@ -43,7 +51,7 @@ class AttentiveMemory(nn.Module):
         return self.advance(x, t, caches), (position + 1, *caches)
 
 
-def attend(query, keys, values):
+def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Softmax attention of the one `query [N, h, d]` to `keys, values [N, t, h, d]` -> `[N, h, d]`."""
     # In the caches' own precision: casting all of them at each step would cost more than attending.
     with torch.autocast(query.device.type, enabled=False):
@@ -52,7 +60,7 @@ def attend(query, keys, values):
     return read.squeeze(2)
 
 
-def attend_causally(query, keys, values):
+def attend_causally(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Softmax attention of each step of `query [T, N, h, d]` to itself and those before -> `[T, N, h, d]`."""
     query, keys, values = (part.permute(1, 2, 0, 3) for part in (query, keys, values))
     return F.scaled_dot_product_attention(query, keys, values, is_causal=True).permute(2, 0, 1, 3)
@@ -67,7 +75,7 @@ class DenseBlock(nn.Module):
         self.now = nn.Linear(num_inputs, 2 * num_filters)
         self.past = nn.Linear(num_inputs, 2 * num_filters, bias=False)
 
-    def forward(self, x, past=None):
+    def forward(self, x: torch.Tensor, past: torch.Tensor | None = None) -> torch.Tensor:
         """Activations `[..., num_filters]` from inputs now and those of `dilation` steps ago.
 
         `past` is None where there were none; over time (`x [T, N, C]`) it lacks the first `dilation` steps.
@@ -106,9 +114,8 @@ class SNAIL(AttentiveMemory):
         self.cache_sizes.append((channels - self.num_filters,))
         self.output_size = channels
 
-    def advance(self, x, t, caches):
-        *attended, channels = caches
-        here, attended = self.embed(x), iter(attended)
+    def advance(self, x: torch.Tensor, t: int, caches: list[torch.Tensor]) -> torch.Tensor:
+        here, attended, channels = self.embed(x), iter(caches[:-1]), caches[-1]
         for block in self.blocks:
             if isinstance(block, DenseBlock):
                 back = t - block.dilation
@@ -122,7 +129,7 @@ class SNAIL(AttentiveMemory):
         channels[:, t] = here[:, : channels.shape[-1]]
         return here
 
-    def unroll(self, x):
+    def unroll(self, x: torch.Tensor) -> torch.Tensor:
         """`x [T, N, D]` -> `y [T, N, H]` from the empty memory; raises ValueError if T exceeds `max_len`."""
         self.check_length(len(x))
         here = self.embed(x)
@@ -151,7 +158,7 @@ class DecoderLayer(nn.Module):
             self.project.weight /= math.sqrt(2 * num_layers)
             self.contract.weight /= math.sqrt(2 * num_layers)
 
-    def forward(self, x, look):
+    def forward(self, x: torch.Tensor, look: Callable[..., torch.Tensor]) -> torch.Tensor:
         """`look` maps query, key, value `[..., h, d]` to what was read `[..., h, d]`."""
         parts = self.query_key_value(self.attention_norm(x)).unflatten(-1, (3 * self.num_heads, -1))
         x = x + self.project(look(*parts.chunk(3, dim=-2)).flatten(-2))
@@ -172,20 +179,26 @@ class Transformer(AttentiveMemory):
         self.positions = nn.Parameter(0.02 * torch.randn(max_len, num_features))
         layers = [DecoderLayer(num_features, num_heads, num_layers) for _ in range(num_layers)]
         self.layers, self.norm = nn.ModuleList(layers), nn.LayerNorm(num_features)
-        self.cache_sizes = 2 * num_layers * [(num_heads, num_features // num_heads)]
+        self.cache_sizes = [(num_heads, num_features // num_heads) for _ in range(2 * num_layers)]
 
-    def advance(self, x, t, caches):
+    def advance(self, x: torch.Tensor, t: int, caches: list[torch.Tensor]) -> torch.Tensor:
         here = self.embed(x) + self.positions[t]
         for layer, keys, values in zip(self.layers, caches[::2], caches[1::2], strict=True):
 
-            def look(query, key, value, keys=keys, values=values):
+            def look(
+                query: torch.Tensor,
+                key: torch.Tensor,
+                value: torch.Tensor,
+                keys: torch.Tensor = keys,
+                values: torch.Tensor = values,
+            ) -> torch.Tensor:
                 keys[:, t], values[:, t] = key, value
                 return attend(query, keys[:, : t + 1], values[:, : t + 1])
 
             here = layer(here, look)
         return self.norm(here)
 
-    def unroll(self, x):
+    def unroll(self, x: torch.Tensor) -> torch.Tensor:
         """`x [T, N, D]` -> `y [T, N, H]` from the empty memory; raises ValueError if T exceeds `max_len`."""
         self.check_length(len(x))
         here = self.embed(x) + self.positions[: len(x), None]

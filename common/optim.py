@@ -1,5 +1,7 @@
 """The optimiser that all learners share, and its state as named tensors."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch.optim.adamw import adamw
 
@@ -11,17 +13,21 @@ class AdamW:
     when it starts. `groups` are lists of parameters with their decay.
     """
 
-    def __init__(self, groups, lr: float, eps: float):
+    def __init__(self, groups: Iterable[tuple[Iterable[torch.Tensor], float]], lr: float, eps: float):
         self.lr, self.eps = lr, eps
         self.groups = [(list(parameters), decay) for parameters, decay in groups]
         self.parameters = [p for parameters, _ in self.groups for p in parameters]
-        zeros = [{name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")} for p in self.parameters]
         self.state = [
-            {"step": torch.zeros((), device=p.device)} | own
-            for p, own in zip(self.parameters, zeros, strict=True)
+            {
+                "step": torch.zeros((), device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+            for p in self.parameters
         ]
 
     def zero_grad(self) -> None:
+        """Forget all gradients."""
         for p in self.parameters:
             p.grad = None
 
@@ -33,31 +39,39 @@ class AdamW:
             state = self.state[first : first + len(parameters)]
             first += len(parameters)
             moved = [(p, s) for p, s in zip(parameters, state, strict=True) if p.grad is not None]
-            names = ("exp_avg", "exp_avg_sq")
             adamw(
                 [p for p, _ in moved],
-                [p.grad for p, _ in moved],
-                *([s[name] for _, s in moved] for name in names),
+                [p.grad for p, _ in moved if p.grad is not None],
+                [s["exp_avg"] for _, s in moved],
+                [s["exp_avg_sq"] for _, s in moved],
                 [],
                 [s["step"] for _, s in moved],
-                **{"fused": True, "amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.999},
-                **{"lr": self.lr, "weight_decay": decay, "eps": self.eps},
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self.lr,
+                weight_decay=decay,
+                eps=self.eps,
             )
 
 
 class SGD:
     """Steps of gradient descent."""
 
-    def __init__(self, parameters, lr: float):
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float):
         self.parameters, self.lr = list(parameters), lr
 
     @torch.no_grad()
     def step(self) -> None:
+        """Move all parameters."""
         for p in self.parameters:
-            p -= self.lr * p.grad
+            if p.grad is not None:
+                p -= self.lr * p.grad
 
 
-def make_adamw(parameters, lr: float, eps: float, weight_decay: float = 0.0) -> AdamW:
+def make_adamw(parameters: Iterable[torch.Tensor], lr: float, eps: float, weight_decay: float = 0.0) -> AdamW:
     """AdamW whose decay acts on matrices only; gains, biases and vectors are left alone."""
     parameters = list(parameters)
     if not weight_decay:
@@ -78,7 +92,7 @@ def load_optimiser_state(optimiser: AdamW, tensors: dict[str, torch.Tensor]) -> 
         optimiser.state[int(index)][name].copy_(value)
 
 
-def flatten(parameters) -> torch.nn.Parameter:
+def flatten(parameters: Iterable[torch.Tensor]) -> torch.nn.Parameter:
     """One parameter that holds all values of `parameters`, which from now on are views of it.
 
     Its gradient holds theirs. An optimiser's step on one tensor takes a quarter of the time that it takes on
@@ -93,13 +107,15 @@ def flatten(parameters) -> torch.nn.Parameter:
     return flat
 
 
-def share_gradient(flat: torch.nn.Parameter, parameters) -> None:
+def share_gradient(flat: torch.nn.Parameter, parameters: Sequence[torch.Tensor]) -> None:
     """Let the gradients of what was flattened be views of the present gradient of the flat parameter."""
+    if flat.grad is None:
+        raise ValueError("the flat parameter has no gradient to share")
     for p, gradient in zip(parameters, pieces(flat.grad, parameters), strict=True):
         p.grad = gradient
 
 
-def pieces(flat, parameters) -> list[torch.Tensor]:
+def pieces(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Views of a flat tensor in the shapes of `parameters`."""
     parts = flat.split([p.numel() for p in parameters])
     return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]

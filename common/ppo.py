@@ -4,8 +4,17 @@ import torch
 
 
 def ppo_loss(
-    log_prob, old_log_prob, advantage, value, value_target, entropy, *, clip_range, entropy_coef, value_coef
-):
+    log_prob: torch.Tensor,
+    old_log_prob: torch.Tensor,
+    advantage: torch.Tensor,
+    value: torch.Tensor,
+    value_target: torch.Tensor,
+    entropy: torch.Tensor,
+    *,
+    clip_range: float,
+    entropy_coef: float,
+    value_coef: float,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """PPO's loss over tensors of one shape (Schulman et al. 2017, arXiv 1707.06347, eq. 7 and 9).
 
     The value loss is half the mean squared error. Returns `(loss, metrics)`, metrics as scalars.

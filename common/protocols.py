@@ -28,8 +28,8 @@ class Actor(Protocol):
         ...
 
 
-class Learner(Protocol):
-    """Made as `Learner(config, comm, problem)`; every method is called on all ranks."""
+class Trainable(Protocol):
+    """What the training loop drives; every method is called on all ranks."""
 
     def train_iteration(self, i: int) -> dict[str, float]:
         """Collect, estimate, update, report; the metrics of all ranks together."""
@@ -46,6 +46,10 @@ class Learner(Protocol):
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit."""
         ...
+
+
+class Learner(Trainable, Protocol):
+    """A system's learner, made as `Learner(config, comm, problem)`."""
 
     def actor(self, agents: Any = None) -> Actor:
         """An actor for the agents with these numbers, or for all of the population."""

@@ -1,1 +1,1 @@
-"""Ranks, seeds, saves, logs and the one training loop; the only folder that imports mpi4py."""
+"""Ranks and the one training loop; the only folder that imports mpi4py."""

@@ -1,12 +1,16 @@
 """Ranks: one communicator, errors that all ranks share, and a guard that ends all of them together."""
 
+from __future__ import annotations
+
 import faulthandler
 import functools
 import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import cloudpickle
 import numpy as np
@@ -15,6 +19,10 @@ from common.errors import SaveError, UserError, is_user_mistake
 from mpi_utils.collective_check import same_call
 from mpi_utils.exit import exit_code, leave
 
+if TYPE_CHECKING:
+    import torch
+
+Buffer = TypeVar("Buffer", bound="np.ndarray | torch.Tensor")
 REDUCIBLE = {np.dtype(c) for c in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
 
 
@@ -24,13 +32,15 @@ class Comm:
     Every method but `share` and `abort` is collective: all ranks call it, or none does.
     """
 
-    def __init__(self, mpi=None):
-        self.mpi = None if mpi is None else mpi.Dup()
-        self.leaving = None if mpi is None else mpi.Dup()  # apart, so that an end cannot match a running call
+    def __init__(self, mpi: Any = None):
+        self.mpi: Any = None if mpi is None else mpi.Dup()
+        # For the end alone, so that it cannot match a running call.
+        self.leaving: Any = None if mpi is None else mpi.Dup()
         self.rank = 0 if mpi is None else mpi.Get_rank()
         self.size = 1 if mpi is None else mpi.Get_size()
         self.is_root = self.rank == 0
-        self.calls, self.inside = 0, ()  # collectives begun, and what the running one is; () at work
+        self.calls = 0  # collectives begun
+        self.inside: tuple[Any, ...] = ()  # what the running collective is; () at work
         self.checks = os.environ.get("CHECK_COLLECTIVES") == "1"  # a debug mode, to be set on all ranks
         self.waited = 0.0  # seconds in collectives; the rest of the time is this rank's own work
 
@@ -40,7 +50,7 @@ class Comm:
         start = self.rank * base + min(self.rank, extra)
         return slice(start, start + base + (self.rank < extra))
 
-    def allreduce_(self, array, op: str = "sum"):
+    def allreduce_(self, array: Buffer, op: str = "sum") -> Buffer:
         """Reduce a contiguous NumPy array or CPU tensor over all ranks in place ("sum", "max", "min").
 
         float16, bfloat16, bool and objects raise TypeError: MPI adds the first two wrongly or not at all.
@@ -57,7 +67,7 @@ class Comm:
             self._call(what, self.mpi.Allreduce, MPI.IN_PLACE, buffer, getattr(MPI, op.upper()))
         return array
 
-    def bcast_(self, array, root: int = 0):
+    def bcast_(self, array: Buffer, root: int = 0) -> Buffer:
         """Overwrite a contiguous NumPy array or CPU tensor of any number type with rank `root`'s."""
         buffer = _memory(array, as_bytes=True)
         if self.size > 1:
@@ -66,18 +76,18 @@ class Comm:
 
     def bcast_bytes(self, data: bytes | None = None, root: int = 0) -> bytes:
         """Return the bytes of rank `root` on every rank; the others' argument is ignored."""
-        mine = bytearray(data) if self.rank == root else bytearray()
+        mine = bytearray(data or b"") if self.rank == root else bytearray()
         size = int(self.bcast_(np.array([len(mine)]), root)[0])
         buffer = np.frombuffer(mine, np.uint8) if self.rank == root else np.empty(size, np.uint8)
         return self.bcast_(buffer, root).tobytes()
 
-    def bcast_object(self, obj=None):
+    def bcast_object(self, obj: Any = None) -> Any:
         """Return rank 0's object on every rank; for set-up only, e.g. to send an environment factory."""
         with self.agree():
             data = _serialise(obj) if self.is_root else None
         return cloudpickle.loads(self.bcast_bytes(data))  # from our own ranks, never from disk
 
-    def allgather_object(self, obj) -> list:
+    def allgather_object(self, obj: Any) -> list[Any]:
         """Return the objects of all ranks, in rank order, on every rank; for set-up only."""
         with self.agree():
             data = _serialise(obj)
@@ -88,7 +98,7 @@ class Comm:
         if self.size > 1:
             self._call(("barrier",), self.mpi.Barrier)
 
-    def _call(self, what: tuple, collective, *arguments) -> None:
+    def _call(self, what: tuple[Any, ...], collective: Callable[..., Any], *arguments: Any) -> None:
         began = time.perf_counter()
         self.calls += 1
         self.inside = what
@@ -99,13 +109,14 @@ class Comm:
         self.waited += time.perf_counter() - began
 
     @contextmanager
-    def agree(self):
+    def agree(self) -> Iterator[None]:
         """Let all ranks pass the block, or raise the first failing rank's error on all of them.
 
         A user's mistake or a SaveError is shared as it is, an OSError as a UserError; any other exception is
         a bug and passes. The block itself holds no collective: a rank that fails in it would miss it.
         """
-        error, code = None, 0
+        error: Exception | None = None
+        code = 0
         try:
             yield
         except OSError as caught:
@@ -122,7 +133,7 @@ class Comm:
             text = self.bcast_bytes(str(error).encode(), first).decode()
             raise (SaveError if codes[first] == 75 else UserError)(text) from error
 
-    def abort(self, code: int) -> None:
+    def abort(self, code: int) -> NoReturn:
         """End all ranks now."""
         sys.stdout.flush()
         sys.stderr.flush()
@@ -132,7 +143,7 @@ class Comm:
         os._exit(code)
 
 
-def _memory(array, as_bytes: bool = False) -> np.ndarray:
+def _memory(array: Any, as_bytes: bool = False) -> np.ndarray:
     """Return the memory of an array or tensor as a NumPy array that shares it."""
     if hasattr(array, "detach"):
         if not array.is_contiguous():
@@ -148,7 +159,7 @@ def _memory(array, as_bytes: bool = False) -> np.ndarray:
     return array.reshape(-1).view(np.uint8) if as_bytes else array
 
 
-def _serialise(obj) -> bytes:
+def _serialise(obj: Any) -> bytes:
     try:
         return cloudpickle.dumps(obj)
     except Exception as error:  # pickling runs the object's own code, which may raise anything
@@ -189,21 +200,21 @@ def set_threads(comm: Comm) -> int:
     """
     from threadpoolctl import threadpool_limits
 
-    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    hosts = comm.allgather_object((socket.gethostname(), sorted(affinity(0))))
-    neighbours = [cores for host, cores in hosts if host == socket.gethostname()]
-    threads = max(1, len(set().union(*neighbours)) // len(neighbours))  # a union: ranks may be bound to cores
+    hosts = comm.allgather_object((socket.gethostname(), sorted(os.sched_getaffinity(0))))
+    neighbours = [own for host, own in hosts if host == socket.gethostname()]
+    cores = len(set().union(*neighbours))  # a union: ranks may be bound to cores
+    threads = max(1, cores // len(neighbours))
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     threads = min(threads, max(1, int(asked))) if asked.isdigit() else threads
     # The environment is for libraries that are imported later.
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    os.environ.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS="1")
     threadpool_limits({"openmp": threads, "blas": 1})
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return threads
 
 
-def guard(main) -> None:
+def guard(main: Callable[[Comm], Any]) -> None:
     """Run `main(comm)` on this rank, then end the process with all other ranks; works under plain mpirun.
 
     Exit codes: 0 done, 2 UserError, 75 SaveError, 130 Ctrl-C, that of a SystemExit, 1 any other exception.
@@ -211,7 +222,7 @@ def guard(main) -> None:
     ends the ranks that would wait for it.
     """
     faulthandler.enable()
-    error = None
+    error: BaseException | None = None
     try:
         comm = world()
     except UserError as caught:

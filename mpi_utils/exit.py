@@ -1,14 +1,20 @@
 """How a run ends: exit codes, and how all ranks leave together."""
 
+from __future__ import annotations
+
 import os
 import socket
 import sys
 import time
 import traceback
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from common.errors import SaveError, is_user_mistake
+
+if TYPE_CHECKING:
+    from mpi_utils.comm import Comm
 
 GRACE = 1.0  # seconds that a failing rank waits for the others to leave too, before it ends them
 
@@ -19,12 +25,15 @@ def exit_code(error: BaseException | None) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if is_user_mistake(error):
         return 2
-    codes = {type(None): 0, SaveError: 75, KeyboardInterrupt: 130}
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+    if isinstance(error, SaveError):
+        return 75
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 0 if error is None else 1
 
 
-def _message(comm, error: BaseException, alone: bool) -> str:
-    """Return one line for an error that is told in one line, else the traceback with rank and host."""
+def _message(comm: Comm, error: BaseException, alone: bool) -> str:
+    """Return one line for an error that is one line, else the traceback with rank and host."""
     if is_user_mistake(error) or isinstance(error, SaveError):
         return f"{error}\n"
     if isinstance(error, KeyboardInterrupt):
@@ -36,7 +45,7 @@ def _message(comm, error: BaseException, alone: bool) -> str:
     return f"rank {comm.rank} of {comm.size} on {socket.gethostname()} {what}:\n{trace}"
 
 
-def leave(comm, error: BaseException | None) -> None:
+def leave(comm: Comm, error: BaseException | None) -> NoReturn:
     """End this process together with all other ranks; does not return.
 
     A rank that ends normally waits for the others. One that fails waits GRACE: if all leave by then, the

@@ -4,24 +4,28 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
 from common.errors import UserError
+from common.protocols import Trainable
 from common.runs import checkpoint
 from common.runs.encoding import first_not_finite
 from common.runs.logger import Logger
+from mpi_utils.comm import Comm
 from mpi_utils.stragglers import Pace
 from mpi_utils.sync import check_in_sync
 from mpi_utils.watchdog import Watchdog
 
 
 def run(
-    learner,
-    comm,
-    run_dir,
+    learner: Trainable,
+    comm: Comm,
+    run_dir: Path | str,
     *,
     iterations: int,
     checkpoint_interval: int,
@@ -31,13 +35,12 @@ def run(
 ) -> bool:
     """Train `learner` up to `iterations` in all, from the newest valid save in `run_dir`; a collective.
 
-    `learner` has `train_iteration(i) -> metrics`, i from 0, metrics equal on all ranks; `state_dict()`, asked
-    on all ranks, of which rank 0's is saved; `load_state_dict(state)`; `tensors_in_sync() -> {name: tensor}`.
+    Metrics are to be equal on all ranks. `state_dict()` is asked on all of them, and rank 0's is saved.
     Saves every `checkpoint_interval` iterations and at the end, keeps the last `keep`, compares the ranks
     every `sync_interval` and before each save; a state that is not finite is not saved but raises
     FloatingPointError. Returns True when all iterations are done. SIGUSR1 to mpirun or to any rank saves
     after the running iteration and returns False; SIGTERM likewise, but it raises SystemExit(143). A rank
-    that gets stuck is named and ends the job (`Watchdog`), a slow one is told of.
+    that gets stuck is named and ends the job (`Watchdog`); of a slow one there is a warning.
     """
     for name, value in (("checkpoint_interval", checkpoint_interval), ("sync_interval", sync_interval)):
         if value < 1:
@@ -63,7 +66,7 @@ def run(
                     with comm.agree():
                         logger.log(done, metrics)
                 stop, worked = _exchange(comm, received(), seconds - (comm.waited - waited))
-                pace.tell(worked)
+                pace.warn(worked)
                 save_now = done % checkpoint_interval == 0 or done == iterations or stop
                 if save_now or done % sync_interval == 0:
                     check_in_sync(comm, learner.tensors_in_sync())
@@ -85,13 +88,13 @@ def run(
     return done >= iterations
 
 
-def resume(learner, comm, run_dir) -> int:
+def resume(learner: Trainable, comm: Comm, run_dir: Path | str) -> int:
     """Load the newest valid save on all ranks and return its step, 0 if there is none; a collective.
 
-    Rank 0 chooses, tells in one line each which damaged saves it skipped, and sends the bytes of the files.
+    Rank 0 chooses, prints one line for each damaged save that it skipped, and sends the bytes of the files.
     Raises UserError if there are saves and none of them is valid.
     """
-    contents = None
+    contents: dict[str, bytes] = {}
     with comm.agree():
         if comm.is_root:
             path, skipped = checkpoint.newest_valid(run_dir)
@@ -112,7 +115,7 @@ def resume(learner, comm, run_dir) -> int:
     return step
 
 
-def _exchange(comm, signal_number: int, seconds: float) -> tuple[int, list[float]]:
+def _exchange(comm: Comm, signal_number: int, seconds: float) -> tuple[int, list[float]]:
     """Return the highest signal of all ranks, and the seconds that each of them worked."""
     message = np.zeros(1 + comm.size)
     message[0], message[1 + comm.rank] = signal_number, seconds
@@ -120,7 +123,9 @@ def _exchange(comm, signal_number: int, seconds: float) -> tuple[int, list[float
     return int(highest), worked
 
 
-def _save(learner, comm, run_dir, step: int, keep: int, logger: Logger | None) -> None:
+def _save(
+    learner: Trainable, comm: Comm, run_dir: Path | str, step: int, keep: int, logger: Logger | None
+) -> None:
     state = learner.state_dict()  # on all ranks: it may gather what they hold
     with comm.agree():
         if comm.is_root:
@@ -133,7 +138,7 @@ def _save(learner, comm, run_dir, step: int, keep: int, logger: Logger | None) -
 
 
 @contextmanager
-def _signals():
+def _signals() -> Iterator[Callable[[], int]]:
     """Give a function that returns what was received so far: 0 nothing, 1 SIGUSR1, 2 SIGTERM.
 
     A handler only notes its signal: a save in the midst of an iteration, or on one rank, would be none. A
@@ -141,7 +146,7 @@ def _signals():
     """
     first: dict[int, float] = {}
 
-    def note(number, frame):
+    def note(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM and time.monotonic() - first.get(number, time.monotonic()) > 1.0:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -4,12 +4,15 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from mpi_utils.comm import Comm
 
-def broadcast_parameters(comm, module: torch.nn.Module) -> None:
+
+def broadcast_parameters(comm: Comm, module: torch.nn.Module) -> None:
     """Overwrite the parameters and buffers of `module` on every rank with those of rank 0."""
     for tensor in (*module.parameters(), *module.buffers()):
         received = tensor.detach().cpu().contiguous()  # the tensor itself where it is both already
@@ -26,7 +29,7 @@ class FlatGradients:
     then the optimiser's step. A rank without samples calls `zero()` and `average(0.0, ...)`.
     """
 
-    def __init__(self, comm, parameters: Iterable[torch.Tensor], num_extras: int = 16):
+    def __init__(self, comm: Comm, parameters: Iterable[torch.Tensor], num_extras: int = 16):
         self.comm, self.parameters, self.num_extras = comm, list(parameters), num_extras
         if any(p.dtype != torch.float32 for p in self.parameters):
             raise TypeError("gradients travel as float32; keep parameters in float32")
@@ -114,7 +117,7 @@ class FlatGradients:
             self.flat.copy_(self.sent)
 
 
-def check_in_sync(comm, named: dict[str, torch.Tensor]) -> None:
+def check_in_sync(comm: Comm, named: dict[str, torch.Tensor]) -> None:
     """Compare tensors over all ranks byte by byte; all ranks raise RuntimeError if any differs.
 
     The error names the ranks that differ from the majority (in a tie, from the lowest rank) and the first
@@ -131,19 +134,20 @@ def check_in_sync(comm, named: dict[str, torch.Tensor]) -> None:
 
 def _finite(values: torch.Tensor) -> bool:
     """Whether all are finite; their squared norm is, unless it overflows, and takes a tenth of the time."""
-    return math.isfinite(torch.dot(values, values)) or bool(torch.isfinite(values).all())
+    return math.isfinite(float(torch.dot(values, values))) or bool(torch.isfinite(values).all())
 
 
-def _bytes(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _deviating(comm, hashes: list) -> tuple[int, str]:
+def _deviating(comm: Comm, hashes: list[Any]) -> tuple[int, str]:
     """Return the first position at which ranks disagree and the minority's ranks over all positions."""
     digests = np.zeros((comm.size, len(hashes)), np.uint64)
     digests[comm.rank] = [int.from_bytes(h.digest()[:8], "little") for h in hashes]
     comm.allreduce_(digests)  # rows of zeros but one's own: the sum gathers them
-    first, ranks = -1, set()
+    first = -1
+    ranks: set[int] = set()
     for position, column in enumerate(digests.T.tolist()):
         usual = Counter(column).most_common(1)[0][0]  # of equal counts the first met: the lowest rank's
         if any(digest != usual for digest in column):

@@ -1,4 +1,4 @@
-"""A stuck job tells which rank the others wait for, and ends.
+"""A stuck job names the rank that the others wait for, and ends.
 
 A thread on every rank, since Python's signal handlers do not run while a rank waits inside MPI. It writes a
 line about its rank into <run folder>/.ranks/ every few seconds, which works on several hosts too, and is
@@ -16,17 +16,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn, Self
 
 import numpy as np
 
 from common.errors import UserError
 from common.runs import files
+from mpi_utils.comm import Comm
 from mpi_utils.watchdog_reports import Report, blame, read
 
 VARIABLE = "STALL_LIMIT_S"
-LEAST, FIRST, TIMES = 600.0, 3600.0, 20.0  # seconds, seconds before any iteration is done, iterations
-DISK_PATIENCE = 10.0  # a load or a save may take this many limits
-LOOKS = 20  # within a limit
+MIN_LIMIT_S = 600.0  # seconds
+FIRST_LIMIT_S = 3600.0  # seconds, before any iteration is done
+LIMIT_ITERATIONS = 20.0  # times the longest iteration so far
+DISK_FACTOR = 10.0  # a load or a save may take this many limits
+HEARTBEATS_PER_LIMIT = 20
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.05, 5.0  # seconds between heartbeats
+REPORT_BYTES = 200  # of one length, so that a report is never half old
 
 
 class Watchdog:
@@ -40,17 +46,20 @@ class Watchdog:
     those that the others wait for.
     """
 
-    def __init__(self, comm, run_dir):
+    def __init__(self, comm: Comm, run_dir: Path | str):
         self.comm, self.folder = comm, Path(run_dir) / ".ranks"
         self.asked = _asked_limit(comm)
-        self.interval = min(max((LEAST if self.asked is None else self.asked) / LOOKS, 0.05), 5.0)
+        limit = MIN_LIMIT_S if self.asked is None else self.asked
+        self.interval = min(max(limit / HEARTBEATS_PER_LIMIT, MIN_INTERVAL_S), MAX_INTERVAL_S)
         # Rank 0 speaks first if it can: what ranks beyond a cut link write is never seen.
         self.turn = 0.0 if comm.is_root else 2 * self.interval
-        self.iteration, self.longest, self.disk, self.told, self.beats = 0, 0.0, False, False, 0
+        self.iteration, self.longest = 0, 0.0  # iterations done, seconds of the longest
+        self.at_disk, self.logged, self.heartbeats = False, False, 0
+        self.names: list[str] = []
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self.asked != 0.0:
             with self.comm.agree():
                 if self.comm.is_root and self.comm.size > 1:
@@ -58,13 +67,13 @@ class Watchdog:
                     files.remove_tree(self.folder)  # a killed run's
                     files.make_folder(self.folder)
             with self.comm.agree():
-                self._beat()
+                self._write_report()
             me = f"rank {self.comm.rank} (process {os.getpid()} on {socket.gethostname()})"
             self.names = self.comm.allgather_object(me)
             self.thread.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.ended.set()
         if self.thread.ident:
             self.thread.join()
@@ -80,53 +89,57 @@ class Watchdog:
     @contextmanager
     def at_the_disk(self) -> Iterator[None]:
         """Be more patient while saves are read or written."""
-        self.disk = True
+        self.at_disk = True
         try:
             yield
         finally:
-            self.disk = False
+            self.at_disk = False
 
     def limit(self) -> float:
         """Seconds that are too long at present."""
-        usual = max(LEAST, TIMES * self.longest) if self.longest else FIRST
-        return (usual if self.asked is None else self.asked) * (DISK_PATIENCE if self.disk else 1.0)
+        limit = self.asked
+        if limit is None:
+            limit = max(MIN_LIMIT_S, LIMIT_ITERATIONS * self.longest) if self.longest else FIRST_LIMIT_S
+        return limit * (DISK_FACTOR if self.at_disk else 1.0)
 
     def _watch(self) -> None:
-        stalled, seen, looked, before = 0.0, None, None, time.monotonic()
+        stalled, before = 0.0, time.monotonic()
+        seen: tuple[int, int, bool] | None = None
+        last_reports: list[Report | None] | None = None  # of half a limit ago
         while not self.ended.wait(self.interval):
             elapsed, before = time.monotonic() - before, time.monotonic()
             with suppress(OSError):  # a full disk is not what we watch
-                self._beat()
-            state = (self.iteration, self.comm.calls, self.disk)
+                self._write_report()
+            state = (self.iteration, self.comm.calls, self.at_disk)
             if state != seen:
-                stalled, seen, looked = 0.0, state, None
+                stalled, seen, last_reports = 0.0, state, None
                 continue
             stalled += min(elapsed, 2 * self.interval)  # more: the job was suspended, which is no fault
-            if looked is None:
-                looked = self._reports() if stalled > self.limit() / 2 else None
+            if last_reports is None:
+                last_reports = self._reports() if stalled > self.limit() / 2 else None
             elif stalled > self.limit() + self.turn:
-                self._end(stalled, looked)
+                self._end(stalled, last_reports)
             if os.path.lexists(self._alarm()):
                 self._end()
 
-    def _end(self, stalled: float = 0.0, looked: list | None = None) -> None:
+    def _end(self, stalled: float = 0.0, last_reports: list[Report | None] | None = None) -> NoReturn:
         """Print where this rank stands, wait until all living ranks did, and end them; does not return.
 
-        The first rank to be stuck speaks for all; `looked` is what the ranks wrote half a limit ago.
+        The first rank to be stuck speaks for all; `last_reports` are of half a limit ago.
         """
-        speaks = bool(stalled) and self._is_first()
+        speaks = last_reports is not None and self._is_first()
         text = f"{self.names[self.comm.rank]} stands at\n{_stacks()}"
-        if speaks:
-            named = "\n".join(blame(looked, self._reports(), self.names))
+        if speaks and last_reports is not None:
+            named = "\n".join(blame(last_reports, self._reports(), self.names))
             text = f"stuck for {stalled:.1f} s (limit by {VARIABLE}), so all ranks are ended\n{named}\n{text}"
         sys.stdout.flush()
         os.write(2, text.encode(errors="replace"))  # in one piece: lines of several ranks cannot mix
-        self.told = True
+        self.logged = True
         patience = (1 if speaks else 2) * (3 * self.interval + 1)  # twice: the speaker may be stopped too
         deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and not (speaks and self._all_told(looked)):
+        while time.monotonic() < deadline and not (speaks and self._all_logged(last_reports or [])):
             with suppress(OSError):
-                self._beat()
+                self._write_report()
             time.sleep(0.05)
         faulthandler.dump_traceback_later(2, exit=True, file=open(os.devnull, "w"))  # should Abort block
         self.comm.abort(1)
@@ -143,9 +156,9 @@ class Watchdog:
             return True  # rather twice than not at all
         return True
 
-    def _all_told(self, looked: list) -> bool:
-        pairs = zip(looked, self._reports(), strict=True)
-        return all(now is None or now.told or now == before for before, now in pairs)
+    def _all_logged(self, last_reports: list[Report | None]) -> bool:
+        pairs = zip(last_reports, self._reports(), strict=True)
+        return all(now is None or now.logged or now == before for before, now in pairs)
 
     def _path(self, rank: int) -> Path:
         return self.folder / f"rank_{rank}"
@@ -153,36 +166,34 @@ class Watchdog:
     def _alarm(self) -> Path:
         return self.folder / "alarm"
 
-    def _beat(self) -> None:
+    def _write_report(self) -> None:
         """Write this rank's report over its last; opened each time, for NFS shows what is closed."""
-        self.beats += 1
+        self.heartbeats += 1
         if self.comm.size == 1:
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._path(self.comm.rank), flags, 0o644)
         try:
-            os.write(
-                descriptor, json.dumps(self._report()).encode().ljust(200)
-            )  # of one length: never half old
+            os.write(descriptor, json.dumps(self._report()).encode().ljust(REPORT_BYTES))
         finally:
             os.close(descriptor)
 
-    def _reports(self) -> list:
+    def _reports(self) -> list[Report | None]:
         """What each rank wrote last; None for one that has left."""
         if self.comm.size == 1:
             return [self._report()]
         return [read(self._path(rank)) for rank in range(self.comm.size)]
 
-    def _report(self):
+    def _report(self) -> Report:
         inside = " ".join(map(str, self.comm.inside))
-        return Report(self.beats, self.iteration, self.comm.calls, inside, self.told)
+        return Report(self.heartbeats, self.iteration, self.comm.calls, inside, self.logged)
 
 
 def _stacks() -> str:
     """Where every thread but this one is, the innermost call first; reads no file, which might block too."""
     lines = []
     for thread in threading.enumerate():
-        frame = sys._current_frames().get(thread.ident)
+        frame = sys._current_frames().get(thread.ident or 0)
         if thread is threading.current_thread() or frame is None:
             continue
         lines.append(f"  thread {thread.name}:")
@@ -193,7 +204,7 @@ def _stacks() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _asked_limit(comm) -> float | None:
+def _asked_limit(comm: Comm) -> float | None:
     """STALL_LIMIT_S of rank 0, None if it is not set; a collective."""
     text, limit = os.environ.get(VARIABLE, ""), math.nan
     with comm.agree():

@@ -1,4 +1,4 @@
-"""What ranks say of themselves to each other's watchdogs, and who is to blame when they are stuck."""
+"""What ranks report to each other's watchdogs, and who is to blame when they are stuck."""
 
 import json
 from collections import Counter
@@ -11,13 +11,13 @@ MOST_NAMED = 20  # ranks
 
 
 class Report(NamedTuple):
-    """What a rank says of itself: its beats, finished iterations, collectives begun, the one it is in."""
+    """What a rank reports of itself."""
 
-    beats: int
-    iteration: int
-    calls: int
-    inside: str
-    told: bool
+    heartbeats: int  # reports so far
+    iteration: int  # iterations done
+    calls: int  # collectives begun
+    inside: str  # the collective it is in; empty at work
+    logged: bool  # it has printed where it stands
 
 
 def read(path: Path) -> Report | None:
@@ -28,10 +28,10 @@ def read(path: Path) -> Report | None:
         return None
 
 
-def blame(before: list, after: list, names: list[str]) -> list[str]:
-    """Return lines that name the ranks which the others wait for, from two looks at their reports.
+def blame(before: list[Report | None], after: list[Report | None], names: list[str]) -> list[str]:
+    """Return lines that name the ranks which the others wait for, from their reports at two times.
 
-    The first of these that there are: ranks that wrote nothing between the looks, ranks that left, ranks at
+    The first of these that there are: ranks that wrote nothing in between, ranks that left, ranks at
     work outside any collective, ranks in another collective than most.
     """
     ranks = list(zip(names, before, after, strict=True))
@@ -41,12 +41,13 @@ def blame(before: list, after: list, names: list[str]) -> list[str]:
     left = [name for name, _, now in ranks if now is None]
     if left:
         return _each(left, "has left the training loop, and others have not")
-    working = [(name, now) for name, _, now in ranks if not now.inside]
+    present = [(name, now) for name, _, now in ranks if now is not None]
+    working = [(name, now) for name, now in present if not now.inside]
     if working:
         waiting = ", and others wait" if len(working) < len(ranks) else ""
         what = f"is still at work in iteration {working[0][1].iteration + 1}{waiting}"
         return _each([name for name, _ in working], what)
-    where = {name: f"collective {now.calls} ({now.inside})" for name, _, now in ranks}
+    where = {name: f"collective {now.calls} ({now.inside})" for name, now in present}
     (usual, most), *others = Counter(where.values()).most_common()
     if not others:
         return [f"all ranks wait in {usual}: MPI or the network between them does not work"]

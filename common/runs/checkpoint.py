@@ -12,6 +12,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,7 +33,7 @@ class CheckpointError(UserError):
     """A save is damaged, or of a format that this program does not read."""
 
 
-def save(run_dir, step: int, state: dict) -> Path:
+def save(run_dir: Path | str, step: int, state: dict[str, Any]) -> Path:
     """Write `state` as the save of `step` and return its folder; call it on one rank only.
 
     `state` nests dict, list and tuple of torch tensors, NumPy arrays, numbers, strings, bools and None
@@ -84,7 +85,7 @@ def _discard(folder: Path) -> None:
         files.remove_tree(trash)
 
 
-def pack(step: int, state: dict) -> dict[str, bytes]:
+def pack(step: int, state: dict[str, Any]) -> dict[str, bytes]:
     """Return the files of a save by name, the manifest last."""
     tensors: dict[str, torch.Tensor] = {}
     tree = encode(state, tensors)
@@ -93,11 +94,11 @@ def pack(step: int, state: dict) -> dict[str, bytes]:
     return contents | {MANIFEST: _json({"format": FORMAT, "step": step, "files": described})}
 
 
-def _json(value) -> bytes:
+def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode()
 
 
-def read(path) -> dict[str, bytes]:
+def read(path: Path | str) -> dict[str, bytes]:
     """Return the files of a save, verified against its manifest; CheckpointError names what is wrong."""
     path = Path(path)
     try:
@@ -117,8 +118,8 @@ def _verified(path: Path) -> dict[str, bytes]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise ValueError(f"{MANIFEST}: format {str(found)[:20]}, this program reads {FORMAT}")
-    name = STEP_NAME.fullmatch(path.name)
-    if name and int(name[1]) != manifest["step"]:
+    named = STEP_NAME.fullmatch(path.name)
+    if named and int(named[1]) != manifest["step"]:
         raise ValueError(f"{MANIFEST}: is of step {str(manifest['step'])[:20]}")
     contents = {}
     for name in (TENSORS, STATE):  # our names, never the manifest's: those could lead out of the folder
@@ -134,7 +135,7 @@ def _verified(path: Path) -> dict[str, bytes]:
     return contents | {MANIFEST: raw}
 
 
-def unpack(contents: dict[str, bytes]) -> tuple[int, dict]:
+def unpack(contents: dict[str, bytes]) -> tuple[int, dict[str, Any]]:
     """Return step and state of a save's verified files; CheckpointError if they are not such."""
     try:
         tree = json.loads(contents[STATE])
@@ -146,7 +147,7 @@ def unpack(contents: dict[str, bytes]) -> tuple[int, dict]:
         raise CheckpointError(f"not the contents of a save: {type(error).__name__}: {error}") from error
 
 
-def load(path) -> tuple[int, dict]:
+def load(path: Path | str) -> tuple[int, dict[str, Any]]:
     """Return step and state of a save, verified completely before anything is used; else CheckpointError."""
     contents = read(path)
     try:
@@ -170,9 +171,9 @@ def _saves(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda p: (int(p.stem[len("step_") :]), p.suffix != ".old"), reverse=True)
 
 
-def newest_valid(run_dir) -> tuple[Path | None, list[str]]:
+def newest_valid(run_dir: Path | str) -> tuple[Path | None, list[str]]:
     """Return the newest whole save (None if there is none) and one line for each newer one skipped."""
-    reasons = []
+    reasons: list[str] = []
     for path in _saves(Path(run_dir)):
         reason = f"{path}: not a valid save: a link" if path.is_symlink() else _damage(path)
         if not reason:
@@ -181,7 +182,7 @@ def newest_valid(run_dir) -> tuple[Path | None, list[str]]:
     return None, reasons
 
 
-def prune(run_dir, keep: int = 5) -> None:
+def prune(run_dir: Path | str, keep: int = 5) -> None:
     """Remove all but the newest `keep` saves and what killed runs left; never the newest valid save."""
     run_dir = Path(run_dir)
     newest, _ = newest_valid(run_dir)
@@ -197,10 +198,10 @@ def prune(run_dir, keep: int = 5) -> None:
         raise SaveError(f"{run_dir}: cannot remove old saves: {error.strerror}; make it writable") from error
 
 
-def find(path) -> tuple[dict, Path]:
+def find(path: Path | str) -> tuple[dict[str, Any], Path]:
     """The settings of a run and the save to use: of a run folder its newest valid one, or the one named.
 
-    Damaged newer saves are told of on standard error. Raises `UserError` where there is nothing to use.
+    A line on standard error names each damaged newer save. Raises `UserError` where there is nothing to use.
     """
     path = Path(path)
     run_dir = path.parent if path.name.startswith("step_") else path
@@ -219,7 +220,7 @@ def find(path) -> tuple[dict, Path]:
     return stored, newest
 
 
-def open_run(path, system: str) -> tuple[dict, dict]:
+def open_run(path: Path | str, system: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings and the state of a run of one system, to act with; raises `UserError`."""
     stored, save = find(path)
     if stored.get("system") != system:

@@ -4,6 +4,8 @@ Containers and numbers that JSON lacks become an object with one key that starts
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ import torch
 TENSOR, ARRAY, SCALAR, TUPLE, DICT, FLOAT = "$tensor", "$array", "$scalar", "$tuple", "$dict", "$float"
 
 
-def encode(value, tensors: dict[str, torch.Tensor], path: str = "state"):
+def encode(value: Any, tensors: dict[str, torch.Tensor], path: str = "state") -> Any:
     """Return the JSON tree of `value`; tensors and arrays are copied into `tensors` under their path.
 
     Knows tensors, NumPy arrays and numbers, dict, list, tuple, str, int, float, bool, None; else TypeError.
@@ -21,14 +23,14 @@ def encode(value, tensors: dict[str, torch.Tensor], path: str = "state"):
     if type(value) is float:
         return value if math.isfinite(value) else {FLOAT: repr(value)}
     if isinstance(value, torch.Tensor):
-        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {TENSOR: _store(copy, tensors, path)}
+        tensor = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {TENSOR: _store(tensor, tensors, path)}
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind not in "biuf":
             raise TypeError(f"{path}: cannot save an array of {value.dtype}")
-        copy = np.array(value, value.dtype.newbyteorder("="), order="C")
+        array = np.array(value, value.dtype.newbyteorder("="), order="C")
         kind = ARRAY if isinstance(value, np.ndarray) else SCALAR
-        return {kind: _store(torch.from_numpy(copy), tensors, path)}
+        return {kind: _store(torch.from_numpy(array), tensors, path)}
     if isinstance(value, list | tuple):
         items = [encode(item, tensors, f"{path}/{i}") for i, item in enumerate(value)]
         return items if isinstance(value, list) else {TUPLE: items}
@@ -39,7 +41,7 @@ def encode(value, tensors: dict[str, torch.Tensor], path: str = "state"):
     raise TypeError(f"{path}: cannot save a {type(value).__name__}")
 
 
-def decode(tree, tensors: dict[str, torch.Tensor]):
+def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Return the value that `encode` was given; ValueError or KeyError for a tree it did not make."""
     if isinstance(tree, list):
         return [decode(item, tensors) for item in tree]
@@ -64,8 +66,9 @@ def decode(tree, tensors: dict[str, torch.Tensor]):
     raise ValueError(f"unknown kind of value {tag}")
 
 
-def first_not_finite(value, path: str = "state") -> str:
+def first_not_finite(value: Any, path: str = "state") -> str:
     """Return the path of the first tensor or array in a state that holds NaN or an infinity, else ""."""
+    inner: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         inner = value.items()
     elif isinstance(value, list | tuple):

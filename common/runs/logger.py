@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,8 +24,15 @@ class Logger:
     The methods are no collectives. A full disk raises SaveError.
     """
 
-    def __init__(self, run_dir, comm, total_iterations: int, start_iteration: int = 0, progress: bool = True):
-        self.active = comm.is_root
+    def __init__(
+        self,
+        run_dir: Path | str,
+        comm: Any,  # an `mpi_utils.comm.Comm`
+        total_iterations: int,
+        start_iteration: int = 0,
+        progress: bool = True,
+    ):
+        self.active: bool = comm.is_root
         self.total, self.progress = total_iterations, progress
         self.path = Path(run_dir) / "metrics.csv"
         if not self.active:
@@ -38,7 +46,7 @@ class Logger:
         except csv.Error as error:
             raise UserError(f"{self.path}: is no table of metrics ({error}); move it away") from error
         self.start, self.began = start_iteration, time.monotonic()
-        self.told = -CONSOLE_SECONDS
+        self.printed = -CONSOLE_SECONDS
         show_bar = progress and sys.stderr.isatty()
         self.bar = tqdm(total=total_iterations, initial=start_iteration, unit="it") if show_bar else None
 
@@ -55,8 +63,10 @@ class Logger:
         if self.bar is not None:
             self.bar.set_postfix(_returns(values), refresh=False)
             self.bar.update(iteration - self.bar.n)
-        elif self.progress and (iteration == self.total or time.monotonic() - self.told >= CONSOLE_SECONDS):
-            self._tell(iteration, values)
+        elif self.progress:
+            due = time.monotonic() - self.printed >= CONSOLE_SECONDS
+            if due or iteration == self.total:
+                self._print(iteration, values)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk, before a save: it must not be ahead of its table."""
@@ -123,9 +133,9 @@ class Logger:
         self.events.write_event(Event(step=iteration, wall_time=time.time(), summary=summary))
         self.events.flush()
 
-    def _tell(self, iteration: int, values: dict[str, float]) -> None:
-        self.told = time.monotonic()
-        rate = (self.told - self.began) / (iteration - self.start)
+    def _print(self, iteration: int, values: dict[str, float]) -> None:
+        self.printed = time.monotonic()
+        rate = (self.printed - self.began) / (iteration - self.start)
         remaining = tqdm.format_interval(rate * (self.total - iteration))
         numbers = "".join(f"  {name} {value}" for name, value in _returns(values).items())
         print(f"iteration {iteration}/{self.total}  remaining {remaining}{numbers}", flush=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, Self
 
 from common.errors import UserError
 from common.runs import files
@@ -17,13 +18,13 @@ from common.runs import files
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def write_config(run_dir, config: dict) -> None:
+def write_config(run_dir: Path | str, config: dict[str, Any]) -> None:
     """Write config.json, whole or not at all; OSError if the folder cannot be written."""
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     files.write_atomic(Path(run_dir) / "config.json", json.dumps(config, indent=2).encode() + b"\n")
 
 
-def read_config(run_dir) -> dict:
+def read_config(run_dir: Path | str) -> dict[str, Any]:
     """Return the contents of config.json; UserError if the folder holds no readable one."""
     path = Path(run_dir) / "config.json"
     try:
@@ -36,7 +37,7 @@ def read_config(run_dir) -> dict:
     return config
 
 
-def config_differences(old: dict, new: dict, ignore: Collection[str] = ()) -> list[str]:
+def config_differences(old: dict[str, Any], new: dict[str, Any], ignore: Collection[str] = ()) -> list[str]:
     """Return one line "field: old -> new" for each field that differs, nested ones as "group.field".
 
     A name in `ignore` leaves out that field or group.
@@ -47,10 +48,13 @@ def config_differences(old: dict, new: dict, ignore: Collection[str] = ()) -> li
     return [f"{f}: {a} -> {b}" for f, a, b in pairs if a != b or type(a) is not type(b)]
 
 
-def _flat(config: dict, prefix: str = "") -> dict:
-    flat = {}
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
@@ -72,14 +76,14 @@ class Lock:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.release()
 
 
-def lock(run_dir) -> Lock:
+def lock(run_dir: Path | str) -> Lock:
     """Make this process the only writer of a run folder, creating the folder; call it on one rank only.
 
     Raises InUse naming the holder's host and process id if another process has it, UserError if the folder

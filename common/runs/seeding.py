@@ -3,13 +3,24 @@
 So a save stores no generator, and no draw depends on the number of ranks.
 """
 
+from typing import Any
+
 import numpy as np
 
 from common.errors import UserError
 
 # The position is part of every stored result: append, never reorder.
-PURPOSES = ("weights", "tasks", "environment", "acting", "minibatches", "evaluation", "planning")
-PURPOSES += ("assignment",)
+PURPOSES = (
+    "weights",
+    "tasks",
+    "environment",
+    "acting",
+    "minibatches",
+    "evaluation",
+    "planning",
+    "assignment",
+)
+Size = int | tuple[int, ...]
 
 
 def stream(seed: int, purpose: str, iteration: int = 0, index: int = 0) -> np.random.Generator:
@@ -39,19 +50,19 @@ class SharedStream:
         self.generator, self.total, self.share = generator, total, share
         self.num_local = len(range(*share.indices(total)))
 
-    def random(self, size, dtype=np.float64) -> np.ndarray:
+    def random(self, size: Size, dtype: Any = np.float64) -> np.ndarray:
         """Return uniform draws in [0, 1) of shape `size`."""
         return self.generator.random(self._whole(size), dtype)[self.share]
 
-    def standard_normal(self, size, dtype=np.float64) -> np.ndarray:
+    def standard_normal(self, size: Size, dtype: Any = np.float64) -> np.ndarray:
         """Return normal draws of shape `size`."""
         return self.generator.standard_normal(self._whole(size), dtype)[self.share]
 
-    def standard_exponential(self, size, dtype=np.float64) -> np.ndarray:
+    def standard_exponential(self, size: Size, dtype: Any = np.float64) -> np.ndarray:
         """Return exponential draws of shape `size`, e.g. for Gumbel noise as minus their logarithm."""
         return self.generator.standard_exponential(self._whole(size), dtype)[self.share]
 
-    def _whole(self, size) -> tuple[int, ...]:
+    def _whole(self, size: Size) -> tuple[int, ...]:
         shape = tuple(np.atleast_1d(size).tolist())
         if not shape or shape[0] != self.num_local:
             raise ValueError(f"size {size}: the first axis must be {self.num_local}, the rows of this rank")

@@ -11,7 +11,7 @@ import pytest
 from common.errors import UserError
 from mpi_utils.comm import Comm
 from mpi_utils.loop import run
-from mpi_utils.stragglers import FOR, Pace
+from mpi_utils.stragglers import SLOW_ITERATIONS, Pace
 from mpi_utils.watchdog import Watchdog
 from mpi_utils.watchdog_reports import Report, blame
 from tests.launch import Job, find_mpirun, mpirun
@@ -125,8 +125,8 @@ def test_a_rank_alone_is_ended(tmp_path, monkeypatch, capfd):
 NAMES = ["a", "b", "c", "d"]
 
 
-def report(beats=1, iteration=3, calls=7, inside="barrier", told=False):
-    return Report(beats, iteration, calls, inside, told)
+def report(heartbeats=1, iteration=3, calls=7, inside="barrier", logged=False):
+    return Report(heartbeats, iteration, calls, inside, logged)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_many_are_not_all_named():
     assert len(said) == 21 and said[-1] == "and 980 more"
 
 
-def paced(*seconds, times=FOR):
+def paced(*seconds, times=SLOW_ITERATIONS):
     """What the last rank says."""
 
     class Ranks:
@@ -164,10 +164,10 @@ def paced(*seconds, times=FOR):
 
 
 def test_pace():
-    (line,) = paced(0.01, 0.03, times=3 * FOR)
+    (line,) = paced(0.01, 0.03, times=3 * SLOW_ITERATIONS)
     assert "works 3.0 times" in line and line.startswith("rank 1 ")
     assert len(paced(0.01, 0.02, 0.9, 0.03)) == 0 and len(paced(0.01, 0.02, 0.9, 0.04)) == 1
-    assert not paced(0.01, 0.03, times=FOR - 1), "too few iterations"
+    assert not paced(0.01, 0.03, times=SLOW_ITERATIONS - 1), "too few iterations"
     assert not paced(0.01, 0.019, times=100)
     assert not paced(0.0001, 0.001, times=100), "too little work to judge"
     assert not paced(0.1, times=100), "alone"
