@@ -96,13 +96,7 @@ class Actor:
         """These policies remember nothing."""
 
     @torch.no_grad()
-    def act(
-        self,
-        observation: np.ndarray,
-        reward: np.ndarray | None = None,
-        done: np.ndarray | None = None,
-        running: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         """Actions `[num]` for observations `[num, ...]`."""
         x = torch.from_numpy(inputs(observation, self.observation_space))
         num, num_policies = len(x), len(self.policies)

@@ -1,4 +1,4 @@
-"""The classical opponents beside the paper's tables:  python -m experiments.rl2_baselines [flags]
+"""The classical baselines beside the paper's tables:  python -m experiments.rl2_baselines [flags]
 
 `--instances N --settings bandit-10-5 mdp-10 ...` choose the work, `--tune` plays the grids behind the
 constants. All baselines of a setting play the same tasks. `z` is the distance to the paper's mean in standard
@@ -61,7 +61,7 @@ MDP_GRID = {
 }
 
 
-def contestants(table, stronger, grid, tune):
+def rows_of(table, stronger, grid, tune):
     """(method, settings) of every row: the table and its stronger variants, or the grid of `--tune`."""
     if tune:
         return [(method, {name: value}) for method, (name, values) in grid.items() for value in values]
@@ -106,11 +106,11 @@ def main():
         if (setting := f"bandit-{num_steps}-{num_arms}") in flags.settings:
             paper = dict(zip(BANDIT_METHODS, column, strict=True))
             family = make_family("bandit", num_actions=num_arms)
-            for method, settings in contestants(BANDITS, STRONGER_BANDITS, BANDIT_GRID, flags.tune):
+            for method, settings in rows_of(BANDITS, STRONGER_BANDITS, BANDIT_GRID, flags.tune):
                 total = returns(family, num_steps, method, settings, flags.instances, flags.seed)[-1]
                 print_row(setting, method, settings, total, None if settings else paper.get(method))
     lengths = [n for n in MDP_TABLE if f"mdp-{n}" in flags.settings]
-    for method, settings in contestants(MDPS, STRONGER_MDPS, MDP_GRID, flags.tune) if lengths else ():
+    for method, settings in rows_of(MDPS, STRONGER_MDPS, MDP_GRID, flags.tune) if lengths else ():
         # No baseline looks at the number of episodes: a longer meta-episode begins with the shorter ones.
         family, num_steps = make_family("tabular_mdp"), max(lengths) * EPISODE_LENGTH
         total = returns(family, num_steps, method, settings, flags.instances, flags.seed)

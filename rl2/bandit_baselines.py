@@ -1,6 +1,7 @@
 """The classical baselines for Bernoulli bandits, all with the true prior Beta(1, 1) on every arm."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,7 @@ class BanditBaseline:
         self.wins = np.zeros((num, self.num_arms), np.int32)
         self.step = 0
 
-    def act(
-        self,
-        observation: np.ndarray,
-        reward: np.ndarray | None = None,
-        done: np.ndarray | None = None,
-        running: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         """Arms [N] to be pulled."""
         return self.score().argmax(axis=1)
 

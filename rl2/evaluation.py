@@ -138,10 +138,13 @@ def show(rows: list[Row]) -> None:
 def plot(rows: list[Row], path: str | Path, title: str) -> None:
     """Draw the return by episode of every method, with a band of two standard errors."""
 
-    def column(curve: list[Row], name: str) -> list[float]:
-        return [float("nan") if r[name] is None else r[name] for r in curve]
+    def column(curve: list[Row], name: str) -> np.ndarray:
+        return np.array([float("nan") if r[name] is None else r[name] for r in curve])
 
-    curves = {m: tuple(column(c, k) for k in ("episode", "mean", "se")) for m, c in by_episode(rows).items()}
+    curves = {
+        method: (column(curve, "episode"), column(curve, "mean"), column(curve, "se"))
+        for method, curve in by_episode(rows).items()
+    }
     title += ", band of two standard errors"
     curves_figure(
         path, curves, xlabel="episode of the meta-episode", ylabel="return", title=title, highlight="rl2"

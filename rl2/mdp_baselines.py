@@ -7,6 +7,7 @@ The paper says that its baselines had the true prior. But its columns are reprod
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -49,13 +50,7 @@ class MdpBaseline:
         self.rows = np.arange(num)
         self.step = self.episode = 0
 
-    def act(
-        self,
-        observation: np.ndarray,
-        reward: np.ndarray | None = None,
-        done: np.ndarray | None = None,
-        running: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         """Actions [N] in the states [N]."""
         if self.step == 0:
             self.policy = self.plan()
@@ -94,13 +89,7 @@ class MdpBaseline:
 class Random(MdpBaseline):
     """Acts uniformly."""
 
-    def act(
-        self,
-        observation: np.ndarray,
-        reward: np.ndarray | None = None,
-        done: np.ndarray | None = None,
-        running: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         return self.rng.integers(self.num_actions, size=len(observation))
 
 
@@ -117,13 +106,7 @@ class GreedyReplanned(MdpBaseline):
 
     prior_mean: float = 1.0
 
-    def act(
-        self,
-        observation: np.ndarray,
-        reward: np.ndarray | None = None,
-        done: np.ndarray | None = None,
-        running: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         steps_left = self.episode_length - self.step
         q_values = value_iteration(self.reward, expectation(self.transition), steps_left)[0]
         return q_values[observation, :, self.rows].argmax(axis=1)
@@ -135,13 +118,7 @@ class EpsilonGreedy(Greedy):
 
     epsilon: float = EPSILON
 
-    def act(
-        self,
-        observation: np.ndarray,
-        reward: np.ndarray | None = None,
-        done: np.ndarray | None = None,
-        running: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         explore = self.rng.random(len(observation)) < self.epsilon
         uniform = self.rng.integers(self.num_actions, size=len(observation))
         return np.where(explore, uniform, super().act(observation))

@@ -226,6 +226,7 @@ class Actor:
     def __init__(self, policy: RecurrentPolicy, action_space: Space, rng: np.random.Generator | None = None):
         self.policy, self.action_space, self.rng = policy, action_space, rng
         self.beginning: Remembered | None = None
+        self.last: Last | None = None
 
     def start_from(self, remembered: Remembered | None) -> None:
         """From now on `reset` begins with this; row i with what is remembered of row i modulo its number."""
@@ -233,10 +234,10 @@ class Actor:
 
     def reset(self, num: int) -> None:
         """Begin `num` meta-episodes: with an empty memory, or from where `start_from` says."""
-        if self.beginning is None or self.beginning.last is None:
+        state, last = self.beginning or (None, None)
+        if state is None or last is None:
             self.state, self.last = self.policy.initial_state(num), None
             return
-        state, last = self.beginning
         times = num // len(last.reward)
         self.state = self.policy.actor.memory.repeat(state, times)
         self.last = Last(*(part.repeat(times, *[1] * (part.ndim - 1)) for part in last))

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+import caml
 from caml import evaluation, report
 from caml.baselines import METHODS
 from caml.config import Config
 from caml.evaluation import evaluate, parse_settings
 from caml.fewshot import Adaptation, Start, adaptation_curve
 from caml.learner import Learner
+from caml.policy import Actor
 from caml.problem import groups_of, identities, make_problem, query_of
 from common.errors import UserError
+from common.rollout import play
 from mpi_utils.comm import Comm
 from tests.launch import mpirun
 
@@ -147,6 +150,27 @@ others = [*few, *"--baselines joint,different_agent,maml --environment".split(),
 assert rows_of(CART_POLES, *others, comm=world()) == rows_of(CART_POLES, *others)
 print("same")
 """
+
+
+# --- acting
+
+
+def test_a_learner_acts_for_agents_with_policies_adapted_to_them():
+    learner = trained(SMALL, 3)
+    problem, agents = learner.problem, np.array([3, 0])
+    env = problem.family.make_vec(problem.rows(agents.repeat(1)), np.random.default_rng(0))
+    adapted = play(env, learner.actor(agents), 100).returns
+    start = Actor(learner.start().policies.take([0]), problem.family.observation_space)
+    unadapted = play(problem.family.make_vec(problem.rows(agents)), start, 100).returns
+    assert adapted.mean() > unadapted.mean() + 5
+
+
+def test_a_stored_run_acts_in_one_line():
+    run = "checkpoints/examples/caml_particle"
+    first, adapted = caml.load(run), caml.load(run, [1, 2])
+    assert len(first.policies) == 1 and len(adapted.policies) == 2
+    adapted.reset(4)
+    assert adapted.act(np.zeros((4, 2)), None, None).shape == (4,)
 
 
 # --- what overlap allows

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch.nn import functional as F
 
-from caml.policy import Policies, num_weights
+from caml.policy import Actor, Policies, num_weights
 
 SIZES = (3, 7, 4)
 
@@ -62,3 +63,23 @@ def test_taken_policies_are_copies():
         value.data += 1
         assert torch.equal(policies.tensors[name], before[name])
         assert torch.equal(value[0], value[2])
+
+
+# --- acting
+
+
+@pytest.mark.parametrize("num", [2, 5, 15, 17])
+def test_row_i_acts_by_policy_i_modulo_their_number(num):
+    policies, observation = fresh(5), np.random.default_rng(0).standard_normal((num, 3)).astype(np.float32)
+    actor = Actor(policies, Box(-9, 9, (3,)))
+    actor.reset(num)
+    found = actor.act(observation, None, None)
+    for i in range(num):
+        assert found[i] == policies.probabilities(observation[[i]])[i % 5, 0].argmax()
+
+
+def test_an_actor_may_draw_its_actions():
+    policies = fresh(1)
+    actor = Actor(policies, Box(-9, 9, (3,)), np.random.default_rng(0))
+    shares = np.bincount(actor.act(np.zeros((20_000, 3)), None, None)) / 20_000
+    np.testing.assert_allclose(shares, policies.probabilities(np.zeros((1, 3)))[0, 0], atol=0.02)

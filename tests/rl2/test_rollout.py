@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import torch
 
+import rl2
 from envs import make_family
 from rl2.config import Config
 from rl2.policy import Actor, RecurrentPolicy
@@ -59,3 +60,11 @@ def test_episode_returns_by_hand():
     expected = [[3, 1], [12, 14], [np.nan, np.nan]]  # the first task's last episode is cut off
     assert np.array_equal(episode_returns(reward, done, 3), expected, equal_nan=True)
     assert np.array_equal(episode_returns(reward, done, 1), [[3, 1]])
+
+
+def test_a_stored_run_acts_in_one_line():
+    actor = rl2.load("checkpoints/examples/bandit_n10_k5")
+    family = make_family("bandit", num_actions=5)
+    env = family.make_vec({"means": np.tile([0.1, 0.1, 0.9, 0.1, 0.1], (50, 1))}, np.random.default_rng(0))
+    reward, _ = play_meta_episodes(env, actor, 10)
+    assert reward.sum(0).mean() > 5  # chance has 2.6
