@@ -3,13 +3,13 @@
     mpirun -np R python -m experiments.persim_baselines --runs RUNS --out OUT [flags]
     python -m evaluate OUT
 
-A cell is a method on one dataset with one seed; its result is a file in OUT. Several of these commands share
-the work: each rank takes cells that nobody holds. PerSim's own runs are those of
+An experiment is a method on one dataset with one seed; its result is a file in OUT. Several of these commands
+share the work: each rank takes experiments that nobody works on. PerSim's own runs are those of
 
     python -m experiments.sweep persim --over environment=... dataset=... seed=... --runs RUNS ...
 
-and are trained first where they are missing. Writes baselines.json and baselines.md, in which cells that an
-earlier command had asked for stay; with `--show OUT` alone it prints them and draws baselines.png.
+and are trained first where they are missing. Writes baselines.json and baselines.md, in which experiments
+that an earlier command had asked for stay; with `--show OUT` alone it prints them and draws baselines.png.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ import functools
 import json
 import sys
 import time
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -25,19 +24,19 @@ from typing import Annotated, ClassVar
 from common.allocator import keep_freed_memory
 from common.config import MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
+from common.evaluation import Row
 from common.runs import checkpoint, run_folder
-from common.runs.files import write_atomic
 from common.runs.seeding import stream
 from experiments import sweep
+from experiments.grid import Experiment, Result, results, work_apart
 from mpi_utils.comm import Comm, guard, set_threads
-from persim.baselines import tables
-from persim.baselines.protocol import AUGMENTED, METHODS, Budgets, Case, run
+from persim.baselines import protocol, tables
+from persim.baselines.protocol import AUGMENTED, METHODS, Budgets, run
 from persim.config import DATASETS, LARGE, NETWORKS, Config, check_config
 from persim.problem import family_of, make_log
 from persim.simulator import Simulator
 
 TESTED = 5  # the test agents are the first
-RESULT = "result.json"
 NEEDS = {"d3rlpy": ("bcq", "cql"), "stable_baselines3": ("morel",)}
 
 
@@ -66,7 +65,7 @@ class Settings(Budgets):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Case:
     """A method on a dataset with a seed."""
 
     environment: str
@@ -76,11 +75,19 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return "__".join(map(str, dataclasses.astuple(self)))
+        """What its results are stored under."""
+        return f"{stored_name(self.environment)}__{self.dataset}__{self.method}__{self.repeat}"
+
+
+def stored_name(environment: str) -> str:
+    """What names of folders say for an environment: the first name that it had."""
+    return {today: old for old, today in Config.VALUE_ALIASES["environment"].items()}.get(
+        environment, environment
+    )
 
 
 def main(comm: Comm) -> None:
-    """Train PerSim where it is missing, work on the free cells, write the tables."""
+    """Train PerSim where it is missing, work on what is free, write the tables."""
     with comm.agree():
         if sys.argv[1:2] == ["--show"]:
             return show(sys.argv[2:], comm)
@@ -91,15 +98,11 @@ def main(comm: Comm) -> None:
     keep_freed_memory()
     if any(method == "persim" or method in AUGMENTED for method in settings.method):
         sweep.sweep(persim_words(settings), comm)
-    out = Path(settings.out)
-    for cell in grid(settings):
-        if cell.method != "persim" and not result(out, cell):
-            with suppress(run_folder.InUse), run_folder.lock(out / "cells" / cell.name):
-                work(cell, settings, comm)
-    comm.barrier()
+    experiments = grid(settings, comm)
+    work_apart([experiment for case, experiment in experiments.items() if case.method != "persim"], comm)
     with comm.agree():
         if comm.is_root:
-            write(out, settings)
+            write(experiments, settings)
 
 
 def show(words: list[str], comm: Comm) -> None:
@@ -156,23 +159,48 @@ def budgets_of(settings: Settings) -> dict:
     return {name: getattr(settings, name) for name in ("num_agents", "train", *names)}
 
 
-def grid(settings: Settings) -> list[Cell]:
-    """All cells, a seed of all methods after the other. True dynamics have no data, and only seed 0."""
-    cells = [
-        Cell(environment, dataset if method != "true_model" else "none", method, repeat)
+def grid(settings: Settings, comm: Comm) -> dict[Case, Experiment]:
+    """All cases, a seed of all methods after the other. True dynamics have no data, and only seed 0."""
+    cases = [
+        Case(environment, dataset if method != "true_model" else "none", method, repeat)
         for repeat in settings.repeat
         for environment in settings.environment
         for dataset in settings.dataset
         for method in settings.method
         if method != "true_model" or not repeat
     ]
-    return list(dict.fromkeys(cells))
+    return {case: experiment(case, settings, comm) for case in cases}
+
+
+def experiment(case: Case, settings: Settings, comm: Comm) -> Experiment:
+    """Work on a case; on PerSim itself the sweep has worked, so that is only looked up."""
+    folder = Path(settings.out) / "cells" / case.name
+    file = folder / "result.json"
+    if case.method == "persim":
+        file = persim_folder(case, settings) / "evaluation.json"
+
+    def make() -> Result | None:
+        began, data = time.monotonic(), make_data(case.environment, case.dataset, case.repeat, settings)
+        if case.method in AUGMENTED and data.simulator is None:
+            return None  # another process still trains the simulators
+        rows = [{**dataclasses.asdict(case), **row} for row in run(case.method, data)]
+        seconds = round(time.monotonic() - began, 1)
+        print(f"rank {comm.rank}: {case.name} in {seconds} s", flush=True)
+        return {"rows": rows, "seconds": seconds}
+
+    # What results were made for is that of the whole folder, see `claim`.
+    return Experiment(
+        case.name, file, lambda result: bool(result.get("rows")), make, lambda: run_folder.lock(folder)
+    )
 
 
 def persim_words(settings: Settings) -> list[str]:
     """The sweep of PerSim's runs."""
     seeds = ",".join(map(str, settings.repeat))
-    over = [f"environment={','.join(settings.environment)}", f"dataset={','.join(settings.dataset)}"]
+    over = [
+        f"environment={','.join(map(stored_name, settings.environment))}",
+        f"dataset={','.join(settings.dataset)}",
+    ]
     protocol = (
         f"--upper_bound False --episodes {settings.planned_episodes} --trajectories {settings.trajectories}"
     )
@@ -186,35 +214,20 @@ def persim_words(settings: Settings) -> list[str]:
     return ["persim", "--over", *over, f"seed={seeds}", *where, "--evaluate", protocol, "--", *flags]
 
 
-def persim_folder(environment: str, dataset: str, repeat: int, settings: Settings) -> Path:
+def persim_folder(case: Case, settings: Settings) -> Path:
     """The folder that the sweep gives a run."""
-    name = f"environment-{environment}__dataset-{dataset}__seed-{repeat}"
+    name = f"environment-{stored_name(case.environment)}__dataset-{case.dataset}__seed-{case.repeat}"
     return Path(settings.runs) / name
 
 
-def work(cell: Cell, settings: Settings, comm: Comm) -> None:
-    """Write a cell's result, unless another process just did or still trains the simulators for it."""
-    began = time.monotonic()
-    if result(Path(settings.out), cell):
-        return
-    case = make_case(cell.environment, cell.dataset, cell.repeat, settings)
-    if cell.method in AUGMENTED and case.simulator is None:
-        return
-    rows = [dataclasses.asdict(cell) | row for row in run(cell.method, case)]
-    report = {"rows": rows, "seconds": round(time.monotonic() - began, 1)}
-    path = Path(settings.out) / "cells" / cell.name / RESULT
-    write_atomic(path, json.dumps(report, indent=1).encode() + b"\n")
-    print(f"rank {comm.rank}: {cell.name} in {report['seconds']} s", flush=True)
-
-
-@functools.lru_cache(maxsize=1)  # cells that follow each other share it
-def make_case(environment: str, dataset: str, repeat: int, settings: Settings) -> Case:
+@functools.lru_cache(maxsize=1)  # experiments that follow each other share it
+def make_data(environment: str, dataset: str, repeat: int, settings: Settings) -> protocol.Case:
     """Data, tests, and PerSim's simulators if they are trained."""
     dataset = dataset if dataset != "none" else "random"
     config = training(settings, environment=environment, dataset=dataset, seed=repeat)
     family = family_of(config)
     data = make_log(config, family)
-    path, _ = checkpoint.newest_valid(persim_folder(environment, dataset, repeat, settings))
+    path, _ = checkpoint.newest_valid(persim_folder(Case(environment, dataset, "persim", repeat), settings))
     simulator = None
     if path and json.loads((path / checkpoint.MANIFEST).read_bytes())["step"] >= config.iterations:
         _, state = checkpoint.load(path)
@@ -224,52 +237,41 @@ def make_case(environment: str, dataset: str, repeat: int, settings: Settings) -
     budgets = Budgets(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Budgets)})
     test_seed = int(stream(0, "evaluation").integers(2**62))  # that of PerSim's evaluation
     networks = {name: getattr(config, name) for name in LARGE}
-    return Case(family, data, tested, budgets, repeat, test_seed, simulator, networks)
+    return protocol.Case(family, data, tested, budgets, repeat, test_seed, simulator, networks)
 
 
-def write(out: Path, settings: Settings) -> None:
-    """Add all results of the grid, whoever made them, to the tables in OUT; tell what is missing."""
-    found = rows_by_cell(tables.read(out)["rows"]) if tables.find(out) else {}
-    missing = []
-    for cell in grid(settings):
-        rows = persim_rows(cell, settings) if cell.method == "persim" else result(out, cell)
-        missing += [] if rows else [cell.name]
-        found |= {cell: rows} if rows else {}
-    order = sorted(found, key=place)
-    report = {"budgets": budgets_of(settings), "rows": [row for cell in order for row in found[cell]]}
+def write(experiments: dict[Case, Experiment], settings: Settings) -> None:
+    """Add all results, whoever made them, to the tables in OUT; tell what is missing."""
+    out = Path(settings.out)
+    found = rows_by_case(tables.read(out)["rows"]) if tables.find(out) else {}
+    done = results(list(experiments.values()))
+    found |= {case: rows_of(case, done[one]["rows"]) for case, one in experiments.items() if one in done}
     if found:
-        tables.write(out, report)
-    print(f"{out / 'baselines.md'}: {len(grid(settings)) - len(missing)} of {len(grid(settings))} cells")
-    if missing:
-        print(f"held elsewhere, the same command later adds them: {', '.join(missing)}")
+        rows = [row for case in sorted(found, key=place) for row in found[case]]
+        tables.write(out, {"budgets": budgets_of(settings), "rows": rows})
+        print(f"table: {out / 'baselines.md'}")
 
 
-def place(cell: Cell) -> tuple:
-    """Where a cell stands in the tables."""
-    return cell.environment, cell.dataset, METHODS.index(cell.method), cell.repeat
+def place(case: Case) -> tuple[str, str, int, int]:
+    """Where a case stands in the tables."""
+    return case.environment, case.dataset, METHODS.index(case.method), case.repeat
 
 
-def rows_by_cell(rows: list[dict]) -> dict[Cell, list[dict]]:
+def rows_by_case(rows: list[Row]) -> dict[Case, list[Row]]:
     """The rows of a table, by what they are about."""
-    found = {}
+    found: dict[Case, list[Row]] = {}
     for row in rows:
-        cell = Cell(*(row[field.name] for field in dataclasses.fields(Cell)))
-        found.setdefault(cell, []).append(row)
+        case = Case(*(row[field.name] for field in dataclasses.fields(Case)))
+        found.setdefault(case, []).append(row)
     return found
 
 
-def result(out: Path, cell: Cell) -> list[dict]:
-    path = out / "cells" / cell.name / RESULT
-    return json.loads(path.read_text())["rows"] if path.exists() else []
-
-
-def persim_rows(cell: Cell, settings: Settings) -> list[dict]:
-    """The rows of a run's evaluation that are about its simulators and one agent."""
-    folder = persim_folder(cell.environment, cell.dataset, cell.repeat, settings)
-    path = folder / "evaluation.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+def rows_of(case: Case, rows: list[Row]) -> list[Row]:
+    """A result's rows; of a PerSim run's evaluation those that are about its simulators and one agent."""
+    if case.method != "persim":
+        return [{**row, **dataclasses.asdict(case)} for row in rows]
     return [
-        dataclasses.asdict(cell) | {"agent": row["agent"], "metric": row["metric"], "value": row["mean"]}
+        {**dataclasses.asdict(case), "agent": row["agent"], "metric": row["metric"], "value": row["mean"]}
         for row in rows
         if row["method"] == "persim" and "agent" in row and row["metric"] in tables.METRICS
     ]

@@ -9,23 +9,27 @@ share the work: each takes runs that no other holds. --redraw makes tables and f
 """
 
 import dataclasses
-import importlib
+import hashlib
 import itertools
+import json
 import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import train
 from common.allocator import keep_freed_memory
-from common.config import parse_flags
+from common.config import from_stored, parse_flags
 from common.errors import UserError
-from common.runs import run_folder
+from common.evaluation import Row
+from common.runs import checkpoint, run_folder
 from common.runs.files import write_atomic
+from evaluate import EVALUATIONS
 from experiments import figures, tables
-from experiments.runs import Cell, rows_of, work
-from experiments.ship import learning_curve, thin
-from mpi_utils.comm import guard, set_threads
+from experiments.grid import Experiment, Result, results, same, work_together
+from experiments.learning_curves import learning_curve, thin
+from mpi_utils.comm import Comm, guard, set_threads
 
 CURVE_ROWS = 100
 PARTS = ("agent", "episode", "policy")  # columns of rows that are about a part of a run
@@ -52,37 +56,76 @@ class Settings:
     """Only draw the tables and figures of this folder again, from its CSV files."""
 
 
-def main(comm) -> None:
+def main(comm: Comm) -> None:
+    """Run the command."""
     set_threads(comm)
     keep_freed_memory()
     sweep(sys.argv[1:], comm)
 
 
-def sweep(arguments: list[str], comm) -> None:
-    """Check all cells, work on the free ones until none or only locked ones are left, write the table."""
+def sweep(arguments: list[str], comm: Comm) -> None:
+    """Check all runs, work on the free ones until none or only locked ones are left, write the table."""
     with comm.agree():
         system, settings, flags = parse_arguments(arguments, comm)
         if settings.redraw:
             if comm.is_root:
                 draw(Path(settings.redraw), settings.metric)
             return
-        cells = grid(system, settings, flags, comm)
-        evaluation = importlib.import_module(f"{system}.evaluation")
-        protocol = evaluation.parse_settings(settings.evaluate.split(), show=comm.is_root)
-        for cell in cells if comm.is_root else []:
-            train.describe(system, cell.config)  # refuses a folder that holds another experiment
-    left = list(cells)
-    while left:
-        locked = [cell for cell in left if not work(system, cell, evaluation, protocol, comm)]
-        if len(locked) == len(left):
-            break
-        left = locked
+        configs = configurations(system, settings, flags, comm)
+        protocol = EVALUATIONS[system].parse_settings(settings.evaluate.split(), show=comm.is_root)
+        for config, _ in configs if comm.is_root else []:
+            train.describe(system, config)  # refuses a folder that holds another experiment
+    values = {training_run(system, config, protocol, comm): swept for config, swept in configs}
+    work_together(list(values), comm)
     with comm.agree():
         if comm.is_root:
-            write_tables(cells, protocol, settings)
+            write_tables(values, settings)
 
 
-def parse_arguments(arguments: list[str], comm) -> tuple[str, Settings, list[str]]:
+def training_run(
+    system: str, config: Any, protocol: Any, comm: Comm, file: str = "evaluation.json"
+) -> Experiment:
+    """A run of a system, trained as `python -m train` does it, and the evaluation of its newest save.
+
+    All ranks work on it together.
+    """
+    folder = train.folder(config)
+
+    def made_for(result: Result) -> bool:
+        step, _, digest = newest(folder)
+        stored = result.get("settings")
+        if step < config.iterations or result.get("save") != digest or not isinstance(stored, dict):
+            return False
+        return same(dataclasses.asdict(from_stored(type(protocol), stored)), dataclasses.asdict(protocol))
+
+    def make() -> Result:
+        if comm.bcast_object(newest(folder)[0] if comm.is_root else 0) < config.iterations:
+            if comm.is_root:
+                print(f"training {folder}", flush=True)
+            if not train.run(system, config, comm):
+                raise SystemExit(0)  # asked to save and stop; the loop has told so
+        _, path, digest = comm.bcast_object(newest(folder) if comm.is_root else None)
+        with comm.agree():
+            step, state = checkpoint.load(path)
+            stored = run_folder.read_config(folder)
+        rows = EVALUATIONS[system].evaluate({**stored, "iteration": step}, state, protocol, comm)
+        settings = dataclasses.asdict(protocol)
+        about = {"run": str(folder), "step": step, "config": stored, "save": digest, "settings": settings}
+        return {**about, "rows": rows}
+
+    return Experiment(folder.name, folder / file, made_for, make, lambda: train.claim(system, config))
+
+
+def newest(folder: Path) -> tuple[int, Path | None, str]:
+    """Iteration, folder and digest of the newest valid save of a run."""
+    path, _ = checkpoint.newest_valid(folder)
+    if path is None:
+        return 0, None, ""
+    manifest = (path / checkpoint.MANIFEST).read_bytes()  # it holds the digests of all else
+    return json.loads(manifest)["step"], path, hashlib.sha256(manifest).hexdigest()
+
+
+def parse_arguments(arguments: list[str], comm: Comm) -> tuple[str, Settings, list[str]]:
     """The system's name, this command's settings, and the flags of train."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     own, flags = arguments[:at], arguments[at + 1 :]
@@ -109,20 +152,22 @@ def attached(flags: list[str], name: str) -> list[str]:
     return [*flags[:at], f"{name}={flags[at + 1]}", *flags[at + 2 :]]
 
 
-def grid(system: str, settings: Settings, flags: list[str], comm) -> list[Cell]:
-    """All cells, each with its checked configuration."""
+def configurations(
+    system: str, settings: Settings, flags: list[str], comm: Comm
+) -> list[tuple[Any, dict[str, str]]]:
+    """The checked configurations of all runs, and the values of the swept fields as they were given."""
     given = {word.split("=")[0].lstrip("-").replace("-", "_") for word in flags if word.startswith("--")}
-    over = {}
+    over: dict[str, list[str]] = {}
     for word in settings.over:
-        field, _, values = word.partition("=")
-        over[field] = values.split(",")
+        field, _, given_values = word.partition("=")
+        over[field] = given_values.split(",")
         if not all(over[field]) or len(set(over[field])) < len(over[field]):
             raise UserError(f"--over {word}: give field=value,value,..., each value once")
     if len(over) < len(settings.over):
         raise UserError(f"--over {' '.join(settings.over)}: a field is given twice")
     if twice := given & (over.keys() | {"model_name", "checkpoint_dir"}):
         raise UserError(f"--{min(twice)}: the sweep sets it; leave it out behind --")
-    cells = []
+    found = []
     for combination in itertools.product(*over.values()):
         values = dict(zip(over, combination, strict=True))
         name = "__".join(f"{field}-{value}" for field, value in values.items())
@@ -133,32 +178,31 @@ def grid(system: str, settings: Settings, flags: list[str], comm) -> list[Cell]:
             _, config = train.parse_arguments([system, *flags, *swept, *where], comm)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        cells.append(Cell(values, config))
-    if len({cell.folder for cell in cells}) < len(cells):
+        found.append((config, values))
+    if len({train.folder(config) for config, _ in found}) < len(found):
         raise UserError("--over: two runs would share a folder; values must differ in letters and digits")
-    return cells
+    return found
 
 
-def write_tables(cells: list[Cell], protocol, settings: Settings) -> None:
+def write_tables(values: dict[Experiment, dict[str, str]], settings: Settings) -> None:
     """Write everything in the table's folder from the runs that are done, and tell which are not."""
     with one_at_a_time(Path(settings.runs)):
-        done = {i: rows for i, cell in enumerate(cells) if (rows := rows_of(cell, protocol)) is not None}
-        out, fields = Path(settings.table), list(cells[0].values)
-        rows, curves = [], []
-        for i, its_rows in done.items():
-            values = list(cells[i].values.values())
-            whole = [row for row in its_rows if not any(part in row for part in PARTS)]
-            rows += [[*values, *(row[name] for name in tables.ROW)] for row in whole]
-            curve = list(learning_curve(cells[i].folder / "metrics.csv", settings.curve))
-            curves += [[*values, *row] for row in thin(curve, CURVE_ROWS)]
+        done, out = results(list(values)), Path(settings.table)
+        rows: list[Row] = []
+        curves: list[Row] = []
+        for run, result in done.items():
+            whole = [row for row in result["rows"] if all(row.get(part, "all") == "all" for part in PARTS)]
+            rows += [{**row, **values[run]} for row in whole]
+            curve = learning_curve(run.file.parent / "metrics.csv", settings.curve)
+            curves += [{**row, **values[run]} for row in thin(curve, CURVE_ROWS)]
         out.mkdir(parents=True, exist_ok=True)
-        tables.write_rows(out / "table.csv", [*fields, *tables.ROW], rows)
-        tables.write_rows(out / "curves.csv", [*fields, *tables.CURVE, settings.curve.split("/")[-1]], curves)
+        fields = list(next(iter(values.values())))
+        column = settings.curve.split("/")[-1]
+        tables.write_csv(out / "table.csv", rows, [*fields, *tables.ROW])
+        tables.write_csv(out / "curves.csv", curves, [*fields, *tables.CURVE, column])
         if done:
             draw(out, settings.metric)
-    print(f"{len(done)} of {len(cells)} runs in {out / 'table.md'}", flush=True)
-    if left := [cell.folder.name for i, cell in enumerate(cells) if i not in done]:
-        print(f"still being trained elsewhere: {', '.join(left)}; the same command later adds them")
+    print(f"table: {out / 'table.md'}", flush=True)
 
 
 def draw(out: Path, metric: str = "") -> None:
@@ -175,7 +219,7 @@ def draw(out: Path, metric: str = "") -> None:
     figures.draw_curves(out)
 
 
-def one_at_a_time(folder: Path):
+def one_at_a_time(folder: Path) -> run_folder.Lock:
     """A lock of the folder of all runs: held for moments, hence worth waiting for."""
     deadline = time.monotonic() + PATIENCE
     while True:

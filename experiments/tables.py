@@ -5,28 +5,27 @@ iteration, env_steps, minutes and a column of metrics.csv. Whatever is measured,
 """
 
 import csv
-import io
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import ttest_rel
 
 from common.errors import UserError
+from common.evaluation import Row, as_csv, as_markdown, standard_error
 from common.runs.files import write_atomic
 
 ROW = ["method", "metric", "mean", "se", "n"]
 CURVE = ["iteration", "env_steps", "minutes"]
 LEVEL = 0.01
+Key = tuple[str, ...]
 
 
-def write_rows(path: Path, header: list[str], rows: list[list]) -> None:
+def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
     """Write a CSV file, whole or not at all; numbers have 7 digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([[f"{v:.7g}" if isinstance(v, float) else v for v in row] for row in rows])
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, as_csv(rows, columns, digits=7).encode())
 
 
 def read_rows(path: Path, first: str) -> tuple[list[str], list[dict[str, str]]]:
@@ -53,17 +52,17 @@ def in_order(values: list[str]) -> list[str]:
         return distinct
 
 
-def of_metric(rows, fields, metric) -> list[dict]:
+def of_metric(rows: list[Row], fields: list[str], metric: str) -> list[Row]:
     """The row of each run that is about the run's own method: its first of this metric."""
-    own = {}
+    own: dict[Key, Row] = {}
     for row in rows:
         if row["metric"] == metric:
             own.setdefault(key(row, fields), row)
     return list(own.values())
 
 
-def layout(fields) -> tuple[list[str], list[str]]:
-    """Fields that name a group of cells to compare, and those of its members: the algorithm, if swept."""
+def layout(fields: list[str]) -> tuple[list[str], list[str]]:
+    """Fields that name a group of runs to compare, and those of its members: the algorithm, if swept."""
     group = [field for field in fields if field == "environment"]
     rest = [field for field in fields if field not in ("environment", "seed")]
     if "algorithm" in rest:
@@ -71,54 +70,48 @@ def layout(fields) -> tuple[list[str], list[str]]:
     return group, rest
 
 
-def key(row, fields) -> tuple[str, ...]:
+def key(row: Row, fields: list[str]) -> Key:
+    """The values of some fields."""
     return tuple(row[field] for field in fields)
 
 
-def grouped(rows, group, members) -> dict[tuple, dict[tuple, list[dict]]]:
+def grouped(rows: list[Row], group: list[str], members: list[str]) -> dict[Key, dict[Key, list[Row]]]:
     """Rows by group and by member."""
-    found = {}
+    found: dict[Key, dict[Key, list[Row]]] = {}
     for row in rows:
         found.setdefault(key(row, group), {}).setdefault(key(row, members), []).append(row)
     return found
 
 
-def markdown(rows, fields, metric) -> str:
+def markdown(rows: list[Row], fields: list[str], metric: str) -> str:
     """Mean ± standard error over seeds; one table for each environment, a group's best bold."""
     group, members = layout(fields)
-    compared = grouped(rows, group, members)
-    wide, env = members == ["algorithm"], len(group) and group[0] == "environment"
-    names = list(dict.fromkeys(member for cells in compared.values() for member in cells))
-    lines = [f"## {metric}", ""]
-    for environment in dict.fromkeys(group_key[:1] if env else () for group_key in compared):
-        here = {
-            name: entries(cells)
-            for name, cells in compared.items()
-            if name[: len(environment)] == environment
-        }
-        if wide:
-            head = [*group[len(environment) :], *(name for (name,) in names)]
-            body = [
-                [*g[len(environment) :], *(cells.get(name, "") for name in names)]
-                for g, cells in here.items()
-            ]
+    compared = {name: entries(found) for name, found in grouped(rows, group, members).items()}
+    across, apart = members == ["algorithm"], int(group[:1] == ["environment"])
+    names = list(dict.fromkeys(member for found in compared.values() for member in found))
+    text = f"## {metric}\n\n"
+    for environment in dict.fromkeys(name[:apart] for name in compared):
+        here = {name[apart:]: found for name, found in compared.items() if name[:apart] == environment}
+        if across:
+            head = [*group[apart:], *(name for (name,) in names)]
+            body = [[*name, *(found.get(member, "") for member in names)] for name, found in here.items()]
         else:
             head = [*members, metric]
-            body = [[*member, entry] for cells in here.values() for member, entry in cells.items()]
-        lines += [f"### {environment[0]}", ""] if env else []
-        lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)] + [""]
-    compared_in = "row" if wide else "table"
-    lines += [
-        f"Mean over seeds ± standard error of that mean. Bold: the best of its {compared_in}, and what a",
-        f"paired one-sided t-test over the seeds (p = {LEVEL}) does not find worse. One seed: no test (-).",
-        "",
-    ]
-    return "\n".join(lines)
+            body = [[*member, entry] for found in here.values() for member, entry in found.items()]
+        text += f"### {environment[0]}\n\n" if environment else ""
+        text += as_markdown(head, body) + "\n"
+    return (
+        f"{text}Mean over seeds ± standard error of that mean. Bold: the best of its "
+        f"{'row' if across else 'table'}, and what a\n"
+        f"paired one-sided t-test over the seeds (p = {LEVEL}) does not find worse. One seed: no test (-).\n"
+    )
 
 
-def entries(cells: dict[tuple, list[dict]]) -> dict[tuple, str]:
-    """What a group's cells are printed as; one with fewer seeds than others says so."""
-    values = {name: {row.get("seed", ""): float(row["mean"]) for row in rows} for name, rows in cells.items()}
+def entries(compared: dict[Key, list[Row]]) -> dict[Key, str]:
+    """What a group's members are printed as; one with fewer seeds than others says so."""
+    values = {
+        name: {row.get("seed", ""): float(row["mean"]) for row in rows} for name, rows in compared.items()
+    }
     bold, most = not_worse(values), max(map(len, values.values()))
     texts = {}
     for name, by_seed in values.items():
@@ -129,7 +122,7 @@ def entries(cells: dict[tuple, list[dict]]) -> dict[tuple, str]:
     return texts
 
 
-def not_worse(values: dict[tuple, dict[str, float]]) -> set[tuple]:
+def not_worse(values: Mapping[Key, dict[str, float]]) -> set[Key]:
     """The member with the best mean and those that are not worse over the seeds both have (section 4.3)."""
     best = max(values, key=lambda name: np.mean(list(values[name].values())))
     bold = set()
@@ -146,6 +139,7 @@ def not_worse(values: dict[tuple, dict[str, float]]) -> set[tuple]:
     return bold
 
 
-def mean_and_se(values: list[float]) -> tuple[float, float]:
+def mean_and_se(values: Any) -> tuple[float, float]:
     """Mean and its standard error, nan for one value."""
-    return np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    error = standard_error(values)
+    return float(np.mean(values)), np.nan if error is None else error

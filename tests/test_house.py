@@ -12,9 +12,9 @@ SHARED = {"common", "envs", "mpi_utils"}
 ALLOWED = {
     "train": SYSTEMS | SHARED,
     "evaluate": SYSTEMS | SHARED | {"train", "comparison"},
-    "comparison": SYSTEMS | SHARED,  # the one place where the four meet
+    "comparison": SYSTEMS | SHARED | {"experiments"},  # the one place where the four meet
     "benchmarks": SYSTEMS | SHARED | {"train", "experiments"},
-    "experiments": SYSTEMS | SHARED | {"train"},
+    "experiments": SYSTEMS | SHARED | {"train", "evaluate"},
     "envs": set(),
     "mpi_utils": {"common"},
     "common": set(),

@@ -14,7 +14,7 @@ from experiments import caml_study, caml_tables
 from mpi_utils.comm import Comm
 
 SHOTS = [
-    [seed, method, metric, u, base + seed + u, 1_500_000]
+    dict(zip(caml_study.SHOT_COLUMNS, [seed, method, metric, u, base + seed + u, 1_500_000], strict=True))
     for method, base in (("caml", 5.0), ("random", 0.0), ("same_agent", 10.0))
     for metric in ("last_reward", "return")
     for u in (0, 1)
@@ -30,7 +30,8 @@ def test_intervals_by_hand():
 
 
 def test_tables_hold_means_over_seeds():
-    study = [["a", s, u, 0.5 * s, 1.0, -u - s, -0.1] for s in (1, 2) for u in (0, 10)]
+    lines = [["a", s, u, 0.5 * s, 1.0, -u - s, -0.1] for s in (1, 2) for u in (0, 10)]
+    study = [dict(zip(caml_study.STUDY_COLUMNS, line, strict=True)) for line in lines]
     text = caml_tables.markdown(study, SHOTS)
     assert "| a | 0.75 (min 0.50) | 0.75 (min 0.50) | 1.00 | -1.500 | -11.500 | -0.100 |" in text
     assert "| caml | 7.000 ± 12.706 | 8.000 ± 12.706 | 1.50 million |" in text
@@ -75,7 +76,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert b"\n3,caml," in first["few_shot.csv"] and b'"caml, halving"' in first["few_shot.csv"]
     assert first["study.csv"].startswith(b"population,seed,update,adjusted_rand_index,attainable_index")
     assert "training" in capsys.readouterr().out
-    stored = next((tmp_path / "runs" / "studies").iterdir())
+    stored = next((tmp_path / "runs" / "studies").glob("*.json"))
     assert json.loads(stored.read_bytes())["config"]["maps"] == "released"
     caml_study.main(Comm())
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

@@ -1,4 +1,4 @@
-"""PerSim and its baselines in one table: cells, their sharing, and what the table says."""
+"""PerSim and its baselines in one table: experiments, their sharing, and what the table says."""
 
 import dataclasses
 import json
@@ -104,7 +104,7 @@ def test_sizes_of_persim_s_networks_are_those_of_morel_s_members():
     settings = persim_baselines.parse_settings(
         [*words, "--train", "--state_features 8 --state_layers 2"], Comm()
     )
-    case = persim_baselines.make_case("cart_pole", "random", 0, settings)
+    case = persim_baselines.make_data("cart_pole", "random", 0, settings)
     model = train_ensemble(case.data, case.family, Settings(model_iters=1, networks=case.networks), 0)
     assert [tuple(weight.shape[1:]) for weight in model.hidden] == [(4 + 1, 8), (8 + 1, 8)]
 
@@ -220,14 +220,14 @@ FLAGS = (
 ).split()
 
 
-def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
+def test_the_command_shares_experiments_goes_on_and_is_plotted(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for one rank as for two: sums depend on threads
     out = tmp_path / "out"
     words = ["experiments.persim_baselines", "--runs", tmp_path / "runs", "--out", out, *FLAGS]
     assert command(1, *words, "--method", "dreams").code == 2
     result = command(2, *words)
     assert result.code == 0, result.output
-    assert "3 of 3 cells" in result.output
+    assert "3 of 3 experiments" in result.output
     cells = sorted(path.parent.name for path in out.glob("cells/*/result.json"))
     assert cells == ["cart_pole__none__true_model__0"] + [
         f"cart_pole__random__cadm__{repeat}" for repeat in range(2)
@@ -241,7 +241,8 @@ def test_the_command_shares_cells_goes_on_and_is_plotted(tmp_path, monkeypatch):
         "a cell depends on more than its seed"
     )
     part = [*map(str, words[1:]), "--repeat", "1", "--method", "cadm"]
-    persim_baselines.write(out, persim_baselines.parse_settings(part, Comm()))
+    settings = persim_baselines.parse_settings(part, Comm())
+    persim_baselines.write(persim_baselines.grid(settings, Comm()), settings)
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before, "a part takes away the rest"
     result = command(1, *words[:-2], "--trajectories", "4")
     assert result.code == 2 and "other budgets (trajectories: 3 -> 4)" in result.output

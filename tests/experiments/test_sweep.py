@@ -11,9 +11,10 @@ import torch
 import train
 from common.errors import UserError
 from common.runs import checkpoint, run_folder
-from experiments import runs, sweep
+from experiments import sweep
 from experiments.ship import ship
 from mpi_utils.comm import Comm
+from rl2.evaluation import Settings
 from tests.launch import ROOT, mpirun
 
 TINY = (
@@ -142,10 +143,10 @@ def test_a_run_that_another_process_holds_is_left_to_it(tmp_path, capsys):
     with run_folder.lock(tmp_path / "runs" / "seed-0"):
         sweep.sweep(words(tmp_path), Comm())
         told = capsys.readouterr().out
-        assert "1 of 2 runs" in told and "elsewhere: seed-0" in told
+        assert "1 of 2 experiments" in told and "elsewhere: seed-0" in told
         assert {row["seed"] for row in table(tmp_path)} == {"1"}
     sweep.sweep(words(tmp_path), Comm())
-    assert "2 of 2 runs" in capsys.readouterr().out
+    assert "2 of 2 experiments" in capsys.readouterr().out
     assert {row["seed"] for row in table(tmp_path)} == {"0", "1"}
 
 
@@ -168,13 +169,13 @@ def test_two_processes_share_the_runs(tmp_path):
 
 def test_ranks_train_each_run_together(swept, tmp_path):
     result = mpirun(2, "-m", "experiments.sweep", *words(tmp_path, ["seed=0"]))
-    assert result.code == 0 and "1 of 1 runs" in result.output, result.output
+    assert result.code == 0 and "1 of 1 experiments" in result.output, result.output
     assert result.output.count("training") == 1
     assert saves(tmp_path).keys() == {"seed-0"} and table(tmp_path)[0]["method"] == "rl2"
 
 
 BAD = {
-    "one cell of many": (["num_epochs=1,0"], TINY, "num_epochs-0: .* greater than 0"),
+    "one run of many": (["num_epochs=1,0"], TINY, "num_epochs-0: .* greater than 0"),
     "unknown field": (["sed=0,1"], TINY, "sed"),
     "twice": (["seed=0", "max_iters=1,2"], TINY, "max_iters"),
     "same value": (["seed=0,0"], TINY, "each value once"),
@@ -207,13 +208,14 @@ def test_a_folder_of_another_experiment_is_refused_before_any_work(swept, tmp_pa
 
 def test_an_evaluation_of_an_older_save_does_not_count(swept):
     settings = sweep.Settings(over=("seed=0",), runs=str(swept / "runs"), table="-")
-    (cell,) = sweep.grid("rl2", settings, TINY, Comm())
-    from rl2.evaluation import Settings
+    ((config, _),) = sweep.configurations("rl2", settings, TINY, Comm())
+    ((longer, _),) = sweep.configurations("rl2", settings, [*TINY, "--max_iters", "3"], Comm())
 
-    assert runs.rows_of(cell, Settings(instances=5)) is None
-    assert runs.rows_of(cell, Settings(instances=6)) is not None
-    (longer,) = sweep.grid("rl2", settings, [*TINY, "--max_iters", "3"], Comm())
-    assert runs.rows_of(longer, Settings(instances=6)) is None
+    def result(config, instances):
+        return sweep.training_run("rl2", config, Settings(instances=instances), Comm()).result()
+
+    assert result(config, 5) is None and result(config, 6) is not None
+    assert result(longer, 6) is None
 
 
 def test_ship_keeps_what_evaluation_needs(tmp_path):

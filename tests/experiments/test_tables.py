@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.sweep import draw
-from experiments.tables import entries, not_worse, read_rows, write_rows
+from experiments.tables import entries, not_worse, read_rows, write_csv
 
 BEST = [10.0, 14.0, 11.0, 17.0]  # seeds differ more than methods do: only a paired test can tell them apart
 
@@ -34,7 +34,7 @@ def test_no_test_without_pairs():
     assert not_worse(apart) == {("a",)}
 
 
-def test_what_a_cell_says():
+def test_what_an_entry_says():
     def rows(*means):
         return [{"seed": str(seed), "mean": str(mean)} for seed, mean in enumerate(means)]
 
@@ -46,6 +46,10 @@ def test_what_a_cell_says():
     assert entries({(): [{"mean": "7.5"}]}) == {(): "7.50 ± -"}
 
 
+def write(path, columns, lines):
+    write_csv(path, [dict(zip(columns, line, strict=True)) for line in lines], columns)
+
+
 @pytest.fixture
 def out(tmp_path):
     """Two environments, two algorithms, two budgets, two seeds; rows of other methods and metrics between."""
@@ -54,15 +58,15 @@ def out(tmp_path):
         for algorithm, better in (("random", 0.0), ("em", 5.0)):
             for k in (10, 2):
                 for seed in (0, 1):
-                    cell = [environment, algorithm, k, seed]
+                    run = [environment, algorithm, k, seed]
                     welfare = base + better + k + seed
-                    rows.append([*cell, algorithm, "social_welfare", welfare, 0.5, 20])
-                    rows.append([*cell, "ideal", "social_welfare", 99.0, None, 1])
-                    rows.append([*cell, algorithm, "training_welfare", welfare / 10, None, 1])
-                    curves += [[*cell, i, 100 * i, i / 60, welfare * i] for i in (1, 2, 3)]
+                    rows.append([*run, algorithm, "social_welfare", welfare, 0.5, 20])
+                    rows.append([*run, "ideal", "social_welfare", 99.0, None, 1])
+                    rows.append([*run, algorithm, "training_welfare", welfare / 10, None, 1])
+                    curves += [[*run, i, 100 * i, i / 60, welfare * i] for i in (1, 2, 3)]
     fields = ["environment", "algorithm", "num_policies", "seed"]
-    write_rows(tmp_path / "table.csv", [*fields, "method", "metric", "mean", "se", "n"], rows)
-    write_rows(tmp_path / "curves.csv", [*fields, "iteration", "env_steps", "minutes", "return"], curves)
+    write(tmp_path / "table.csv", [*fields, "method", "metric", "mean", "se", "n"], rows)
+    write(tmp_path / "curves.csv", [*fields, "iteration", "env_steps", "minutes", "return"], curves)
     return tmp_path
 
 
@@ -102,7 +106,7 @@ def test_another_metric(out):
 def test_rows_come_back_sorted(tmp_path):
     header = ["algorithm", "seed", "method", "metric", "mean", "se", "n"]
     rows = [[a, s, "m", "return", 1 / 3, None, 1] for a in ("em", "cluster") for s in (10, 9)]
-    write_rows(tmp_path / "table.csv", header, rows)
+    write(tmp_path / "table.csv", header, rows)
     fields, back = read_rows(tmp_path / "table.csv", "method")
     assert fields == ["algorithm", "seed"]
     assert [(row["algorithm"], row["seed"]) for row in back] == [
