@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from common.runs import checkpoint
-from tests.launch import OPEN_MPI, ROOT, find_mpirun
-from tests.test_kills import flags
+from tests.helpers.launch import OPEN_MPI, ROOT, find_mpirun
+from tests.helpers.runs import flags
 
 SCRIPTS = ROOT / "docs" / "slurm"
 FAKES = {
@@ -34,8 +34,9 @@ def slurm(tmp_path):
     return os.environ | OPEN_MPI | job | {"MPIRUN": str(find_mpirun()), "CALLS": str(tmp_path / "calls")}
 
 
-@pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip install mpich")
-def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_path, promise):
+@pytest.mark.mpi
+@pytest.mark.promise("the Slurm script saves, requeues, continues")
+def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_path):
     command = [SCRIPTS / "train.sh", *flags("rl2", tmp_path, "run")]
     endless = ["--max_iters", "100000"]
     out = open(tmp_path / "out", "w")
@@ -66,7 +67,6 @@ def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_pat
     assert again.returncode == 0, again.stdout + again.stderr
     assert checkpoint.newest_valid(tmp_path / "run")[0].name == f"step_{int(done[1]) + 1:08d}"
     assert calls.read_text().count("requeue") == 1, "done: not into the queue again"
-    promise("the Slurm script saves, requeues, continues", 1, 0)
 
 
 def attempts(tmp_path, body):
@@ -81,6 +81,7 @@ def attempts(tmp_path, body):
     return done.returncode, done.stderr, (tmp_path / "n").read_text().count("x")
 
 
+@pytest.mark.promise("A7 restarts end without progress")
 @pytest.mark.parametrize(
     ("body", "code", "times"),
     [
@@ -92,8 +93,7 @@ def attempts(tmp_path, body):
         ('s=$((n < 5 ? n : 5)); mkdir -p "$(dirname $0)/run/step_0000000$s"; exit 1', 1, 8),
     ],
 )
-def test_a_run_that_fails_is_started_again_as_long_as_it_gets_on(tmp_path, body, code, times, promise):
+def test_a_run_that_fails_is_started_again_as_long_as_it_gets_on(tmp_path, body, code, times):
     found, said, count = attempts(tmp_path, body)
     assert (found, count) == (code, times), said
     assert ("3 failures in a row without progress" in said) == (times in (3, 8)), said
-    promise("A7 restarts end without progress", 1, 0)

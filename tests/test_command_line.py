@@ -9,15 +9,15 @@ import time
 import pytest
 
 from common.runs import checkpoint
-from tests.launch import Job, command
+from tests.helpers import runs
+from tests.helpers.launch import Job, command
 
-TINY = (
-    "--num_states 3 --num_actions 2 --max_episode_len 5 --meta_episode_len 10 --num_features 8 "
-    "--meta_episodes_per_policy_update 12 --meta_episodes_per_learner_batch 6 --num_epochs 2 "
-    "--checkpoint_interval 1 --precision float32 "
+TINY = [
+    *runs.TINY["rl2"].split(),
+    *"--checkpoint_interval 1 --learning_rate 2e-3 --learning_rate_final 2e-3".split(),
     # constant rates, for schedules stretch over max_iters, which the tests change
-    "--learning_rate 2e-3 --learning_rate_final 2e-3 --entropy_coef 0.01 --entropy_coef_final 0.01"
-).split()
+    *"--entropy_coef 0.01 --entropy_coef_final 0.01".split(),
+]
 
 
 def train(num_ranks, folder, *flags, name="tiny", **options):
@@ -37,20 +37,6 @@ def newest(folder, name="tiny"):
     return checkpoint.load(path)
 
 
-def flat(state, prefix=""):
-    for key, value in state.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def same(a, b):
-    a, b = dict(flat(a)), dict(flat(b))
-    assert a.keys() == b.keys() and len(a) > 10
-    return all(bool((a[k] == b[k]).all()) for k in a)
-
-
 def rows(folder, name="tiny"):
     with open(folder / name / "metrics.csv") as file:
         return list(csv.DictReader(file))
@@ -64,6 +50,7 @@ def two_ranks(tmp_path_factory):
     return folder
 
 
+@pytest.mark.mpi
 def test_no_name_means_rl2_and_the_same_command_resumes(tmp_path):
     first = finished(train(2, tmp_path, "--max_iters", 1))
     assert "train/return" in first.output
@@ -72,14 +59,18 @@ def test_no_name_means_rl2_and_the_same_command_resumes(tmp_path):
     assert newest(tmp_path)[0] == 2
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("C1 resumed bit for bit")
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_resuming_is_bit_exact(tmp_path, num_ranks):
     finished(train(num_ranks, tmp_path, "--max_iters", 3, name="whole"))
     for end in (1, 3):
         finished(train(num_ranks, tmp_path, "--max_iters", end, name="parts"))
-    assert same(newest(tmp_path, "whole")[1], newest(tmp_path, "parts")[1])
+    assert not runs.differing(newest(tmp_path, "whole")[1], newest(tmp_path, "parts")[1])
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("C2 other number of ranks")
 @pytest.mark.parametrize("num_ranks", [1, 3, 4])
 def test_another_number_of_ranks_continues_with_the_same_experiment(two_ranks, tmp_path, num_ranks):
     finished(train(num_ranks, tmp_path, "--max_iters", 3, name="alone"))
@@ -91,6 +82,8 @@ def test_another_number_of_ranks_continues_with_the_same_experiment(two_ranks, t
     assert newest(tmp_path)[0] == 4 and len(rows(tmp_path)) == 4
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("D3 shares of any size")
 def test_more_ranks_than_work(tmp_path):
     flags = [
         "--meta_episodes_per_policy_update",
@@ -107,6 +100,7 @@ def test_more_ranks_than_work(tmp_path):
     )
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize("architecture", ["gru", "snail", "transformer"])
 def test_every_architecture_trains_evaluates_and_continues(tmp_path, architecture):
     flags = ["--architecture", architecture, "--environment", "bandit", "--shared_network", "False"]
@@ -122,6 +116,8 @@ def test_every_architecture_trains_evaluates_and_continues(tmp_path, architectur
     assert total["n"] == 7 and 0 <= total["mean"] <= 10
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("F3 user code only where asked")
 @pytest.mark.parametrize("factory", ["cart_pole_family", "point_family"])
 def test_a_users_own_environment(tmp_path, factory):
     environment = ["--environment", f"envs.examples:{factory}"]
@@ -132,6 +128,7 @@ def test_a_users_own_environment(tmp_path, factory):
     assert "rl2" in result.output
 
 
+@pytest.mark.mpi
 def test_warm_start_imitates_then_turns_to_ppo(tmp_path):
     flags = ["--warm_start", "bayes_greedy", "--warm_start_iters", 1, "--max_iters", 2]
     finished(train(2, tmp_path, *flags))
@@ -142,6 +139,7 @@ def test_warm_start_imitates_then_turns_to_ppo(tmp_path):
     assert float(imitation["ppo/kl"]) == 0 and float(ppo["ppo/kl"]) > 0
 
 
+@pytest.mark.mpi
 def test_evaluation_does_not_depend_on_ranks_and_changes_nothing(two_ranks, tmp_path):
     before = {p: p.read_bytes() for p in two_ranks.rglob("*") if p.is_file()}
     reports = []
@@ -173,16 +171,23 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("mistake", BAD)
+TOLD_ONCE = ("unknown flag", "text", "no such device")  # also by two ranks
+
+
+@pytest.mark.promise("E3 mistakes in flags")
+@pytest.mark.parametrize(
+    "mistake", [pytest.param(name, marks=pytest.mark.mpi if name in TOLD_ONCE else ()) for name in BAD]
+)
 def test_a_mistake_gets_one_line_and_code_2(tmp_path, mistake):
     flags, named = BAD[mistake]
-    ranks = 2 if mistake in ("unknown flag", "text", "no such device") else 1
+    ranks = 2 if mistake in TOLD_ONCE else 1
     result = finished(train(ranks, tmp_path, *flags), 2)
     lines = [line for line in result.output.splitlines() if line.strip()]
     assert len(lines) == 1 and named in lines[0], result.output
     assert not list(tmp_path.rglob("step_*"))
 
 
+@pytest.mark.mpi
 def test_help(tmp_path):
     assert "rl2" in finished(command(2, "train", "--help")).output
     result = finished(command(2, "train", "rl2", "--help"))
@@ -190,12 +195,16 @@ def test_help(tmp_path):
     assert "--instances" in finished(command(1, "evaluate", "--help")).output
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("B8 folders that cannot be written")
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "tiny").write_text("in the way")
     assert str(tmp_path / "tiny") in finished(train(2, tmp_path, "--max_iters", 1), 2).output
     assert (tmp_path / "tiny").read_text() == "in the way"
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("C5 other settings, formats, data refused")
 def test_another_experiment_in_the_folder_is_refused_field_by_field(two_ranks):
     before = (two_ranks / "tiny" / "config.json").read_bytes()
     result = finished(train(2, two_ranks, "--max_iters", 9, "--num_states", 4, "--seed", 5), 2)
@@ -203,6 +212,7 @@ def test_another_experiment_in_the_folder_is_refused_field_by_field(two_ranks):
     assert (two_ranks / "tiny" / "config.json").read_bytes() == before
 
 
+@pytest.mark.mpi
 def test_a_damaged_newest_save_falls_back(tmp_path):
     finished(train(2, tmp_path, "--max_iters", 2))
     damaged = tmp_path / "tiny" / "step_00000002" / "tensors.safetensors"
@@ -216,6 +226,7 @@ def test_a_damaged_newest_save_falls_back(tmp_path):
     assert "iteration 1" in named.output
 
 
+@pytest.mark.mpi
 def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path):
     finished(train(1, tmp_path, "--max_iters", 1))
     canary = tmp_path / "canary"
@@ -227,6 +238,7 @@ def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.mpi
 def test_a_second_writer_is_refused(tmp_path):
     job = Job(
         1,
@@ -253,6 +265,7 @@ def test_a_second_writer_is_refused(tmp_path):
         job.kill()
 
 
+@pytest.mark.mpi
 def test_nothing_given_to_evaluate(tmp_path):
     assert "no run given" in finished(command(2, "evaluate"), 2).output
     result = finished(command(2, "evaluate", tmp_path / "absent"), 2)

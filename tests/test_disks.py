@@ -9,13 +9,10 @@ import sys
 import pytest
 
 from common.runs import checkpoint
-from tests.launch import OPEN_MPI, ROOT, find_mpirun
-from tests.test_kills import flags
+from tests.helpers.launch import OPEN_MPI, ROOT, find_mpirun
+from tests.helpers.runs import flags
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip install mpich"),
-]
+pytestmark = [pytest.mark.nightly, pytest.mark.mpi]
 
 
 @pytest.fixture
@@ -34,7 +31,8 @@ def mounts():
     return run
 
 
-def test_a_full_disk_ends_all_ranks_and_room_lets_them_go_on(mounts, tmp_path, promise):
+@pytest.mark.promise("B3 a disk that is really full")
+def test_a_full_disk_ends_all_ranks_and_room_lets_them_go_on(mounts, tmp_path):
     """A disk of 1 MB that another file fills while the run is at work."""
     train = " ".join(flags("rl2", tmp_path / "disk", "run"))
     script = f"""
@@ -57,7 +55,6 @@ def test_a_full_disk_ends_all_ranks_and_room_lets_them_go_on(mounts, tmp_path, p
     newest, skipped = checkpoint.newest_valid(tmp_path / "full")
     assert newest and not skipped and checkpoint.load(newest)[0] >= 6
     assert checkpoint.newest_valid(tmp_path / "after")[0].name == "step_00000030"
-    promise("B3 a disk that is really full", 1, 0)
 
 
 def test_a_read_only_disk_is_refused_for_training_and_serves_for_evaluation(mounts, tmp_path, promise):
@@ -71,6 +68,7 @@ def test_a_read_only_disk_is_refused_for_training_and_serves_for_evaluation(moun
     """
     result = mounts(script, D=str(tmp_path))
     said = result.stdout + result.stderr
-    assert "train: code 2" in said and "other: code 2" in said and "evaluate: code 0" in said, said
+    for told in ("train: code 2", "other: code 2", "evaluate: code 0"):
+        with promise("B8 a read-only disk"):
+            assert told in said, said
     assert said.count("Read-only file system") == 2 and "Traceback" not in said, said
-    promise("B8 a read-only disk", 3, 0)

@@ -38,6 +38,7 @@ REQUIRED = {
 }
 
 
+@pytest.mark.promise("C5 stored saves of format 1 load")
 @pytest.mark.parametrize("name", REQUIRED)
 def test_an_example_reaches_its_figure(name):
     path, skipped = checkpoint.newest_valid(EXAMPLES / name)

@@ -11,15 +11,16 @@ import pytest
 
 from common.runs import checkpoint
 from tests import test_kills as kills
-from tests.launch import Job, find_mpirun, mpirun
-from tests.not_finite import PLACES, VALUES
+from tests.helpers.launch import Job, mpirun
+from tests.helpers.not_finite import PLACES, VALUES
+from tests.helpers.runs import ITERATIONS, TINY
 
 pytestmark = [
     pytest.mark.nightly,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(find_mpirun() is None, reason="no mpirun: pip install mpich"),
+    pytest.mark.mpi,
 ]
-WORKER = "tests/mpi_utils/worker.py"
+WORKER = "tests/helpers/worker.py"
 
 
 @pytest.mark.parametrize(("num_ranks", "rank"), [(1, 0), (2, 0), (2, 1), (3, 2)])
@@ -28,7 +29,9 @@ WORKER = "tests/mpi_utils/worker.py"
 )
 def test_an_error_of_one_rank_ends_all(tmp_path, kind, code, num_ranks, rank, promise):
     result = mpirun(num_ranks, WORKER, "raises", tmp_path, kind, rank, limit=150)
-    seconds = time.time() - (tmp_path / "fault").stat().st_mtime
+    with promise("A2 one rank ends all") as trial:
+        trial.seconds = time.time() - (tmp_path / "fault").stat().st_mtime
+        assert trial.seconds <= 5.0
     alone = num_ranks == 1 and kind == "exit 0"  # the only rank may leave when it likes
     # 9: MPICH's launcher killed the others and tells of that, although a rank asked for another code.
     assert result.code in ((0,) if alone else (code, 9) if num_ranks > 1 else (code,)), result.output
@@ -36,8 +39,6 @@ def test_an_error_of_one_rank_ends_all(tmp_path, kind, code, num_ranks, rank, pr
     silent = num_ranks == 1 and kind.startswith("exit")
     assert silent or result.output.count(told) == 1, result.output
     assert result.output.count("Traceback") == int(not silent and kind != "interrupt"), result.output
-    promise("A2 one rank ends all", 1, int(seconds > 5.0), seconds)
-    assert seconds <= 5.0
     assert checkpoint.newest_valid(tmp_path)[0].name == "step_00000002"
 
 
@@ -79,20 +80,22 @@ def test_a_lost_launcher_leaves_nothing_behind(tmp_path, promise):
         time.sleep(rng.uniform(0.0, 0.3) * seconds)
         job.process.kill()
         began = time.monotonic()
-        while job._processes() and time.monotonic() < began + 20:
+        while job.processes() and time.monotonic() < began + 20:
             time.sleep(0.02)
         gone = time.monotonic() - began
         job.kill()
         if (run_dir / ".lock").stat().st_size:  # else it was done, and had given the folder free
             shared |= set(names)
-        run += (run_dir / f"step_{kills.ITERATIONS:08d}").exists()
-        promise("A4 launcher lost", 1, int(gone > 10.0), gone)
-        assert gone <= 10.0
+        run += (run_dir / f"step_{ITERATIONS:08d}").exists()
+        with promise("A4 launcher lost") as trial:
+            trial.seconds = gone
+            assert gone <= 10.0
     for number in range(run + 1):
         kills.finish("rl2", 2, tmp_path / f"run_{number}", expected)
-    left = shared & set(os.listdir("/dev/shm"))
-    promise("G2 nothing left in shared memory", 10, len(left))
-    assert not left and len(shared) == 10
+    assert len(shared) == 10
+    with promise("G2 nothing left in shared memory", len(shared)) as trial:
+        trial.failures = len(shared & set(os.listdir("/dev/shm")))
+        assert not trial.failures
 
 
 def test_twenty_grace_saves(tmp_path, undisturbed, promise):
@@ -105,19 +108,20 @@ def test_twenty_grace_saves(tmp_path, undisturbed, promise):
         time.sleep(rng.uniform(0.0, 0.2))
         rows = (tmp_path / "metrics.csv").read_text().count("\n") - 1
         job.signal(number) if target is None else os.kill(kills.ranks_of(job)[target], number)
-        result = job.wait(150)
-        assert (result.code == 0) == (number == signal.SIGUSR1), result.output
-        told = re.search(rf"stopped by {number.name} and saved after iteration (\d+)", result.output)
-        assert told, result.output
-        done = int(told[1])
-        assert rows <= done <= rows + 2, result.output  # one may have ended since we looked
-        newest, skipped = checkpoint.newest_valid(tmp_path)
-        assert newest.name == f"step_{done:08d}" and not skipped
-        promise("B2 grace saves", 1, 0)
+        with promise("B2 grace saves"):
+            result = job.wait(150)
+            assert (result.code == 0) == (number == signal.SIGUSR1), result.output
+            told = re.search(rf"stopped by {number.name} and saved after iteration (\d+)", result.output)
+            assert told, result.output
+            done = int(told[1])
+            assert rows <= done <= rows + 2, result.output  # one may have ended since we looked
+            newest, skipped = checkpoint.newest_valid(tmp_path)
+            assert newest.name == f"step_{done:08d}" and not skipped
     assert_ends_as(undisturbed, tmp_path)
 
 
-def test_a_second_sigterm_ends_at_once(tmp_path, promise):
+@pytest.mark.promise("B2 a second SIGTERM")
+def test_a_second_sigterm_ends_at_once(tmp_path):
     job = started(tmp_path, pause=20)
     wait_for_the_loop(job, tmp_path)
     time.sleep(1.0)
@@ -127,36 +131,35 @@ def test_a_second_sigterm_ends_at_once(tmp_path, promise):
         time.sleep(1.3)
     result = job.wait(60)
     assert result.code != 0, result.output
-    promise("B2 a second SIGTERM", 1, 0)
 
 
 @pytest.mark.parametrize("system", PLACES)
 def test_a_value_that_is_not_finite_stops_all_ranks_alike(tmp_path, system, promise):
-    result = mpirun(2, "-m", "tests.not_finite", system, tmp_path, limit=900)
+    result = mpirun(2, "-m", "tests.helpers.not_finite", system, tmp_path, limit=900)
     assert result.code == 0, result.output
     said = re.findall(r"^(\w+ -?\w+ \d): rank (\d) (.*)$", result.output, re.M)
     wanted = len(PLACES[system]) * len(VALUES) * 2
     assert len(said) == 2 * wanted == 2 * len({case for case, *_ in said}), result.output
-    bad = {case for case, _, text in said if "not finite" not in text or "SAVED" in text}
-    promise(f"D2 not finite on one rank ({system})", wanted, len(bad))
-    assert not bad, result.output
+    with promise(f"D2 not finite on one rank ({system})", wanted) as trial:
+        trial.failures = len({case for case, _, text in said if "not finite" not in text or "SAVED" in text})
+        assert not trial.failures, result.output
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
-@pytest.mark.parametrize("system", kills.TINY)
+@pytest.mark.parametrize("system", TINY)
 def test_stopped_after_every_iteration(tmp_path, system, num_ranks, promise):
-    result = mpirun(num_ranks, "-m", "tests.exact", system, tmp_path, limit=900)
+    result = mpirun(num_ranks, "-m", "tests.helpers.exact", system, tmp_path, limit=900)
     assert result.code == 0, result.output
     said = dict(re.findall(r"^(\d) (same|differs)$", result.output, re.M))
     assert len(said) == 10, result.output
-    differing = [k for k in said if said[k] != "same"]
-    promise(f"C1 stopped after every iteration ({system})", 9, len(set(differing) - {"0"}))
-    promise("C3 reruns agree", 1, int("0" in differing))
-    assert not differing, f"stopped after {differing}"
+    for k, found in said.items():
+        with promise("C3 reruns agree" if k == "0" else f"C1 stopped after every iteration ({system})"):
+            assert found == "same", f"stopped after {k}"
 
 
+@pytest.mark.promise("D4 different collectives, in debug mode")
 @pytest.mark.parametrize("kind", ["operation", "size", "type", "barrier"])
-def test_different_collectives_are_told_in_debug_mode(kind, promise):
+def test_different_collectives_are_told_in_debug_mode(kind):
     result = mpirun(3, WORKER, "mismatch", kind, env={"CHECK_COLLECTIVES": "1"}, limit=60)
     assert result.code == 1 and result.output.count("Traceback") == 1, result.output
     said = re.search(
@@ -164,4 +167,3 @@ def test_different_collectives_are_told_in_debug_mode(kind, promise):
         result.output,
     )
     assert said and said[1] == "allreduce sum 3 float64" != said[3], result.output
-    promise("D4 different collectives, in debug mode", 1, 0)

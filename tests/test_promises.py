@@ -1,7 +1,7 @@
 """Promises of the real command that need no second rank: flags, settings, files of a run, the page itself."""
 
+import ast
 import dataclasses
-import importlib
 import json
 import os
 import random
@@ -12,11 +12,12 @@ import sys
 
 import pytest
 
+from common.errors import is_user_mistake
 from mpi_utils.comm import Comm
-from tests.launch import ROOT, command
-from tests.promises import COUNTED
-from tests.test_kills import TINY, flags
-from train import SYSTEMS, parse_arguments
+from tests.helpers.launch import ROOT, command
+from tests.helpers.runs import flags, settings
+from tests.helpers.source import called, functions, parsed
+from train import SYSTEMS, make_learner, parse_arguments
 
 BAD = [
     "",
@@ -45,25 +46,22 @@ BAD += [
 ]
 
 
+@pytest.mark.parametrize("trials", [30, pytest.param(150, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_hostile_flags_get_one_line_or_are_taken_as_they_are(system, tmp_path, monkeypatch, promise):
+def test_hostile_flags_get_one_line_or_are_taken_as_they_are(system, trials, tmp_path, monkeypatch, promise):
     """Each refused in one line; what is accepted is a checked setting, and no file is made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stderr", open(os.devnull, "w"))
-    fields = [f.name for f in dataclasses.fields(importlib.import_module(f"{system}.config").Config)]
-    rng, refused, trials = random.Random(system), 0, 150
+    fields = [f.name for f in dataclasses.fields(SYSTEMS[system].config)]
+    rng, refused = random.Random(system), 0
     for _ in range(trials):
         name, value = rng.choice(fields), rng.choice(BAD)
-        try:
-            parse_arguments([system, f"--{name}", value], Comm())
-        except Exception as error:
-            assert getattr(error, "user_mistake", False) or type(error).__name__ == "UserError", (
-                name,
-                value,
-            )
-            assert "\n" not in str(error), (name, value[:20])
-            refused += 1
-    promise("E3 hostile flags", trials, 0)
+        with promise("E3 hostile flags"):
+            try:
+                parse_arguments([system, f"--{name}", value], Comm())
+            except Exception as error:
+                assert is_user_mistake(error) and "\n" not in str(error), (name, value[:20])
+                refused += 1
     assert refused > trials / 2 and not list(tmp_path.iterdir())
 
 
@@ -82,8 +80,8 @@ def test_other_settings_are_refused(tmp_path, promise):
     result = run(tmp_path, *other)
     assert result.code == 2 and "Traceback" not in result.output, result.output
     for told in ("num_features: 8 -> 9", "environment: tabular_mdp -> bandit", "seed: 0 -> 5", "lstm -> gru"):
-        assert told in result.output, result.output
-        promise("C5 other settings, formats, data refused", 1, 0)
+        with promise("C5 other settings, formats, data refused"):
+            assert told in result.output, result.output
     assert before == contents(tmp_path)
 
 
@@ -98,53 +96,79 @@ def test_files_of_a_run_are_quiet(tmp_path, monkeypatch, promise):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5
     for path in files:
-        assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH), path
-        assert b"very-secret-4711" not in path.read_bytes(), path
-    promise("F4 quiet files", len(files), 0)
+        with promise("F4 quiet files"):
+            assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH), path
+            assert b"very-secret-4711" not in path.read_bytes(), path
 
 
-PICKLED = {  # where ranks send each other objects: when they start, and once a save
-    "rl2/problem.py", "caml/problem.py", "caml/baselines.py", "rmdp/rollout.py",
-    "mpi_utils/watchdog.py", "mpi_utils/comm.py", "mpi_utils/loop.py",
-}  # fmt: skip
+class Noted(Comm):
+    """Counts the pickled messages between ranks."""
+
+    messages = 0
+
+    def bcast_object(self, obj=None):
+        self.messages += 1
+        return super().bcast_object(obj)
+
+    def allgather_object(self, obj):
+        self.messages += 1
+        return super().allgather_object(obj)
 
 
-def test_ranks_send_objects_only_when_they_start(promise):
-    files = [p for place in (*SYSTEMS, "common", "mpi_utils") for p in (ROOT / place).rglob("*.py")]
-    using = {
-        str(p.relative_to(ROOT)) for p in files if re.search(r"(bcast|allgather)_object\(", p.read_text())
-    }
-    promise("F5 files scanned", len(files), len(using - PICKLED))
-    assert using <= PICKLED
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_ranks_send_objects_only_when_they_start(system, promise):
+    comm = Noted()
+    learner = make_learner(system, settings(system), comm)
+    for i in range(3):
+        before = comm.messages
+        with promise("F5 iterations without a pickled message"):
+            learner.train_iteration(i)
+            learner.tensors_in_sync()
+            assert comm.messages == before
 
 
-def test_every_named_test_exists():
-    """Those of which cases are counted, and those that the page of promises names."""
-    page = (ROOT / "docs" / "promises.md").read_text()
-    named = {test for tests in COUNTED.values() for test in tests}
-    named |= set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", page))
-    assert len(named) > 50
-    for test in named:
-        path, _, name = test.partition("::")
-        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), test
+PAGE = (ROOT / "docs" / "promises.md").read_text()
+ROWS = dict(re.findall(r"^\| ([A-Z]\d+) \| (.*)$", PAGE, re.M))  # what is promised and by which test, by id
 
 
-def test_the_page_has_every_promise():
-    page = (ROOT / "docs" / "promises.md").read_text()
-    ids = [
-        f"{group}{i}"
-        for group, n in zip("ABCDEFG", (7, 8, 6, 5, 3, 5, 4), strict=True)
-        for i in range(1, n + 1)
-    ]
-    assert [i for i in ids if not re.search(rf"^\| {i} \|", page, re.M)] == []
-    assert len(TINY) == len(SYSTEMS)
+def test_every_promise_names_tests_that_exist():
+    for promise, row in ROWS.items():
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, f"{promise} names no test"
+        for path, name in named:
+            assert name in functions(ROOT / path), f"{promise}: {path}::{name}"
+
+
+def counted() -> set[str]:
+    """The beginnings of the names under which tests count trials, by fixture or by marker."""
+    found = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and called(node) in ("promise", "pytest.mark.promise"):
+                name = node.args[0]
+                parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+                found |= {part.value for part in parts[:1] if isinstance(part, ast.Constant)}
+    return found
+
+
+def test_ids_of_promises_are_complete():
+    """Those of the page go on from A1 without a gap, and what tests count has its promise there."""
+    groups = {}
+    for name in ROWS:
+        groups.setdefault(name[0], []).append(int(name[1:]))
+    assert list(groups) == [chr(ord("A") + i) for i in range(len(groups))] and len(groups) > 1
+    for group, numbers in groups.items():
+        assert numbers == list(range(1, len(numbers) + 1)), group
+    ids = {name.split(" ")[0] for name in counted() if re.match(r"[A-Z]\d+ ", name)}
+    assert len(ids) > 20 and ids <= ROWS.keys()
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_the_checks_cost_at_most_two_percent(promise):
     result = json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.safety"], cwd=ROOT))
-    ratio, save = result["checked_over_unchecked"], result["save_of_10_MB_s"]
-    promise(f"G4 hot loop, checked over unchecked {ratio}", 1, int(ratio > 1.02))
-    promise("G4 save of 10 MB", 5, int(save > 0.3), save)
-    assert ratio <= 1.02 and save <= 0.3
+    with promise(f"G4 hot loop, checked over unchecked {result['checked_over_unchecked']}"):
+        assert result["checked_over_unchecked"] <= 1.02
+    with promise("G4 save of 10 MB", 5) as trial:
+        trial.seconds = result["save_of_10_MB_s"]
+        assert trial.seconds <= 0.3

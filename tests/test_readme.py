@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.launch import ROOT
+from tests.helpers.launch import ROOT
 
 
 @pytest.mark.timeout(300)

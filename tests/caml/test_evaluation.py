@@ -20,7 +20,7 @@ from caml.problem import groups_of, identities, make_problem, query_of
 from common.errors import UserError
 from common.rollout import play
 from mpi_utils.comm import Comm
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 
 SMALL = Config(
     **{"num_groups": 2, "num_variants": 2, "num_support": 2, "num_medoids": 2, "num_rollouts": 4},
@@ -134,6 +134,7 @@ def test_methods_share_their_noise():
     assert np.array_equal(curves[0], curves[1]) and np.array_equal(curves[0], curves[2])
 
 
+@pytest.mark.mpi
 def test_ranks_agree():
     done = mpirun(3, "-c", RANKS)
     assert done.code == 0, done.output

@@ -13,7 +13,7 @@ from caml.problem import make_problem
 from common.errors import UserError
 from envs import EnvError
 from mpi_utils.comm import Comm
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 
 TINY = check_config(
     Config(
@@ -62,6 +62,7 @@ def same(a, b):
 # --- what is carried over
 
 
+@pytest.mark.promise("C1 resumed bit for bit")
 @pytest.mark.parametrize("config", [TINY, CART_POLES, MDPS], ids=["particle", "cart_poles", "mdps"])
 @pytest.mark.parametrize("start", [1, 2, 3])
 def test_a_loaded_learner_continues_bit_for_bit(config, start):
@@ -170,6 +171,8 @@ def test_a_reward_that_is_not_finite_ends_the_run_and_names_the_agent():
 # --- ranks
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("C2 other number of ranks")
 def test_ranks_agree_with_one_rank_and_resume_bit_for_bit():
     done = mpirun(3, "-c", RANKS)
     assert done.code == 0, done.output

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.launch import OPEN_MPI, ROOT
+from tests.helpers.launch import OPEN_MPI, ROOT
 
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")

@@ -16,7 +16,7 @@ from comparison.problem import Padded, People, Rows, outcome, worst_decile
 from comparison.problem import test as play
 from comparison.tables import markdown, rows_of
 from envs import Population, make_family
-from tests.launch import command
+from tests.helpers.launch import command
 
 TINY = "--effort 0.02 --episodes 2 --planned 1 --num_policies 2 --budgets 3 --max_episode_len 20".split()
 
@@ -52,6 +52,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.mpi
 def test_the_command_compares_all_and_continues(tmp_path):
     path, out = population(tmp_path), tmp_path / "out"
     flags = ["compare", "--population", path, "--seeds", "0,1", "--out", out, *TINY]
@@ -116,6 +117,7 @@ def page_is_whole(text, num_methods):
     assert "nan" not in words.split()
 
 
+@pytest.mark.mpi
 @pytest.mark.nightly
 @pytest.mark.parametrize("environment", ["mountain_car", "particle"])
 def test_other_environments(tmp_path, environment):

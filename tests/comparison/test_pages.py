@@ -3,7 +3,7 @@
 import pytest
 
 from tests.comparison.pages import agreeing, run, steps, words, write_files
-from tests.launch import ROOT
+from tests.helpers.launch import ROOT
 
 PAGES = [ROOT / "docs" / name for name in ("your_population.md", "tutorials.md")]
 

@@ -99,6 +99,7 @@ BROKEN_ENVS = {
 }
 
 
+@pytest.mark.promise("E1 broken environments refused")
 @pytest.mark.parametrize("change, message", BROKEN_ENVS.values(), ids=BROKEN_ENVS.keys())
 def test_a_broken_environment_is_refused_in_one_line(change, message):
     with pytest.raises(EnvError, match=message) as caught:
@@ -142,6 +143,7 @@ BROKEN_TASKS = {
 }
 
 
+@pytest.mark.promise("E1 broken environments refused")
 @pytest.mark.parametrize("factory, message", BROKEN_TASKS.values(), ids=BROKEN_TASKS.keys())
 def test_a_broken_family_is_refused_in_one_line(factory, message):
     with pytest.raises(EnvError, match=message) as caught:
@@ -189,6 +191,7 @@ BROKEN_VECTORS = {
 }
 
 
+@pytest.mark.promise("E1 broken environments refused")
 @pytest.mark.parametrize("env, message", BROKEN_VECTORS.items())
 def test_a_broken_vector_environment_is_refused_in_one_line(env, message):
     points = Points()

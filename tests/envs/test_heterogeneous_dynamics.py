@@ -6,10 +6,10 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from shared_stream import SlicedStream
 
 from envs import EnvError, Population, make_family
 from envs.validate_env import check_repeats, play_env, play_vector_env
+from tests.helpers.shared_stream import SlicedStream
 
 LENGTHS = {"mountain_car": 500, "cart_pole": 200, "half_cheetah_body": 1000}
 NAMES = list(LENGTHS)

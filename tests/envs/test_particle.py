@@ -4,9 +4,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_stream import SlicedStream
 
 from envs.particle import DIRECTIONS, Particle, ParticleEnv, ParticleVectorEnv
+from tests.helpers.shared_stream import SlicedStream
 
 VARIANTS = ["paper", "released"]
 LEFT, RIGHT, DOWN, UP = range(4)

@@ -84,6 +84,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path):
     assert refused > 40
 
 
+@pytest.mark.promise("F1 hostile files of populations")
 def test_hostile_files_are_refused(tmp_path):
     path = tmp_path / "agents.npz"
     base = {"format": 1, "environment": "bandit"}

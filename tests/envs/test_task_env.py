@@ -6,10 +6,10 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from shared_stream import SlicedStream
 
 from envs import EnvError, make_family
 from envs.examples import cart_pole_family, point_family
+from tests.helpers.shared_stream import SlicedStream
 
 IDS = ["BernoulliBandit-v0", "TabularMDP-v0"]
 FAMILIES = ["bandit", "tabular_mdp", cart_pole_family, point_family]

@@ -19,7 +19,7 @@ from persim.data.behaviour import random_policy
 from persim.data.trajectories import log_dynamics
 from persim.planning.planner import Settings as Planning
 from persim.planning.true_dynamics import TrueModel
-from tests.launch import command
+from tests.helpers.launch import command
 
 SMALL = Budgets(
     cadm_steps=5, pets_steps=5, candidates=20, cadm_candidates=5, pets_candidates=5, pets_particles=5,
@@ -220,6 +220,7 @@ FLAGS = (
 ).split()
 
 
+@pytest.mark.mpi
 def test_the_command_shares_experiments_goes_on_and_is_plotted(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for one rank as for two: sums depend on threads
     out = tmp_path / "out"

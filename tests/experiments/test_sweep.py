@@ -15,7 +15,7 @@ from experiments import sweep
 from experiments.ship import ship
 from mpi_utils.comm import Comm
 from rl2.evaluation import Settings
-from tests.launch import ROOT, mpirun
+from tests.helpers.launch import ROOT, mpirun
 
 TINY = (
     "--environment bandit --num_actions 2 --meta_episode_len 5 --num_features 8 --precision float32 "
@@ -167,6 +167,7 @@ def test_two_processes_share_the_runs(tmp_path):
     assert {row["seed"] for row in table(tmp_path)} == set(map(str, seeds))
 
 
+@pytest.mark.mpi
 def test_ranks_train_each_run_together(swept, tmp_path):
     result = mpirun(2, "-m", "experiments.sweep", *words(tmp_path, ["seed=0"]))
     assert result.code == 0 and "1 of 1 experiments" in result.output, result.output

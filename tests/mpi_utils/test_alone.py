@@ -11,13 +11,14 @@ import torch
 from common.errors import UserError
 from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients, check_in_sync
-from tests.launch import ROOT
+from tests.helpers import scenarios
+from tests.helpers.launch import ROOT
 
 WITHOUT_MPI = {"MPI4PY_LIBMPI": "/no/such/libmpi.so"}
 
 
 def start(scenario, **env):
-    command = [sys.executable, "tests/mpi_utils/worker.py", scenario]
+    command = [sys.executable, "tests/helpers/worker.py", scenario]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | env
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
 
@@ -42,6 +43,16 @@ def test_exit_codes_alone(scenario, code):
     result = start(scenario, **WITHOUT_MPI)
     assert result.returncode == code
     assert result.stderr.count("Traceback") == (code == 1)
+
+
+@pytest.mark.promise("C1 resumed bit for bit")
+def test_stopped_after_any_iteration(tmp_path):
+    scenarios.resume_is_exact(Comm(), tmp_path)
+
+
+@pytest.mark.promise("B2 grace saves")
+def test_signals_save(tmp_path):
+    scenarios.signals_save(Comm(), tmp_path)
 
 
 def test_agree_shares_the_users_and_the_disks_errors_only():

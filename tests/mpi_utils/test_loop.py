@@ -11,7 +11,7 @@ from common.errors import SaveError, UserError
 from common.runs import checkpoint, files
 from mpi_utils.comm import Comm
 from mpi_utils.loop import resume, run
-from tests.mpi_utils.tiny import Learner, digest
+from tests.helpers.tiny_learner import Learner, digest
 
 
 def train(run_dir, iterations=6, interval=1, **options):
@@ -20,7 +20,8 @@ def train(run_dir, iterations=6, interval=1, **options):
     return finished, digest(learner, run_dir)
 
 
-def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_path, capsys, promise):
+@pytest.mark.promise("B4 runs that fall back")
+def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_path, capsys):
     expected = train(tmp_path / "whole")
     train(tmp_path / "run", iterations=5)
     os.truncate(tmp_path / "run" / "step_00000005" / "tensors.safetensors", 10)
@@ -33,7 +34,6 @@ def test_damaged_saves_are_skipped_with_a_reason_and_the_run_ends_the_same(tmp_p
     assert "step_00000004" in told[1] and "manifest.json" in told[1]
     kept = sorted(p.name for p in (tmp_path / "run").glob("step_*"))
     assert kept == [f"step_{i:08d}" for i in range(2, 7)], "damaged ones replaced, five kept"
-    promise("B4 runs that fall back", 1, 0)
 
 
 def test_without_any_valid_save_it_does_not_start_over(tmp_path):
@@ -91,14 +91,14 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, promise)
         jump = partial(jumped, clock, year)
         jumps = {i: partial(monkeypatch.setattr, time, "time", jump if i % 2 else clock) for i in range(6)}
         run_dir = tmp_path / str(year)
-        for end in (3, 6):
-            learner = Learner(Comm(), at=jumps)
-            run(learner, Comm(), run_dir, iterations=end, checkpoint_interval=1)
-            monkeypatch.setattr(time, "time", clock)
-            for age, path in enumerate(sorted(run_dir.glob("step_*"))):
-                os.utime(path, (2e9 - 1e6 * age,) * 2)
-        assert digest(learner, run_dir) == expected[1]
-    promise("B7 clocks do not matter", 2, 0)
+        with promise("B7 clocks do not matter"):
+            for end in (3, 6):
+                learner = Learner(Comm(), at=jumps)
+                run(learner, Comm(), run_dir, iterations=end, checkpoint_interval=1)
+                monkeypatch.setattr(time, "time", clock)
+                for age, path in enumerate(sorted(run_dir.glob("step_*"))):
+                    os.utime(path, (2e9 - 1e6 * age,) * 2)
+            assert digest(learner, run_dir) == expected[1]
 
 
 def jumped(clock, years):

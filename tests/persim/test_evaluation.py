@@ -12,7 +12,7 @@ from common.runs import checkpoint, run_folder
 from mpi_utils.comm import Comm
 from persim import evaluation
 from persim.testing import report
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 from tests.persim.runs import configured
 from tests.persim.runs import trained as train
 
@@ -101,6 +101,7 @@ def test_a_log_without_covariates_has_nothing_to_be_tested_in():
         evaluation.evaluate(stored | {"dataset": "log.csv"}, state, settings, Comm())
 
 
+@pytest.mark.mpi
 def test_the_command_line_at_two_and_three_ranks(tmp_path):
     folder = ["--checkpoint_dir", str(tmp_path), "--model_name", "agents"]
     sizes = [f"--{name}={value}" for name, value in (SMALL | {"max_iters": 2}).items()]

@@ -13,7 +13,7 @@ from common.evaluation import stored_config
 from persim.config import Config, check_config
 from persim.data.transitions import Transitions
 from persim.problem import draw_agents, family_of
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 from tests.persim.runs import configured, make, trained
 
 SIZES = {"num_agents": 6, "num_models": 2, "state_features": 8, "max_iters": 6, "batch_size": 37}
@@ -190,6 +190,7 @@ def test_the_written_gradient_trains_as_autograd_does(sizes):
 # --- what is carried over
 
 
+@pytest.mark.promise("C1 resumed bit for bit")
 @pytest.mark.parametrize("config", [TINY, CART_POLE], ids=["mountain_car", "cart_pole"])
 @pytest.mark.parametrize("start", [1, 3])
 def test_a_loaded_learner_continues_bit_for_bit(config, start):
@@ -203,6 +204,7 @@ def test_a_loaded_learner_continues_bit_for_bit(config, start):
     assert not same(before, learner.state_dict())
 
 
+@pytest.mark.promise("C5 other settings, formats, data refused")
 def test_a_run_does_not_go_on_with_other_data():
     state = trained(TINY, 1).state_dict()
     with pytest.raises(UserError, match="its transitions are not those that the run began with"):
@@ -212,6 +214,8 @@ def test_a_run_does_not_go_on_with_other_data():
 # --- ranks
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("C2 other number of ranks")
 def test_ranks_agree_with_one_rank_and_resume_bit_for_bit():
     done = mpirun(3, "-c", RANKS)
     assert done.code == 0, done.output

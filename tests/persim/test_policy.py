@@ -15,7 +15,7 @@ from mpi_utils.comm import Comm
 from persim.planning.planner import Settings
 from persim.planning.true_dynamics import TrueModel
 from persim.policy import Actor, make_actor, play
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 from tests.persim.runs import configured, trained
 
 
@@ -68,6 +68,7 @@ def test_ranks_share_the_episodes_of_one_rank(size):
     )
 
 
+@pytest.mark.mpi
 def test_two_ranks_agree_with_one(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

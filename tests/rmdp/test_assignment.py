@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mpi_utils.comm import Comm
 from rmdp.assignment import by_rewards, contiguous, even_random, expectation_step, one_hot
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 
 
 def test_even_random_groups_differ_by_one_at_most():
@@ -66,6 +66,7 @@ def test_no_policy_is_ever_empty_and_nobody_moves_to_a_worse_one(k, extra, seed,
     assert (utility[after, columns] >= utility[policy_of, columns]).all()
 
 
+@pytest.mark.mpi
 def test_ranks_agree_with_one_rank():
     done = mpirun(3, "-c", RANKS)
     assert done.code == 0, done.output

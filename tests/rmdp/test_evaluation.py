@@ -17,7 +17,7 @@ from rmdp.config import Config, check_config
 from rmdp.learner import Learner
 from rmdp.problem import make_problem
 from rmdp.scoring import Episodes, play, score
-from tests.launch import command
+from tests.helpers.launch import command
 
 MOVES = "UDLR"
 
@@ -195,6 +195,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.mpi
 def test_the_command_gives_the_same_numbers_at_any_number_of_ranks(run, tmp_path):
     reports = []
     for num_ranks in (1, 2):

@@ -59,6 +59,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.promise("C1 resumed bit for bit")
 @pytest.mark.parametrize("config", [TINY, CHEETAH], ids=["gathering", "half_cheetah"])
 @pytest.mark.parametrize("start", [1, 3])
 @pytest.mark.parametrize("algorithm", ["em", "end_to_end", "cluster", "random"])

@@ -26,7 +26,7 @@ from rmdp.own_dynamics import (
 from rmdp.policy import Policies
 from rmdp.problem import make_problem
 from rmdp.shared_dynamics import SharedDynamics
-from tests.launch import command
+from tests.helpers.launch import command
 from tests.rmdp.test_learner import flat, same
 
 TINY = check_config(
@@ -181,6 +181,7 @@ def test_two_kinds_of_particles_find_a_policy_each():
     assert policy_of[0] != policy_of[1]
 
 
+@pytest.mark.mpi
 def test_any_number_of_ranks_learns_the_same_and_its_run_is_evaluated(tmp_path):
     where = ["--checkpoint_dir", str(tmp_path), "--environment", "cart_pole", "--max_iters", "3"]
     states = []

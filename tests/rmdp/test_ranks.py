@@ -9,7 +9,7 @@ import pytest
 
 from common.runs import checkpoint
 from rmdp.shared_dynamics import WHOLE_CRITIC
-from tests.launch import command, mpirun
+from tests.helpers.launch import command, mpirun
 
 TINY = (
     "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
@@ -35,6 +35,8 @@ def leaves(state, prefix=""):
             yield f"{prefix}{name}", np.asarray(value)
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("C2 other number of ranks")
 @pytest.mark.parametrize(
     ("environment", "algorithm", "ranks", "num_agents"),
     [
@@ -56,6 +58,7 @@ def test_any_number_of_ranks_learns_the_same(tmp_path, environment, algorithm, r
         np.testing.assert_allclose(shared[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize("num_agents", [7, MANY])
 def test_a_run_continues_at_another_number_of_ranks_and_bit_for_bit_at_the_same(tmp_path, num_agents):
     flags = ["--environment", "half_cheetah", "--num_agents", str(num_agents)]
@@ -86,6 +89,8 @@ guard(main)
 """
 
 
+@pytest.mark.mpi
+@pytest.mark.promise("D3 shares of any size")
 def test_extreme_sizes(tmp_path):
     """One agent, k = n, k = 1, fewer agents than ranks, in one launch."""
     sizes, where = ((1, 1), (7, 7), (7, 1), (2, 2)), ["--checkpoint_dir", str(tmp_path)]
@@ -104,6 +109,7 @@ def test_extreme_sizes(tmp_path):
         assert smallest[1] >= 1  # until the end nobody's policy is empty
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -65,17 +65,17 @@ def test_killed_at_any_file_operation_leaves_the_old_or_the_new_save(tmp_path, a
     for point, halfway in points:
         run_dir = tmp_path / f"{point}-{halfway}"
         prepare(run_dir, before)
-        code = _in_child(lambda run_dir=run_dir: action(run_dir), point, halfway)
-        assert code == (0 if point > len(calls) else 9)
-        found, skipped = checkpoint.newest_valid(run_dir)
-        outcomes.add(value(found) if found else None)
-        assert not skipped, "no half of a save bears the name of one"
-        action(run_dir)  # a second start needs no cleaning by hand
-        assert value(checkpoint.newest_valid(run_dir)[0]) == 5
-        checkpoint.prune(run_dir, keep=2)
-        assert sorted(p.name for p in run_dir.iterdir()) == AFTERWARDS[action]
+        with promise("B1 killed at every file operation"):
+            code = _in_child(lambda run_dir=run_dir: action(run_dir), point, halfway)
+            assert code == (0 if point > len(calls) else 9)
+            found, skipped = checkpoint.newest_valid(run_dir)
+            outcomes.add(value(found) if found else None)
+            assert not skipped, "no half of a save bears the name of one"
+            action(run_dir)  # a second start needs no cleaning by hand
+            assert value(checkpoint.newest_valid(run_dir)[0]) == 5
+            checkpoint.prune(run_dir, keep=2)
+            assert sorted(p.name for p in run_dir.iterdir()) == AFTERWARDS[action]
     assert outcomes == {max(before, default=None), 5} and len(calls) > 12
-    promise("B1 killed at every file operation", len(points), 0)
 
 
 def prepare(run_dir, numbers):
@@ -126,13 +126,14 @@ def test_a_failing_disk_is_one_line_and_keeps_the_old_save(tmp_path, monkeypatch
                 break
             except SaveError as error:
                 text = str(error)
-        assert os.strerror(code) in text and str(run_dir) in text and "MB needed" in text and "\n" not in text
-        renamed = calls.count("rename") == 1 and calls[-1] == "sync"  # only the sync of the parent is left
-        newest = 2 if (run_dir / "step_00000002").exists() else 1
-        assert value(checkpoint.newest_valid(run_dir)[0]) == newest
-        assert renamed or [p.name for p in run_dir.iterdir()] == ["step_00000001"]
-    assert point > 10
-    promise("B3 the disk fails in any operation of a save", point - 1, 0)
+        with promise("B3 the disk fails in any operation of a save"):
+            assert os.strerror(code) in text and str(run_dir) in text
+            assert "MB needed" in text and "\n" not in text
+            renamed = calls.count("rename") == 1 and calls[-1] == "sync"  # the sync of the parent is left
+            newest = 2 if (run_dir / "step_00000002").exists() else 1
+            assert value(checkpoint.newest_valid(run_dir)[0]) == newest
+            assert renamed or [p.name for p in run_dir.iterdir()] == ["step_00000001"]
+    assert 10 < point < 29, "the last one went well"
 
 
 def test_a_real_limit_of_the_system(tmp_path, promise):
@@ -145,10 +146,10 @@ def test_a_real_limit_of_the_system(tmp_path, promise):
         except SaveError:
             os._exit(75)
         os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
-    assert [p.name for p in tmp_path.iterdir()] == ["step_00000001"]
-    assert value(checkpoint.newest_valid(tmp_path)[0]) == 1
-    promise("B3 a limit of the system on files", 1, 0)
+    with promise("B3 a limit of the system on files"):
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+        assert [p.name for p in tmp_path.iterdir()] == ["step_00000001"]
+        assert value(checkpoint.newest_valid(tmp_path)[0]) == 1
 
 
 def test_everything_is_synced_before_the_rename_and_the_parent_after_it(tmp_path, monkeypatch):
@@ -182,28 +183,28 @@ def test_prune_keeps_the_newest_ones_and_always_a_valid_one(tmp_path, promise):
             if bad[step]:
                 (path / "state.json").unlink()
         valid = np.flatnonzero(~bad)
-        checkpoint.prune(run_dir, keep)
-        expected = {*range(6 - keep, 6), *valid[-1:].tolist()}
-        assert {int(p.name[-1]) for p in run_dir.iterdir()} == expected
-        newest, skipped = checkpoint.newest_valid(run_dir)
-        assert (value(newest) if newest else None) == (valid[-1] if len(valid) else None)
-        assert len(skipped) == min(keep, 5 - valid[-1] if len(valid) else keep)
-    promise("B5 prunings among damaged saves", trial + 1, 0)
+        with promise("B5 prunings among damaged saves"):
+            checkpoint.prune(run_dir, keep)
+            expected = {*range(6 - keep, 6), *valid[-1:].tolist()}
+            assert {int(p.name[-1]) for p in run_dir.iterdir()} == expected
+            newest, skipped = checkpoint.newest_valid(run_dir)
+            assert (value(newest) if newest else None) == (valid[-1] if len(valid) else None)
+            assert len(skipped) == min(keep, 5 - valid[-1] if len(valid) else keep)
 
 
-def test_newest_goes_by_the_number_and_not_by_clocks(tmp_path, promise):
+@pytest.mark.promise("B7 clocks do not matter")
+def test_newest_goes_by_the_number_and_not_by_clocks(tmp_path):
     for age, step in enumerate((9, 10, 123456789)):
         os.utime(checkpoint.save(tmp_path, step, state(step)), (2e9 - 1e8 * age,) * 2)
     assert value(checkpoint.newest_valid(tmp_path)[0]) == 123456789
     assert checkpoint.newest_valid(tmp_path / "absent") == (None, [])
-    promise("B7 clocks do not matter", 1, 0)
 
 
-def test_a_save_is_not_writable_by_others(tmp_path, promise):
+@pytest.mark.promise("F4 quiet files")
+def test_a_save_is_not_writable_by_others(tmp_path):
     before = os.umask(0)
     try:
         path = checkpoint.save(tmp_path, 1, state(1))
     finally:
         os.umask(before)
     assert not any(p.stat().st_mode & 0o022 for p in (path, *path.iterdir()))
-    promise("F4 quiet files", 1, 0)

@@ -23,6 +23,7 @@ def test_new_names_widen_the_table_and_absent_ones_stay_empty(tmp_path):
     assert write(tmp_path, rows) == ('iteration,a,b,"c,d"\n1,0.1,2.0,\n2,nan,,\n3,,-inf,1e-30\n')
 
 
+@pytest.mark.promise("G3 tables after kills")
 @pytest.mark.parametrize("debris", ["", "4,0.", "4,0.4", "4", "3,9.0\n", "5,1,2,3\n", "x\n\n", "\0\0\0\n"])
 def test_a_resumed_table_has_no_gap_and_no_duplicate(tmp_path, debris):
     rows = [(i, {"a": i / 10}) for i in range(1, 7)]

@@ -14,7 +14,7 @@ import pytest
 from common.errors import UserError
 from common.runs import run_folder
 from common.runs.run_folder import config_differences, lock, read_config, write_config
-from tests.launch import ROOT
+from tests.helpers.launch import ROOT
 
 
 def in_child(action) -> int:
@@ -36,10 +36,8 @@ def test_the_second_writer_is_told_who_holds_the_folder(tmp_path):
 
 @pytest.mark.parametrize("races", [5, pytest.param(20, marks=pytest.mark.nightly)])
 def test_of_many_starts_at_once_one_wins(tmp_path, races, promise):
-    for race in range(races):
-        starts = 2 + race % 3
-
-        def compete(race=race, starts=starts):
+    def run(race, starts):
+        def compete():
             try:
                 held = lock(tmp_path)
             except UserError as error:
@@ -56,7 +54,10 @@ def test_of_many_starts_at_once_one_wins(tmp_path, races, promise):
         assert sorted(codes) == [0] + [2] * (starts - 1)
         winner = (tmp_path / f"{race}-won").read_text()
         assert all(f"process {winner} on" in p.read_text() for p in tmp_path.glob(f"{race}-lost-*"))
-    promise("B6 races for a folder", races, 0)
+
+    for race in range(races):
+        with promise("B6 races for a folder"):
+            run(race, 2 + race % 3)
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys, promise):
@@ -70,8 +71,9 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys, p
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    lock(tmp_path).release()
-    assert f"taken over from process {child} on host" in capsys.readouterr().err
+    with promise("B6 locks of the killed taken over"):
+        lock(tmp_path).release()
+        assert f"taken over from process {child} on host" in capsys.readouterr().err
     command = (
         "import sys; from common.runs.run_folder import lock; held = lock(sys.argv[1]); raise SystemExit(3)"
     )
@@ -79,11 +81,12 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_told(tmp_path, capsys, p
     lock(tmp_path).release()
     assert not capsys.readouterr().err, "an error is no kill"
     (tmp_path / ".lock").write_text('{"host": "elsewhere", "pid": 5}')
-    lock(tmp_path).release()
-    assert "taken over from process 5 on host elsewhere" in capsys.readouterr().err
-    promise("B6 locks of the killed taken over", 2, 0)
+    with promise("B6 locks of the killed taken over"):
+        lock(tmp_path).release()
+        assert "taken over from process 5 on host elsewhere" in capsys.readouterr().err
 
 
+@pytest.mark.promise("B8 folders that cannot be written")
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/run"])
 def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path, place):
     (tmp_path / "file").touch()

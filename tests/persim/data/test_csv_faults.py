@@ -44,6 +44,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.promise("E2 faults of logs placed at line and column")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_placed_at_line_and_column(tmp_path, fault):
     rows, text = FAULTS[fault]
@@ -68,6 +69,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.promise("E2 faults of logs placed at line and column")
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_fault_of_the_header(tmp_path, name):
     old, new, text = HEADERS[name]
@@ -86,11 +88,13 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.promise("E2 faults of logs placed at line and column")
 @pytest.mark.parametrize("rows, family_, text", FAMILIES, ids=[text for *_, text in FAMILIES])
 def test_a_log_that_is_not_the_environments(tmp_path, rows, family_, text):
     assert refused(write(tmp_path / "log.csv", rows), family_).startswith(text)
 
 
+@pytest.mark.promise("E2 faults of logs placed at line and column")
 def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes("\n".join([HEADER, *ROWS]).encode().replace(b"ann,1,0.25", b"ann,1,0.2\xff5"))

@@ -77,6 +77,7 @@ def test_kinds_of_actions(tmp_path):
     assert data.covariates is None and data.action.tolist() == [0, 2, 1, 0]
 
 
+@pytest.mark.promise("E2 faults of logs placed at line and column")
 @pytest.mark.parametrize("name", ["none.csv", "pipe.csv", "nul\0.csv", "x" * 300 + ".csv"])
 def test_what_is_no_file(tmp_path, name):
     os.mkfifo(tmp_path / "pipe.csv")

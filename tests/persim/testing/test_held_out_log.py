@@ -12,7 +12,7 @@ from mpi_utils.comm import Comm
 from persim import evaluation
 from persim.testing import report
 from persim.testing.held_out_log import spans, windows
-from tests.launch import mpirun
+from tests.helpers.launch import mpirun
 from tests.persim.logged import transitions
 from tests.persim.runs import configured
 from tests.persim.runs import trained as train
@@ -129,6 +129,7 @@ def test_a_run_of_unknown_dynamics_asks_for_a_log(folder):
         evaluation.evaluate(stored, state, evaluation.parse_settings([], show=False), Comm())
 
 
+@pytest.mark.mpi
 def test_the_command_line(folder):
     stored, state = trained(folder)
     run_folder.write_config(folder / "unknown", {"system": "persim"} | stored)

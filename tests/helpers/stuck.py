@@ -10,7 +10,7 @@ from pathlib import Path
 from common.runs import checkpoint
 from mpi_utils import loop
 from mpi_utils.comm import guard
-from tests.mpi_utils import tiny
+from tests.helpers import tiny_learner as tiny
 
 ITERATIONS, AT = 30, 5
 
@@ -34,7 +34,7 @@ def main(comm, scenario, folder, rank=0):
     if scenario == "skips_a_collective" and not concerned:
         at[AT] = lambda: ((folder / "fault").touch(), comm.barrier())
     if scenario == "slow":  # and the save takes longer than the limit
-        at = dict.fromkeys(at, lambda: time.sleep(0.1 if concerned else 0.01))
+        at = dict.fromkeys(at, lambda: time.sleep(0.2 if concerned else 0.01))
         checkpoint.save = lambda *state: (time.sleep(3.0), save(*state))
     if scenario == "slower":
         at = dict.fromkeys(at, lambda: time.sleep(0.06 if concerned else 0.04))

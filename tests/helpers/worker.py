@@ -1,4 +1,4 @@
-"""The program that test_mpi.py starts on several ranks: `worker.py SCENARIO [FOLDER]`."""
+"""A program for several ranks, with one function for each scenario: `worker.py SCENARIO [ARGUMENTS]`."""
 
 import sys
 import threading
@@ -96,23 +96,15 @@ def collectives(comm):
 
 
 def learning(comm, folder):
-    from tests.mpi_utils import scenarios
+    from tests.helpers import scenarios
 
     scenarios.run(comm, Path(folder))
-
-
-def learning_alone(comm, folder):
-    from tests.mpi_utils import scenarios
-
-    scenarios.resume_is_exact(comm, Path(folder) / "a")
-    scenarios.signals_save(comm, Path(folder) / "b")
-    print("resume_is_exact passed, signals_save passed")
 
 
 def train(comm, folder, kill="", pause="0", iterations="30"):
     """Train tiny iterations; `kill` ("rank:iteration") ends a rank by SIGKILL, `pause` slows down."""
     from mpi_utils.loop import run
-    from tests.mpi_utils import tiny
+    from tests.helpers import tiny_learner as tiny
 
     rank, iteration = map(int, kill.split(":")) if kill else (-1, -1)
     at = {i: lambda: time.sleep(float(pause)) for i in range(int(iterations))}
@@ -148,7 +140,7 @@ ERRORS = {
 def raises(comm, folder, kind, rank):
     """One rank leaves the training loop by an error while the others wait for it."""
     from mpi_utils.loop import run
-    from tests.mpi_utils import tiny
+    from tests.helpers import tiny_learner as tiny
 
     def fault():
         (Path(folder) / "fault").touch()

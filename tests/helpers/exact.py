@@ -16,7 +16,7 @@ import torch
 from common.runs.checkpoint import pack
 from mpi_utils import loop
 from mpi_utils.comm import Comm, guard, set_threads
-from tests.test_kills import flags
+from tests.helpers.runs import flags
 from train import make_learner, parse_arguments
 
 ITERATIONS = 10

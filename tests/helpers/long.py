@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpi_utils import loop
 from mpi_utils.comm import guard
-from tests.mpi_utils import tiny
+from tests.helpers import tiny_learner as tiny
 
 
 def held() -> dict[str, int]:

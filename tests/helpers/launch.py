@@ -18,7 +18,7 @@ from common.errors import SaveError, is_user_mistake
 from mpi_utils.comm import Comm
 from mpi_utils.exit import exit_code
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 OPEN_MPI = {  # lets Open MPI start as root and beyond the core count; MPICH ignores all of it
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -91,7 +91,7 @@ class Job:
 
     def kill(self) -> None:
         """Kill mpirun's group and every rank; ranks may have sessions of their own."""
-        for kill, target in [(os.killpg, self.process.pid), *[(os.kill, pid) for pid in self._processes()]]:
+        for kill, target in [(os.killpg, self.process.pid), *[(os.kill, pid) for pid in self.processes()]]:
             try:
                 kill(target, signal.SIGKILL)
             except ProcessLookupError:
@@ -99,11 +99,11 @@ class Job:
 
     def _survivors(self, patience: float = 5.0) -> list[int]:
         end = time.monotonic() + patience
-        while self._processes() and time.monotonic() < end:
+        while self.processes() and time.monotonic() < end:
             time.sleep(0.05)
-        return self._processes()
+        return self.processes()
 
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
         """Return the processes of this job, known by a mark in their environment."""
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):

@@ -1,10 +1,10 @@
-"""`python -m train` for one system after another in one start:  python -m tests.chain FOLDER"""
+"""`python -m train` for one system after another in one start:  python -m tests.helpers.chain FOLDER"""
 
 import sys
 
 import train
 from mpi_utils.comm import guard
-from tests.test_kills import TINY, flags
+from tests.helpers.runs import TINY, flags
 
 
 def main(comm, folder):

@@ -14,7 +14,7 @@ from common.runs import checkpoint
 from common.runs.encoding import first_not_finite
 from mpi_utils import loop
 from mpi_utils.comm import Comm, guard
-from tests.test_kills import flags
+from tests.helpers.runs import flags
 from train import make_learner, parse_arguments
 
 PLACES = {
