@@ -69,9 +69,8 @@ class GRU(nn.Module):
         with torch.no_grad():
             self.core.get_parameter("bias_ih_l0").zero_()
             self.core.get_parameter("bias_hh_l0").zero_()
-            keep = self.core.get_parameter("bias_ih_l0").split(num_features)[
-                1
-            ]  # PyTorch's order: r, z, n; z keeps
+            # PyTorch's order: r, z, n; z keeps.
+            keep = self.core.get_parameter("bias_ih_l0").split(num_features)[1]
             keep.copy_(torch.empty(num_features).uniform_(1, max(span - 1, 2)).log() if span else 1.0)
 
     def initial_state(self, batch: int) -> State:

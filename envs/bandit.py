@@ -1,9 +1,12 @@
 """Bernoulli bandits (Duan et al. 2016, section 3.1)."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium.spaces import Discrete
 
 from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
+from envs.protocols import Draws, Parameters
 from envs.task_env import SingleTaskEnv, TaskVectorEnv
 
 
@@ -11,8 +14,8 @@ class BernoulliBandit:
     """The family of multi-armed Bernoulli bandits (Duan et al. 2016, arXiv 1611.02779, section 3.1).
 
     A task is k = `num_actions` arms with means drawn from U(0, 1): parameters {"means": [n, k] float32}.
-    Action a pays 1 with probability means[a], else 0. One pull is one episode: every step is `terminated`,
-    so a meta-episode of n pulls has n episodes. The observation is always 0, in Discrete(1).
+    The reward of action a is 1 with probability means[a], else 0. One pull is one episode: every step is
+    `terminated`, so a meta-episode of n pulls has n episodes. The observation is always 0, in Discrete(1).
     """
 
     name = "bandit"
@@ -23,10 +26,12 @@ class BernoulliBandit:
         self.num_actions = int(num_actions)
         self.observation_space, self.action_space = Discrete(1), Discrete(self.num_actions)
 
-    def sample(self, rng, n: int) -> dict[str, np.ndarray]:
+    def sample(self, rng: Draws, n: int) -> Parameters:
+        """Parameters `[n, ...]` of n tasks."""
         return {"means": rng.random((n, self.num_actions), dtype=np.float32)}
 
-    def check(self, parameters) -> dict[str, np.ndarray]:
+    def check(self, parameters: Any) -> Parameters:
+        """The parameters as arrays of the right types; raises `EnvError` for what cannot be."""
         arrays = check_parameters("bandit", parameters)
         check_shapes("bandit", arrays, {"means": (self.num_actions,)})
         means = arrays["means"].astype(np.float32, copy=False)
@@ -34,7 +39,8 @@ class BernoulliBandit:
             raise EnvError("bandit: a mean lies outside 0..1; give probabilities")
         return {"means": means}
 
-    def make_vec(self, parameters, rng=None) -> "BernoulliBanditVectorEnv":
+    def make_vec(self, parameters: Any, rng: Draws | None = None) -> "BernoulliBanditVectorEnv":
+        """The n tasks side by side."""
         return BernoulliBanditVectorEnv(parameters=parameters, rng=rng, num_actions=self.num_actions)
 
 
@@ -43,17 +49,27 @@ class BernoulliBanditVectorEnv(TaskVectorEnv):
 
     ends_by_time = False
 
-    def __init__(self, num_envs: int | None = None, *, parameters=None, rng=None, **sizes):
+    def __init__(
+        self,
+        num_envs: int | None = None,
+        *,
+        parameters: Any = None,
+        rng: Draws | None = None,
+        **sizes: Any,
+    ):
         super().__init__(BernoulliBandit(**sizes), num_envs, 1, parameters, rng)
 
-    def load(self, parameters):
+    def load(self, parameters: Parameters) -> None:
+        """Keep the tasks' arrays."""
         self.means = np.ascontiguousarray(parameters["means"]).ravel()
         self.first_row = np.arange(self.num_envs) * self.family.num_actions
 
-    def start(self):
+    def start(self) -> np.ndarray:
+        """Begin an episode in every task; the first observations `[N, ...]`."""
         return np.zeros(self.num_envs, np.int64)
 
-    def advance(self, actions, rng):
+    def advance(self, actions: np.ndarray, rng: Draws) -> tuple[np.ndarray, ...]:
+        """What one step leads to."""
         wins = rng.random(self.num_envs, dtype=np.float32) < self.means.take(self.first_row + actions)
         return self.start(), wins.astype(np.float32)
 
@@ -61,5 +77,5 @@ class BernoulliBanditVectorEnv(TaskVectorEnv):
 class BernoulliBanditEnv(SingleTaskEnv):
     """One bandit; see `BernoulliBandit`. `parameters {"means": [1, k]}` fixes the task."""
 
-    def __init__(self, *, parameters=None, **sizes):
+    def __init__(self, *, parameters: Any = None, **sizes: Any):
         super().__init__(BernoulliBanditVectorEnv(parameters=parameters, **sizes))

@@ -1,7 +1,9 @@
 """Task families by name."""
 
 import inspect
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from envs.bandit import BernoulliBandit
 from envs.cart_pole import CartPole
@@ -10,19 +12,28 @@ from envs.half_cheetah import HalfCheetah
 from envs.mountain_car import MountainCar
 from envs.parameters import EnvError
 from envs.particle import Particle
+from envs.protocols import SharedRewardFamily, TaskFamily
 from envs.resource_gathering import ResourceGathering
 from envs.tabular_mdp import TabularMDP
 from envs.target_speed import ROBOTS, SpeedTask
 
-FAMILIES = {"bandit": BernoulliBandit, "tabular_mdp": TabularMDP, "particle": Particle}
-FAMILIES |= {family.name: family for family in (MountainCar, CartPole, HalfCheetah)}
 # Agents share the dynamics and differ in rewards only: one step is rewarded for all of them.
-SHARED_FAMILIES = {robot: partial(SpeedTask, robot) for robot in ROBOTS}
-SHARED_FAMILIES["resource_gathering"] = ResourceGathering
-FAMILIES |= SHARED_FAMILIES
+SHARED_FAMILIES: dict[str, Callable[..., SharedRewardFamily]] = {
+    **{robot: partial(SpeedTask, robot) for robot in ROBOTS},
+    "resource_gathering": ResourceGathering,
+}
+FAMILIES: dict[str, Callable[..., TaskFamily]] = {
+    "bandit": BernoulliBandit,
+    "tabular_mdp": TabularMDP,
+    "particle": Particle,
+    "mountain_car": MountainCar,
+    "cart_pole": CartPole,
+    "half_cheetah_body": HalfCheetah,
+    **SHARED_FAMILIES,
+}
 
 
-def make_family(name, **sizes):
+def make_family(name: str | Callable[..., Any], **sizes: Any) -> TaskFamily:
     """The task family called `name`, or made by a callable `name(**sizes)` (see `envs.gym_family`).
 
     Raises `EnvError` for an unknown name, an unknown size, a size below 1 and a broken user family.
@@ -30,8 +41,8 @@ def make_family(name, **sizes):
     if callable(name):
         return GymFamily(name, **sizes)
     if name not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise EnvError(f"unknown environment {name!r}; known are {known}, or give a factory")
+        names = ", ".join(FAMILIES)
+        raise EnvError(f"unknown environment {name!r}; known are {names}, or give a factory")
     known = inspect.signature(FAMILIES[name]).parameters
     for size in sizes:
         if size not in known:

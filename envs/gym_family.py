@@ -3,19 +3,22 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.parameters import EnvError, check_parameters
+from envs.protocols import Draws, Parameters
 from envs.validate_env import attempt, check_repeats, play_env, play_vector_env, require
 
 LONGEST = 1000  # steps after which an episode is cut where a user's environment does not say
 
 
-def load_factory(environment: str):
+def load_factory(environment: str) -> Callable[..., Any]:
     """The user's factory from `module:factory`, the module also sought in the working directory."""
     module_name, _, attribute = environment.partition(":")
     sys.path.insert(0, os.getcwd())
@@ -32,7 +35,7 @@ def load_factory(environment: str):
     return factory
 
 
-def agreed_factory(environment: str, comm):
+def agreed_factory(environment: str, comm: Any) -> Callable[..., Any] | None:
     """The factory of `module:factory`, imported by rank 0 and sent to all; None for a family's name.
 
     A collective of `comm`, an `mpi_utils.comm.Comm`.
@@ -56,7 +59,7 @@ class GymFamily:
     episodes are at most. `envs/examples.py` holds one of each. Raises `EnvError`, one line for each fault.
     """
 
-    def __init__(self, factory, **sizes):
+    def __init__(self, factory: Callable[..., Any], **sizes: Any):
         self.name = getattr(factory, "__name__", type(factory).__name__)
         self.tasks = attempt(self.name, "the factory", factory, **sizes)
         self.native = callable(getattr(self.tasks, "make_vec", None))
@@ -70,7 +73,7 @@ class GymFamily:
 
         parameters, again = (self.sample(np.random.default_rng(0), 3) for _ in range(2))
         for key, array in parameters.items():
-            same = np.array_equal(array, again.get(key))
+            same = key in again and np.array_equal(array, again[key])
             require(same, self.name, f"sample gives another {key!r} for the same rng; draw from rng only")
         if self.native:
             rng = np.random.default_rng
@@ -81,7 +84,7 @@ class GymFamily:
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         env.close()
 
-    def sample(self, rng, n: int) -> dict[str, np.ndarray]:
+    def sample(self, rng: Any, n: int) -> Parameters:
         """Parameters of n tasks.
 
         A shared stream (not a NumPy generator) gives each task a generator of its own, so that users may draw
@@ -94,18 +97,19 @@ class GymFamily:
         rows = [self._sample(np.random.default_rng(seed), 1) for seed in seeds]
         return {key: np.concatenate([row[key] for row in rows])[:n] for key in rows[0]}
 
-    def _sample(self, rng, n):
+    def _sample(self, rng: np.random.Generator, n: int) -> Parameters:
         where = f"sample(rng, {n})"
         parameters = attempt(self.name, where, self.tasks.sample, rng, n)
         return check_parameters(f"{self.name}: {where}", parameters, n)
 
-    def check(self, parameters) -> dict[str, np.ndarray]:
+    def check(self, parameters: Any) -> Parameters:
         """Parameters as arrays, by the user's own `check` too if there is one."""
         parameters = check_parameters(self.name, parameters)
         own = getattr(self.tasks, "check", None)
         return attempt(self.name, "check", own, parameters) if callable(own) else parameters
 
-    def make_vec(self, parameters, rng=None) -> gymnasium.vector.VectorEnv:
+    def make_vec(self, parameters: Any, rng: Draws | None = None) -> gymnasium.vector.VectorEnv:
+        """The n tasks side by side."""
         parameters = self.check(parameters)
         if self.native:
             return attempt(self.name, "make_vec", self.tasks.make_vec, parameters, rng)
@@ -113,10 +117,10 @@ class GymFamily:
         return attempt(self.name, "stepping all tasks together", _SeededSyncVectorEnv, env_fns, rng)
 
     @staticmethod
-    def _rows(parameters):
+    def _rows(parameters: Parameters) -> list[dict[str, Any]]:
         return [dict(zip(parameters, row, strict=True)) for row in zip(*parameters.values(), strict=True)]
 
-    def _make(self, task):
+    def _make(self, task: dict[str, Any]) -> gymnasium.Env:
         env = attempt(self.name, "make(task)", self.tasks.make, task)
         kind = type(env).__name__
         require(isinstance(env, gymnasium.Env), self.name, f"make(task) gave {kind}; return a gymnasium.Env")
@@ -126,15 +130,16 @@ class GymFamily:
 class _SeededSyncVectorEnv(SyncVectorEnv):
     """Single environments in turn; with `rng` each reset draws one seed for each of them."""
 
-    def __init__(self, env_fns, rng=None):
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]], rng: Draws | None = None):
         super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
         self.rng = rng
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every task."""
         seed = seed if self.rng is None else _seeds(self.rng, self.num_envs)
         return super().reset(seed=seed, options=options)
 
 
-def _seeds(rng, n):
+def _seeds(rng: Draws, n: int) -> list[int]:
     """n seeds below 2^31 (older libraries take no larger) from floats, which every shared stream draws."""
     return [int(draw * 2**31) for draw in rng.random(n, dtype=np.float64)]

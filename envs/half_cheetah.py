@@ -1,7 +1,8 @@
-"""Half cheetahs that differ in mass and in the damping of their joints."""
+"""Agents of HalfCheetah that differ in mass and in the damping of their joints."""
 
 import functools
 from functools import partial
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -9,6 +10,7 @@ from mujoco import mjtStage
 from mujoco.batch import Batch
 
 from envs.heterogeneous_dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
+from envs.protocols import Draws, Parameters
 from envs.target_speed import diverged, load_robot, no_warnings
 
 JOINTS = ("rootx", "rootz", "rooty", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
@@ -33,10 +35,10 @@ class HalfCheetah(Dynamics):
 
     "mass_scale" multiplies the masses of all bodies, "damping_scale" the damping of all joints; rotational
     inertias stay, as in the authors' code. The state [18] is the forward velocity of the last step, positions
-    but for x [8] and velocities [9]. Actions are six torques in -1..1. A step pays the forward velocity that
-    it led to, minus 0.1 times the squared action. No episode ends early. The solver starts cold at each step,
-    so that a step follows from the state alone. Where the physics diverges, the robot stands at rest again,
-    which is a state of zeros. Starts are normal around it, with deviation 0.001.
+    but for x [8] and velocities [9]. Actions are six torques in -1..1. The reward of a step is the forward
+    velocity that it led to, minus 0.1 times the squared action. No episode ends early. The solver starts cold
+    at each step, so that a step follows from the state alone. Where the physics diverges, the robot
+    stands at rest again, which is a state of zeros. Starts are normal around it, with deviation 0.001.
     """
 
     name = "half_cheetah_body"
@@ -59,11 +61,13 @@ class HalfCheetah(Dynamics):
         "damping_scale": np.array([0.6, 1.4, 0.6, 1.4]),
     }
 
-    def start(self, rng, n: int):
+    def start(self, rng: Draws, n: int) -> np.ndarray:
+        """First states `[n, d]` float64."""
         noise = START_NOISE * rng.standard_normal((n, 17), dtype=np.float64)
         return np.concatenate([np.zeros((n, 1)), noise], axis=1)
 
-    def advance(self, state, action, parameters):
+    def advance(self, state: Any, action: Any, parameters: Parameters) -> Any:
+        """Next states `[..., d]`."""
         robot, shape = load_robot("half_cheetah"), state.shape[:-1]
         scales = (np.asarray(parameters[name], np.float64) for name in self.covariates)
         batch = robots(*(np.broadcast_to(scale, shape).tobytes() for scale in scales))
@@ -82,11 +86,13 @@ class HalfCheetah(Dynamics):
             next_state[lost[:n]] = 0
         return next_state.reshape(state.shape)
 
-    def reward(self, state, action, next_state):
+    def reward(self, state: Any, action: Any, next_state: Any) -> Any:
+        """Rewards `[...]` of steps."""
         return next_state[..., 0] - CONTROL_COST * (action * action).sum(-1)
 
-    def terminated(self, next_state):
-        return next_state[..., 0] != next_state[..., 0]  # never, but where a learned model gives no number
+    def terminated(self, next_state: Any) -> Any:
+        """Whether an episode ends in the states `[..., d]`."""
+        return next_state[..., 0] != next_state[..., 0]  # never, except where a learned model gives NaN
 
 
 HalfCheetahVectorEnv = partial(DynamicsVectorEnv, HalfCheetah)

@@ -2,9 +2,10 @@
 
 import numbers
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, Space
 
 
 class EnvError(ValueError):
@@ -16,19 +17,19 @@ class EnvError(ValueError):
         super().__init__(" ".join(text.split()))
 
 
-def one_line(error) -> str:
+def one_line(error: BaseException) -> str:
     """Kind and text of an exception, at most 300 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def check_sizes(where: str, **sizes) -> None:
+def check_sizes(where: str, **sizes: Any) -> None:
     """Raise `EnvError` unless every size is a whole number of at least 1."""
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise EnvError(f"{where}: {name} is {value!r}; give a whole number of at least 1")
 
 
-def check_parameters(where: str, parameters, num_tasks: int | None = None) -> dict[str, np.ndarray]:
+def check_parameters(where: str, parameters: Any, num_tasks: int | None = None) -> dict[str, np.ndarray]:
     """Task parameters as arrays `[n, ...]` of one length n (`num_tasks` if given), finite numbers only."""
     if not isinstance(parameters, Mapping) or not parameters:
         kind = type(parameters).__name__
@@ -69,7 +70,7 @@ def check_shapes(where: str, arrays: dict[str, np.ndarray], shapes: dict[str, tu
             raise EnvError(f"{where}: {text}")
 
 
-def check_actions(actions, space, shape: tuple[int, ...]) -> np.ndarray:
+def check_actions(actions: Any, space: Space[Any], shape: tuple[int, ...]) -> np.ndarray:
     """Actions of N environments as an array of `shape`, each in a Discrete `space` or finite for a Box."""
     actions = np.asarray(actions)
     if actions.shape != shape:

@@ -71,5 +71,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except (EnvError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(" ".join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +29,15 @@ class Population:
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
 
-    def __getitem__(self, index) -> "Population":
+    def __getitem__(self, index: Any) -> "Population":
         """The tasks of a slice or an array of indices, in that order; possibly none."""
         rows = np.atleast_1d(np.arange(len(self))[index])
         return Population(self.environment, {name: array[rows] for name, array in self.parameters.items()})
 
-    def save(self, path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write one .npz at `path`, completely or not at all."""
         path = Path(path)
-        arrays = {f"parameter.{name}": array for name, array in self.parameters.items()}
+        arrays: dict[str, Any] = {f"parameter.{name}": array for name, array in self.parameters.items()}
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with open(part, "wb") as file:
@@ -48,7 +49,7 @@ class Population:
             part.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path) -> "Population":
+    def load(cls, path: Path | str) -> "Population":
         """Read what `save` wrote; nothing in the file is run. Raises `EnvError` for anything else."""
         try:
             with zipfile.ZipFile(path) as archive:

@@ -15,8 +15,17 @@ class Draws(Protocol):
     Sizes begin with the number of rows, so that a rank that has some of the rows draws the same for them.
     """
 
-    def random(self, size: Any, dtype: Any = ..., /) -> np.ndarray: ...
-    def standard_normal(self, size: Any, dtype: Any = ..., /) -> np.ndarray: ...
+    def random(self, size: Any, dtype: Any = ...) -> Any:
+        """Uniform in [0, 1)."""
+        ...
+
+    def standard_normal(self, size: Any, dtype: Any = ...) -> Any:
+        """Normal with mean 0 and variance 1."""
+        ...
+
+    def standard_exponential(self, size: Any, dtype: Any = ...) -> Any:
+        """Exponential with mean 1."""
+        ...
 
 
 @runtime_checkable
@@ -24,9 +33,17 @@ class Family(Protocol):
     """A distribution of tasks that share both spaces. A task is an agent of the population."""
 
     name: str
-    observation_space: Space[Any]
-    action_space: Space[Any]
     max_episode_len: int
+
+    @property
+    def observation_space(self) -> Space[Any]:
+        """Of one task's environment."""
+        ...
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """Of one task's environment."""
+        ...
 
     def sample(self, rng: Any, n: int) -> Parameters:
         """Parameters `[n, ...]` of n tasks."""

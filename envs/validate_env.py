@@ -1,5 +1,8 @@
 """What a user's environment must keep to, tried for a few steps before anything is trained."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -7,14 +10,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from envs.parameters import EnvError, one_line
 
 NUM_STEPS = 25
+Played = tuple[list[Any], list[Any], list[Any]]  # observations, rewards, episode ends
 
 
-def require(ok, where: str, text: str) -> None:
+def require(ok: Any, where: str, text: str) -> None:
+    """Raise `EnvError` unless `ok`."""
     if not ok:
         raise EnvError(f"{where}: {text}")
 
 
-def attempt(where: str, name: str, function, *args, **kwargs):
+def attempt(where: str, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The result of user code, whose exception becomes one line."""
     try:
         return function(*args, **kwargs)
@@ -24,7 +29,7 @@ def attempt(where: str, name: str, function, *args, **kwargs):
         raise EnvError(f"{where}: {name} failed: {one_line(error)}") from error
 
 
-def check_spaces(where: str, observation_space, action_space) -> None:
+def check_spaces(where: str, observation_space: Any, action_space: Any) -> None:
     """Raise `EnvError` unless both are Discrete from 0 or one-dimensional Box, the actions bounded."""
     for what, space in (("observation", observation_space), ("action", action_space)):
         kind = type(space).__name__
@@ -37,19 +42,22 @@ def check_spaces(where: str, observation_space, action_space) -> None:
     require(bounded, where, "action Box has an infinite bound; give finite low and high")
 
 
-def check_repeats(where: str, play) -> None:
+def check_repeats(where: str, play: Callable[[], Played]) -> None:
     """Raise `EnvError` unless two calls of `play` give equal (observations, rewards, ends)."""
     for name, first, second in zip(("observations", "rewards", "episode ends"), play(), play(), strict=True):
         text = f"{name} differ for the same seed and actions; draw from the given seed or rng only"
         require(np.array_equal(first, second), where, text)
 
 
-def play_env(where: str, env):
+def play_env(where: str, env: Any) -> Played:
     """Some steps of one `gymnasium.Env`, each checked; returns (observations, rewards, ends)."""
     for name in ("observation_space", "action_space"):
         require(getattr(env, name, None) is not None, where, f"the environment has no {name}; define it")
     check_spaces(where, env.observation_space, env.action_space)
-    rng, observations, rewards, ends = np.random.default_rng(0), [], [], [True]
+    rng = np.random.default_rng(0)
+    observations: list[Any] = []
+    rewards: list[Any] = []
+    ends = [True]
     for step in range(NUM_STEPS):
         if ends[-1]:
             result = attempt(where, "reset", env.reset, seed=None if step else 0)
@@ -71,7 +79,7 @@ def play_env(where: str, env):
     return observations, rewards, ends
 
 
-def play_vector_env(where: str, env, num_tasks: int):
+def play_vector_env(where: str, env: Any, num_tasks: int) -> Played:
     """Some steps of a user's `VectorEnv`, each checked; returns (observations, rewards, ends)."""
     kind = type(env).__name__
     require(isinstance(env, VectorEnv), where, f"make_vec gave {kind}; return a gymnasium VectorEnv")
@@ -83,7 +91,9 @@ def play_vector_env(where: str, env, num_tasks: int):
     good = isinstance(result, tuple) and len(result) == 2
     require(good, where, "reset must return (observations, infos)")
     returned, observations = [result[0]], [check_rows(where, "reset", result[0], env)]
-    rng, rewards, ends = np.random.default_rng(0), [], []
+    rng = np.random.default_rng(0)
+    rewards: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
     for _ in range(NUM_STEPS):
         actions = np.stack([random_action(env.single_action_space, rng) for _ in range(num_tasks)])
         result = attempt(where, "step", env.step, actions)
@@ -98,27 +108,31 @@ def play_vector_env(where: str, env, num_tasks: int):
             good = flags.shape == (num_tasks,) and flags.dtype == bool
             require(good, where, f"{name} is {flags.dtype} {flags.shape}; it must be bool ({num_tasks},)")
         ends.append(np.logical_or(result[2], result[3]))
-        told = not ends[-1].any() or "final_obs" in result[4]
-        require(told, where, 'an episode ended without infos["final_obs"]; put the last observations there')
+        complete = not ends[-1].any() or "final_obs" in result[4]
+        require(
+            complete, where, 'an episode ended without infos["final_obs"]; put the last observations there'
+        )
     kept = np.array_equal(returned, observations)
     require(kept, where, "step changes observations that it returned before; return new arrays")
     env.close()
     return observations, rewards, ends
 
 
-def check_length(where, result):
+def check_length(where: str, result: Any) -> None:
+    """Raise `EnvError` unless a step returned five values."""
     found = len(result) if isinstance(result, tuple) else type(result).__name__
     text = f"step returned {found} values, not 5: observation, reward, terminated, truncated, info"
     require(found == 5, where, text)
 
 
-def random_action(space, rng):
+def random_action(space: Any, rng: np.random.Generator) -> Any:
+    """An action of a Discrete or bounded Box space."""
     if isinstance(space, Discrete):
         return rng.integers(space.n, dtype=space.dtype)
     return rng.uniform(space.low, space.high).astype(space.dtype)
 
 
-def check_observation(where, name, observation, space):
+def check_observation(where: str, name: str, observation: Any, space: Any) -> np.ndarray:
     """A copy of the observation (the environment may reuse its array), if it belongs to the space."""
     if isinstance(space, Box):
         good = isinstance(observation, np.ndarray)
@@ -132,7 +146,8 @@ def check_observation(where, name, observation, space):
     return np.array(observation)
 
 
-def check_rows(where, name, observations, env):
+def check_rows(where: str, name: str, observations: Any, env: VectorEnv) -> np.ndarray:
+    """A copy of the observations `[N, ...]`, if each belongs to the space."""
     shape, dtype = env.observation_space.shape, env.single_observation_space.dtype
     array = np.asarray(observations)
     good = isinstance(observations, np.ndarray) and array.shape == shape and array.dtype == dtype
