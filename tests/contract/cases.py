@@ -1,0 +1,35 @@
+"""The systems that keep the contracts of common/protocols.py, each with a tiny run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import caml
+import persim
+import rl2
+import rmdp
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of the four, with flags beside its tiny ones, and what its actor is made with."""
+
+    system: str
+    load: Callable[..., Any]
+    flags: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)  # of both ways to an actor
+    loading: dict[str, Any] = field(default_factory=dict)  # of `load` alone
+    adapts: bool = False  # to agents, for which `load` has to be told
+    numbered: bool = False  # rows draw, each by its number
+
+
+POINTS = "envs.examples:point_family"
+PLANNER = {"horizon": 4, "num_candidates": 20}
+CASES = {
+    "rl2": Case("rl2", rl2.load),
+    "rl2, continuous": Case("rl2", rl2.load, ("--environment", POINTS), loading={"environment": POINTS}),
+    "rmdp": Case("rmdp", rmdp.load),
+    "rmdp, dynamics of its own": Case("rmdp", rmdp.load, ("--environment", "cart_pole")),
+    "persim": Case("persim", persim.load, options=PLANNER, numbered=True),
+    "caml": Case("caml", caml.load, adapts=True),
+}
