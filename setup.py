@@ -2,7 +2,7 @@
 
 from setuptools import setup
 
-TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mo-gymnasium"]
+TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "mo-gymnasium"]
 
 setup(
     name="personalised-meta-rl",

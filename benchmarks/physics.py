@@ -1,14 +1,17 @@
 """Physics steps per second of a robot, as one JSON line:  python -m benchmarks.physics half_cheetah
 
-Ways to step 160 copies on one core with random actions: Gymnasium's environment, one copy after the other; a
-loop over one MjData each; `mujoco.rollout`, which cannot carry the solver's warm start on; one MjData that
-takes up each copy's state in turn; `mujoco.batch`; and `envs/target_speed.py`, which uses that and, alone
-of all, starts anew what falls. Seconds are those of the processor, so that a busy machine matters less.
+Methods that step 160 copies on one core with random actions: Gymnasium's environment, one copy after the
+other; a loop over one MjData each; `mujoco.rollout`, which cannot carry the solver's warm start on; one
+MjData that takes up each copy's state in turn; `mujoco.batch`; and `envs/target_speed.py`, which uses that
+and, alone of all, starts anew what falls. Seconds are those of the processor, so that a busy machine
+matters less.
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -16,14 +19,15 @@ from mujoco.batch import Batch
 from mujoco.rollout import Rollout
 
 from common.errors import UserError
-from envs.target_speed import ROBOTS, SpeedTask, load_robot
-from mpi_utils.comm import guard
+from envs.target_speed import ROBOTS, SpeedTask, SpeedVectorEnv, load_robot
+from mpi_utils.comm import Comm, guard
 
 NUM_ENVS, NUM_STEPS, NUM_REPEATS = 160, 40, 5
 STATE = mujoco.mjtState
+Play = Callable[[np.ndarray], None]  # takes the actions [T, N, A]
 
 
-def main(comm) -> None:
+def main(comm: Comm) -> None:
     """Steps per second: the best of some repeats, all of which begin in the same states."""
     with comm.agree():
         if len(sys.argv) != 2 or sys.argv[1] not in ROBOTS:
@@ -34,7 +38,7 @@ def main(comm) -> None:
     shared.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (NUM_STEPS, NUM_ENVS, *family.action_space.shape))
     actions *= family.action_space.high
-    ways = {
+    methods = {
         "gymnasium": one_by_one(load_robot(name)),
         "mj_step_loop": data_each(load_robot(name), shared),
         "rollout_without_warm_start": rollout(load_robot(name), shared),
@@ -42,19 +46,21 @@ def main(comm) -> None:
         "batch": batch(load_robot(name), shared),
         "speed_task": speed_task(shared),
     }
-    times = {way: [] for way in ways}
-    for _ in range(NUM_REPEATS):  # in turns, so that a disturbance of the machine hits all ways
-        for way, play in ways.items():
+    times: dict[str, list[float]] = {method: [] for method in methods}
+    for _ in range(NUM_REPEATS):  # in turns, so that a disturbance of the machine hits all methods
+        for method, play in methods.items():
             began = time.process_time()
             play(actions)
-            times[way].append(time.process_time() - began)
-    rates = {f"{way}_steps_per_s": round(actions[..., 0].size / min(times[way])) for way in ways}
+            times[method].append(time.process_time() - began)
+    rates = {f"{method}_steps_per_s": round(actions[..., 0].size / min(times[method])) for method in methods}
     if comm.is_root:
         print(json.dumps({"robot": name, "num_envs": NUM_ENVS} | rates))
 
 
-def one_by_one(env):
-    def play(actions):
+def one_by_one(env: Any) -> Play:
+    """Gymnasium's environment, one copy after the other."""
+
+    def play(actions: np.ndarray) -> None:
         for number in range(NUM_ENVS):
             env.reset(seed=number)
             for action in actions[:, number]:
@@ -63,12 +69,13 @@ def one_by_one(env):
     return play
 
 
-def data_each(env, shared):
+def data_each(env: Any, shared: SpeedVectorEnv) -> Play:
+    """A loop over one MjData each."""
     datas = [mujoco.MjData(env.model) for _ in range(NUM_ENVS)]
     positions, velocities = shared.position.copy(), shared.velocity.copy()
     warm_starts = shared.warm_start.copy()
 
-    def play(actions):
+    def play(actions: np.ndarray) -> None:
         for data, *first in zip(datas, positions, velocities, warm_starts, strict=True):
             data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = first
         for row in actions:
@@ -80,7 +87,8 @@ def data_each(env, shared):
     return play
 
 
-def rollout(env, shared):
+def rollout(env: Any, shared: SpeedVectorEnv) -> Play:
+    """`mujoco.rollout`, without the solver's warm start."""
     pool, data, models = Rollout(nthread=0), mujoco.MjData(env.model), [env.model] * NUM_ENVS
     time_ = np.zeros((NUM_ENVS, 1))
     first = np.concatenate([time_, shared.position, shared.velocity], axis=1)
@@ -88,7 +96,7 @@ def rollout(env, shared):
     sensors = np.empty((NUM_ENVS, env.frame_skip, env.model.nsensordata))
     settings = {"skip_checks": True, "nstep": env.frame_skip, "state": states, "sensordata": sensors}
 
-    def play(actions):
+    def play(actions: np.ndarray) -> None:
         state = first
         for row in actions:
             control = np.repeat(row[:, None], env.frame_skip, axis=1)
@@ -98,13 +106,14 @@ def rollout(env, shared):
     return play
 
 
-def one_data(env, shared):
+def one_data(env: Any, shared: SpeedVectorEnv) -> Play:
+    """One MjData that takes up each copy's state in turn."""
     data, spec = mujoco.MjData(env.model), STATE.mjSTATE_FULLPHYSICS | STATE.mjSTATE_WARMSTART
     spec |= STATE.mjSTATE_CTRL
     parts = [np.zeros((NUM_ENVS, 1)), shared.position, shared.velocity, shared.warm_start, shared.control]
     first = np.concatenate(parts, axis=1)
 
-    def play(actions):
+    def play(actions: np.ndarray) -> None:
         states = first.copy()
         for row in actions:
             states[:, -row.shape[1] :] = row
@@ -116,11 +125,12 @@ def one_data(env, shared):
     return play
 
 
-def batch(env, shared):
+def batch(env: Any, shared: SpeedVectorEnv) -> Play:
+    """`mujoco.batch`."""
     copies, first = Batch(env.model, NUM_ENVS, 1), shared.batch.state.copy()
     control = copies.bind("ctrl")
 
-    def play(actions):
+    def play(actions: np.ndarray) -> None:
         copies.state[:] = first
         for row in actions:
             control[:] = row
@@ -129,10 +139,11 @@ def batch(env, shared):
     return play
 
 
-def speed_task(shared):
+def speed_task(shared: SpeedVectorEnv) -> Play:
+    """`envs/target_speed.py`."""
     first = shared.get_state()
 
-    def play(actions):
+    def play(actions: np.ndarray) -> None:
         shared.set_state(first)
         for row in actions:
             shared.step(row)

@@ -10,24 +10,34 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
 from common.runs import checkpoint
 from mpi_utils import loop, sync
-from mpi_utils.comm import guard, set_threads
+from mpi_utils.comm import Comm, guard, set_threads
 from rl2.config import Config, check_config
 from rl2.learner import Learner
 from rl2.problem import make_problem
 
 BLOCKS, ITERATIONS = 20, 10  # of each kind
-SIZES = {"environment": "bandit", "meta_episode_len": 50, "num_features": 64, "precision": "float32"}
-SIZES |= {"meta_episodes_per_policy_update": 60, "meta_episodes_per_learner_batch": 30, "num_epochs": 4}
+CONFIG = Config(
+    environment="bandit",
+    meta_episode_len=50,
+    num_features=64,
+    precision="float32",
+    meta_episodes_per_policy_update=60,
+    meta_episodes_per_learner_batch=30,
+    num_epochs=4,
+)
 
 
-def main(comm) -> None:
+def main(comm: Comm) -> None:
     """Measure and print."""
     set_threads(comm)
     result = overhead(comm) | saving(comm)
@@ -38,53 +48,57 @@ def main(comm) -> None:
 class Unwatched:
     """In the place of the watchdog."""
 
-    def __init__(self, comm, run_dir):
+    def __init__(self, comm: Comm, run_dir: Path | str):
         pass
 
-    def __enter__(self):
+    def __enter__(self) -> "Unwatched":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         pass
 
-    def finished(self, iteration, seconds):
+    def finished(self, iteration: int, seconds: float) -> None:
         pass
 
     at_the_disk = staticmethod(nullcontext)
 
 
 @contextmanager
-def unchecked(comm):
+def unchecked(comm: Comm) -> Iterator[None]:
     """All checks off."""
-    before = loop.Watchdog, loop.check_in_sync, sync._finite
-    loop.Watchdog, loop.check_in_sync, sync._finite = Unwatched, lambda *_: None, lambda _: True
-    comm.agree = nullcontext
-    try:
+    with (
+        mock.patch.object(loop, "Watchdog", Unwatched),
+        mock.patch.object(loop, "check_in_sync", lambda *_: None),
+        mock.patch.object(sync, "_finite", lambda _: True),
+        mock.patch.object(comm, "agree", nullcontext),
+    ):
         yield
-    finally:
-        loop.Watchdog, loop.check_in_sync, sync._finite = before
-        del comm.agree
 
 
 class Block:
     """A learner's next iterations, as those of a run that never saves."""
 
-    def __init__(self, learner, first: int):
+    def __init__(self, learner: Learner, first: int):
         self.learner, self.first = learner, first
+        self.began: list[float] = []  # of each iteration, in seconds
         self.tensors_in_sync = learner.tensors_in_sync
 
     def train_iteration(self, i: int) -> dict[str, float]:
+        self.began.append(time.perf_counter())
         return self.learner.train_iteration(self.first + i)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {}
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
-def overhead(comm) -> dict:
+
+def overhead(comm: Comm) -> dict[str, Any]:
     """Seconds of an iteration with checks and without, medians over blocks, and of their ratios."""
-    config = check_config(Config(**SIZES))
+    config = check_config(CONFIG)
     learner = Learner(config, comm, make_problem(config, comm))
-    seconds = {True: [], False: []}
+    seconds: dict[bool, list[float]] = {True: [], False: []}
     for number in range(2 * (BLOCKS + 1)):
         checked = (number + number // 2) % 2 == 0  # on off off on: a drift of the machine cancels
         block = Block(learner, number * ITERATIONS)
@@ -101,27 +115,25 @@ def overhead(comm) -> dict:
     }
 
 
-def timed(block, comm, folder) -> float:
+def timed(block: Block, comm: Comm, folder: str) -> float:
     """Seconds of one of a block's iterations, within the loop; its start and its end do not count."""
-    marks, inner = [], block.train_iteration
-
-    def marked(i):
-        marks.append(time.perf_counter())
-        return inner(i)
-
-    block.train_iteration = marked
-    options = {"checkpoint_interval": 10**9, "sync_interval": 5, "log": False}
-    save, loop._save = loop._save, lambda *_: None
-    try:
-        loop.run(block, comm, folder, iterations=ITERATIONS + 1, **options)
-    finally:
-        loop._save = save
-    return (marks[-1] - marks[0]) / (len(marks) - 1)
+    with mock.patch.object(loop, "_save", lambda *_: None):
+        loop.run(
+            block,
+            comm,
+            folder,
+            iterations=ITERATIONS + 1,
+            checkpoint_interval=10**9,
+            sync_interval=5,
+            log=False,
+        )
+    return (block.began[-1] - block.began[0]) / (len(block.began) - 1)
 
 
-def saving(comm) -> dict:
+def saving(comm: Comm) -> dict[str, float]:
     """Median seconds of five saves of 10 MB on rank 0."""
-    state, seconds = {"weights": torch.randn(2_500_000)}, []
+    state = {"weights": torch.randn(2_500_000)}
+    seconds: list[float] = []
     if comm.is_root:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             for step in range(5):

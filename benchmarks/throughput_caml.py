@@ -27,16 +27,18 @@ def measure(config, comm) -> dict:
     if comm.size > 1:
         raise UserError("throughput caml compares on one core: start it without mpirun")
     learner = Learner(config, comm, make_problem(config, comm))
-    agents = learner.problem.support[np.arange(config.tasks_per_iteration) % config.num_support]
-    ways = (all_at_once, one_task_at_a_time, one_episode_at_a_time)
-    for way in ways:
-        way(learner, agents[:2])
-    rates = {way.__name__: [] for way in ways}
+    support = learner.problem.support
+    assert support is not None
+    agents = support[np.arange(config.tasks_per_iteration) % config.num_support]
+    methods = (all_at_once, one_task_at_a_time, one_episode_at_a_time)
+    for method in methods:
+        method(learner, agents[:2])
+    rates: dict[str, list[float]] = {method.__name__: [] for method in methods}
     for _ in range(ROUNDS):
-        for way in ways:
+        for method in methods:
             began = time.process_time()
-            steps = way(learner, agents)
-            rates[way.__name__].append(steps / (time.process_time() - began))
+            steps = method(learner, agents)
+            rates[method.__name__].append(steps / (time.process_time() - began))
     rate = {name: float(np.median(values)) for name, values in rates.items()}
     learner.train_iteration(0)
     iterations = [
@@ -113,18 +115,18 @@ def together(played: list[Trajectories]) -> Trajectories:
     return Trajectories(**columns)
 
 
-def fresh(learner, num_policies: int) -> Policies:
+def fresh(learner: Learner, num_policies: int) -> Policies:
     """Policies of random weights."""
     uniform = np.random.default_rng(0).random((num_policies, num_weights(*learner.sizes)), np.float32)
     return Policies.fresh(uniform, *learner.sizes, learner.config.activation)
 
 
-def divergence_seconds(learner) -> float:
+def divergence_seconds(learner: Learner) -> float:
     """Seconds for the divergences of `NUM_POLICIES` policies from trajectories of the run's length."""
     rng, config = np.random.default_rng(0), learner.config
     policies = fresh(learner, NUM_POLICIES)
     shape = (NUM_POLICIES, config.max_episode_len, learner.sizes[0])
-    trajectories = rng.standard_normal(shape).cumsum(1)
+    trajectories = list(rng.standard_normal(shape).cumsum(1))
     seconds = []
     for _ in range(ROUNDS):
         began = time.process_time()

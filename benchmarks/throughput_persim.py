@@ -114,8 +114,8 @@ class Dense(nn.Module):
         layers = (self.agent, self.action, self.state[0], self.state[2])
         with torch.no_grad():
             for layer, (weight, bias) in zip(layers, weights, strict=True):
-                layer.weight.copy_(weight)
-                layer.bias.copy_(bias)
+                layer.get_parameter("weight").copy_(weight)
+                layer.get_parameter("bias").copy_(bias)
 
     def forward(self, agent: torch.Tensor, action: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """Changes [B, d] of states [B, d] by one-hot agents [B, n] and actions [B, A]."""
@@ -136,9 +136,9 @@ def train_as_authors(config: Config, data: Transitions, simulator: Simulator, co
     agents = torch.eye(simulator.sizes["num_agents"])[data.agent[rows]]
     actions = torch.eye(simulator.num_actions)[data.action[rows]]
     state, target = torch.from_numpy(data.state[rows]), torch.from_numpy((data.next_state - data.state)[rows])
-    samples = list(zip(agents, actions, state, target, strict=True))
+    samples: Any = list(zip(agents, actions, state, target, strict=True))
     shuffling = torch.Generator().manual_seed(0)
-    loader = DataLoader(samples, config.batch_size, shuffle=True, generator=shuffling)
+    loader: DataLoader = DataLoader(samples, config.batch_size, shuffle=True, generator=shuffling)
     optimiser, loss_of = torch.optim.Adam(network.parameters(), lr=1e-3), nn.MSELoss()
     seen, batches = 0, iter(loader)
     next(batches)
@@ -162,7 +162,7 @@ def plan_as_authors(family: Any, simulator: Simulator, comm: Comm) -> float:
         shape = (settings.horizon, settings.num_candidates)
         began = time.process_time()
         actions = torch.from_numpy(rng.integers(0, family.action_space.n, shape))
-        total = 0
+        total = torch.zeros(shape[1])
         for network in members:
             now, alive, highest = state.expand(shape[1], -1), True, state[0]
             for action in actions:

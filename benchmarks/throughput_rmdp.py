@@ -41,8 +41,17 @@ def measure(config, comm) -> dict:
     authors = AUTHORS.get((config.algorithm, config.num_policies))
     if authors and (config.environment, config.num_agents) == ("half_cheetah", 100):
         result |= {"authors_code_s": authors, "times_faster": round(authors / (collect + update), 2)}
-    names = ("environment", "algorithm", "num_agents", "num_policies", "policy_network", "steps_per_policy")
-    names += ("envs_per_policy", "num_epochs", "num_minibatches")
+    names = (
+        "environment",
+        "algorithm",
+        "num_agents",
+        "num_policies",
+        "policy_network",
+        "steps_per_policy",
+        "envs_per_policy",
+        "num_epochs",
+        "num_minibatches",
+    )
     return result | {"settings": {name: getattr(config, name) for name in names}}
 
 
@@ -52,6 +61,7 @@ def bare_environment(learner, num_steps: int) -> float:
     if env is None:
         return 0.0
     space, rng = learner.problem.family.action_space, np.random.default_rng(0)
+    actions: np.ndarray
     if learner.policies.discrete:
         actions = rng.integers(0, space.n, (num_steps, env.num_envs))
     else:

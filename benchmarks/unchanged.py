@@ -146,7 +146,7 @@ def outcome(tree: Path, folder: Path, name: str, ranks: int) -> dict[str, Counte
     run = folder / f"{name}_{ranks}"
     where = ["--checkpoint_dir", folder, "--model_name", run.name]
     command(tree, ranks, "train", system, *flags.split(), *where)
-    rows = Counter()
+    rows: Counter = Counter()
     if evaluated:
         json_file = folder / f"{run.name}.json"
         plot = ["--json", json_file, "--plot", folder / f"{run.name}.png"]

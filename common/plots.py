@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Curve = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, mean, standard error, each [K]
+Curve = tuple[Any, ...]  # x, mean, standard error, each [K] numbers
 
 
 def figure(width: float, height: float, layout: str | None = "constrained") -> Figure:

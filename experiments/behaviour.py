@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from torch import nn
@@ -50,7 +50,8 @@ class Snapshots:
 
     def __init__(self, low: float, high: float, evaluate, stop_above: bool = False):
         self.low, self.high, self.evaluate, self.stop_above = low, high, evaluate, stop_above
-        self.gap, self.layers, self.steps = np.inf, None, 0
+        self.gap, self.steps = np.inf, 0
+        self.layers: Any = None  # of the snapshot kept
 
     def take(self, layers, steps: int) -> bool:
         """Evaluate a network after `steps`, and keep it if it is nearer; whether to stop."""
@@ -110,15 +111,22 @@ def train(family, recipe: Recipe, settings: Settings, j: int) -> Trained:
     model = make_model(recipe, DynamicsEnv(type(family), parameters=agent), seed)
     learn(model, settings.max_steps or recipe.max_steps, recipe.interval, snapshots)
     returns = evaluate(snapshots.layers, LAST_EPISODES, 1)
-    card = {"role": "test" if test else "behaviour"}
-    card["agent"] = {name: float(value) for name, value in own.items()}
-    card |= {"wanted": list(wanted), "return": float(returns.mean()), "sd": float(returns.std(ddof=1))}
-    card |= {"episodes": len(returns), "epsilon": epsilon, "algorithm": recipe.algorithm}
-    card |= {"settings": recipe.settings, "steps": snapshots.steps}
-    card["minutes"] = round((time.monotonic() - began) / 60, 2)
-    card["command"] = f"python -m experiments.behaviour --environment {settings.environment}"
-    card["command"] += f" --max_steps {settings.max_steps} --seed {settings.seed}"
-    card["versions"] = {name: importlib.metadata.version(name) for name in PACKAGES}
+    command = f"python -m experiments.behaviour --environment {settings.environment}"
+    card = {
+        "role": "test" if test else "behaviour",
+        "agent": {name: float(value) for name, value in own.items()},
+        "wanted": list(wanted),
+        "return": float(returns.mean()),
+        "sd": float(returns.std(ddof=1)),
+        "episodes": len(returns),
+        "epsilon": epsilon,
+        "algorithm": recipe.algorithm,
+        "settings": recipe.settings,
+        "steps": snapshots.steps,
+        "minutes": round((time.monotonic() - began) / 60, 2),
+        "command": f"{command} --max_steps {settings.max_steps} --seed {settings.seed}",
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
     return Trained(family, snapshots.layers, agent, [card])
 
 

@@ -233,7 +233,7 @@ def make_data(environment: str, dataset: str, repeat: int, settings: Settings) -
         _, state = checkpoint.load(path)
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
-    tested = {name: values[:TESTED] for name, values in data.covariates.items()}
+    tested = {name: values[:TESTED] for name, values in (data.covariates or {}).items()}
     budgets = Budgets(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Budgets)})
     test_seed = int(stream(0, "evaluation").integers(2**62))  # that of PerSim's evaluation
     networks = {name: getattr(config, name) for name in LARGE}

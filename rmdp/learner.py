@@ -158,7 +158,8 @@ class Learner:
         norm, longest = float(torch.linalg.vector_norm(self.flat.grad)), self.config.max_grad_norm
         if norm > longest:
             for p in self.optimiser.parameters:
-                p.grad *= longest / norm
+                if p.grad is not None:
+                    p.grad *= longest / norm
 
     def actor(self, agents: np.ndarray | None = None, policy_of: np.ndarray | None = None) -> Actor:
         """What acts for `agents` (numbers, default: all in order), each by its policy; a collective.
