@@ -78,7 +78,7 @@ def train(
     """
     if algorithm not in ALGORITHMS:
         raise UserError(f"algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
-    parts = [data] if isinstance(data, Transitions) else data
+    parts = data if isinstance(data, Sequence) else [data]
     state, action, reward, next_state = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("state", "action", "reward", "next_state")

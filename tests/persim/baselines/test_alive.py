@@ -56,7 +56,7 @@ def test_from_good_data_of_one_agent_a_policy_has_nine_tenths_of_their_return(al
 def test_cadm_predicts_a_step_as_well_as_a_plain_network_and_better_where_agents_differ(spread):
     family, agents = family_and_agents(spread)
     data = log_dynamics(family, agents, balance, np.random.default_rng(0))
-    test = prediction.draw_test(family, agents, lambda num: balance, 5, np.random.default_rng(5))
+    test = prediction.draw_task(family, agents, lambda num: balance, 5, np.random.default_rng(5))
     made = test.counts[:, :, 0]
 
     def error(settings):

@@ -244,11 +244,11 @@ def test_the_same_seed_gives_the_same_policy_and_leaves_no_trace(name, monkeypat
     assert played.actions.shape[:2] == (3, 5) and np.isfinite(played.returns()).all()
 
 
-def small(config):
+def small(config, **options):
     from persim.config import check_config
 
     sizes = {"state_features": 8, "action_features": 8, "batch_size": 16, "num_minibatches": 2}
-    return dataclasses.replace(check_config(config), **sizes)
+    return dataclasses.replace(check_config(config, **options), **sizes)
 
 
 # --- refusals
