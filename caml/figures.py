@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from caml.report import METRICS
+from common import plots
 from common.evaluation import Row
 
 LABELS = {"return": "return (sum over the episode)", "last_reward": "reward of the last step"}
@@ -24,17 +25,12 @@ COLOURS = {
 
 def plot(rows: list[Row], path: str | Path, title: str) -> None:
     """Draw what the rows hold and write a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     lines = []  # each with what draws it
     for metric, draw in (("end_points", draw_ends), ("embedding", draw_map)):
         chosen = [row for row in rows if row["metric"] == metric]
         lines += [(draw, chosen[i : i + COLUMNS]) for i in range(0, len(chosen), COLUMNS)]
     heights = [4.4] + [3.1] * len(lines)
-    figure = plt.figure(figsize=(12, sum(heights)), layout="constrained")
+    figure = plots.figure(12, sum(heights))
     figure.suptitle(title, fontsize=12)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, metric in zip(parts[0].subplots(1, len(METRICS)), METRICS, strict=True):
@@ -46,9 +42,7 @@ def plot(rows: list[Row], path: str | Path, title: str) -> None:
             axes.axis("off")
         for axes, row in zip(panels, chosen, strict=False):
             draw(axes, row, rows)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plots.save(figure, path)
 
 
 def draw_curves(axes: Any, rows: list[Row], metric: str) -> None:
