@@ -50,12 +50,7 @@ class BernoulliBanditVectorEnv(TaskVectorEnv):
     ends_by_time = False
 
     def __init__(
-        self,
-        num_envs: int | None = None,
-        *,
-        parameters: Any = None,
-        rng: Draws | None = None,
-        **sizes: Any,
+        self, num_envs: int | None = None, *, parameters: Any = None, rng: Draws | None = None, **sizes: Any
     ):
         super().__init__(BernoulliBandit(**sizes), num_envs, 1, parameters, rng)
 

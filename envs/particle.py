@@ -193,12 +193,7 @@ class ParticleVectorEnv(SeparateTaskVectorEnv):
     """N particles moved at once; see `Particle`."""
 
     def __init__(
-        self,
-        num_envs: int | None = None,
-        *,
-        parameters: Any = None,
-        rng: Draws | None = None,
-        **sizes: Any,
+        self, num_envs: int | None = None, *, parameters: Any = None, rng: Draws | None = None, **sizes: Any
     ):
         family = Particle(**sizes)
         self.physics = family.physics

@@ -41,13 +41,7 @@ class SharedVectorEnv:
     action_space: Space[Any]
 
     def __init__(
-        self,
-        num_envs: int,
-        *,
-        max_episode_len: int,
-        seed: int,
-        index: Any = None,
-        stagger: bool = False,
+        self, num_envs: int, *, max_episode_len: int, seed: int, index: Any = None, stagger: bool = False
     ):
         check_sizes("shared environment", max_episode_len=max_episode_len)
         for name, value in (("num_envs", num_envs), ("seed", seed)):  # a rank's share may be empty

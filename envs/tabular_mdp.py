@@ -69,12 +69,7 @@ class TabularMDPVectorEnv(TaskVectorEnv):
     """N tabular MDPs stepped at once; see `TabularMDP`."""
 
     def __init__(
-        self,
-        num_envs: int | None = None,
-        *,
-        parameters: Any = None,
-        rng: Draws | None = None,
-        **sizes: Any,
+        self, num_envs: int | None = None, *, parameters: Any = None, rng: Draws | None = None, **sizes: Any
     ):
         family = TabularMDP(**sizes)
         super().__init__(family, num_envs, family.max_episode_len, parameters, rng)
