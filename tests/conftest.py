@@ -8,7 +8,7 @@ import pytest
 # Tests are tiny: more threads make them slower, and wait for each other where cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests.helpers.launch import find_mpirun  # noqa: E402
+from tests.helpers.launch import Job, find_mpirun  # noqa: E402
 from tests.helpers.promises import Promise, Table  # noqa: E402
 
 TABLE = Table()
@@ -44,6 +44,12 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
         if no_mpirun and item.get_closest_marker("mpi"):
             item.add_marker(no_mpirun)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A test that starts mpirun has to say so."""
+    Job.allowed = bool(item.get_closest_marker("mpi"))
 
 
 @pytest.hookimpl(wrapper=True)

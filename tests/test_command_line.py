@@ -50,28 +50,22 @@ def two_ranks(tmp_path_factory):
     return folder
 
 
-@pytest.mark.mpi
-def test_no_name_means_rl2_and_the_same_command_resumes(tmp_path):
-    first = finished(train(2, tmp_path, "--max_iters", 1))
-    assert "train/return" in first.output
-    finished(train(2, tmp_path, "--max_iters", 2))
-    assert [row["iteration"] for row in rows(tmp_path)] == ["1", "2"]
-    assert newest(tmp_path)[0] == 2
-
-
-@pytest.mark.mpi
 @pytest.mark.promise("C1 resumed bit for bit")
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_resuming_is_bit_exact(tmp_path, num_ranks):
+@pytest.mark.parametrize(
+    "num_ranks", [1, pytest.param(2, marks=pytest.mark.mpi), pytest.param(3, marks=pytest.mark.mpi)]
+)
+def test_the_same_command_resumes_bit_for_bit(tmp_path, num_ranks):
     finished(train(num_ranks, tmp_path, "--max_iters", 3, name="whole"))
     for end in (1, 3):
-        finished(train(num_ranks, tmp_path, "--max_iters", end, name="parts"))
+        done = finished(train(num_ranks, tmp_path, "--max_iters", end, name="parts"))
+        assert "train/return" in done.output
+    assert [row["iteration"] for row in rows(tmp_path, "parts")] == ["1", "2", "3"]
     assert not runs.differing(newest(tmp_path, "whole")[1], newest(tmp_path, "parts")[1])
 
 
 @pytest.mark.mpi
 @pytest.mark.promise("C2 other number of ranks")
-@pytest.mark.parametrize("num_ranks", [1, 3, 4])
+@pytest.mark.parametrize("num_ranks", [1, 3])
 def test_another_number_of_ranks_continues_with_the_same_experiment(two_ranks, tmp_path, num_ranks):
     finished(train(num_ranks, tmp_path, "--max_iters", 3, name="alone"))
     for mine, theirs in zip(rows(tmp_path, "alone"), rows(two_ranks), strict=True):
@@ -105,9 +99,9 @@ def test_more_ranks_than_work(tmp_path):
 def test_every_architecture_trains_evaluates_and_continues(tmp_path, architecture):
     flags = ["--architecture", architecture, "--environment", "bandit", "--shared_network", "False"]
     finished(train(2, tmp_path, *flags, "--max_iters", 1))
-    finished(train(2, tmp_path, *flags, "--max_iters", 2))
+    finished(train(1, tmp_path, *flags, "--max_iters", 2))
     result = finished(
-        command(2, "evaluate", tmp_path / "tiny", "--instances", 7, "--json", tmp_path / "out.json")
+        command(1, "evaluate", tmp_path / "tiny", "--instances", 7, "--json", tmp_path / "out.json")
     )
     assert "gittins" in result.output
     report = json.loads((tmp_path / "out.json").read_text())
@@ -124,7 +118,7 @@ def test_a_users_own_environment(tmp_path, factory):
     finished(train(2, tmp_path, *environment, "--max_iters", 1))
     asked = command(1, "evaluate", tmp_path / "tiny", "--instances", 3)
     assert finished(asked, 2).output.count("\n") == 1 and "--environment" in asked.output
-    result = finished(command(2, "evaluate", tmp_path / "tiny", "--instances", 3, *environment))
+    result = finished(command(1, "evaluate", tmp_path / "tiny", "--instances", 3, *environment))
     assert "rl2" in result.output
 
 
@@ -171,7 +165,7 @@ BAD = {
 }
 
 
-TOLD_ONCE = ("unknown flag", "text", "no such device")  # also by two ranks
+TOLD_ONCE = ("unknown flag", "no such device")  # also by two ranks
 
 
 @pytest.mark.promise("E3 mistakes in flags")
@@ -189,17 +183,16 @@ def test_a_mistake_gets_one_line_and_code_2(tmp_path, mistake):
 
 @pytest.mark.mpi
 def test_help(tmp_path):
-    assert "rl2" in finished(command(2, "train", "--help")).output
+    assert "rl2" in finished(command(1, "train", "--help")).output
     result = finished(command(2, "train", "rl2", "--help"))
     assert result.output.count("--meta_episodes_per_policy_update") == 1
     assert "--instances" in finished(command(1, "evaluate", "--help")).output
 
 
-@pytest.mark.mpi
 @pytest.mark.promise("B8 folders that cannot be written")
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "tiny").write_text("in the way")
-    assert str(tmp_path / "tiny") in finished(train(2, tmp_path, "--max_iters", 1), 2).output
+    assert str(tmp_path / "tiny") in finished(train(1, tmp_path, "--max_iters", 1), 2).output
     assert (tmp_path / "tiny").read_text() == "in the way"
 
 
@@ -214,7 +207,7 @@ def test_another_experiment_in_the_folder_is_refused_field_by_field(two_ranks):
 
 @pytest.mark.mpi
 def test_a_damaged_newest_save_falls_back(tmp_path):
-    finished(train(2, tmp_path, "--max_iters", 2))
+    finished(train(1, tmp_path, "--max_iters", 2))
     damaged = tmp_path / "tiny" / "step_00000002" / "tensors.safetensors"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
@@ -226,14 +219,13 @@ def test_a_damaged_newest_save_falls_back(tmp_path):
     assert "iteration 1" in named.output
 
 
-@pytest.mark.mpi
 def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path):
     finished(train(1, tmp_path, "--max_iters", 1))
     canary = tmp_path / "canary"
     hostile = f"cposix\nsystem\n(S'touch {canary}'\ntR.".encode()
     for name in ("tensors.safetensors", "state.json", "manifest.json"):
         (tmp_path / "tiny" / "step_00000001" / name).write_bytes(hostile)
-    finished(train(2, tmp_path, "--max_iters", 2), 2)
+    finished(train(1, tmp_path, "--max_iters", 2), 2)
     finished(command(1, "evaluate", tmp_path / "tiny", "--instances", 2), 2)
     assert not canary.exists()
 
@@ -265,8 +257,7 @@ def test_a_second_writer_is_refused(tmp_path):
         job.kill()
 
 
-@pytest.mark.mpi
 def test_nothing_given_to_evaluate(tmp_path):
-    assert "no run given" in finished(command(2, "evaluate"), 2).output
-    result = finished(command(2, "evaluate", tmp_path / "absent"), 2)
+    assert "no run given" in finished(command(1, "evaluate"), 2).output
+    result = finished(command(1, "evaluate", tmp_path / "absent"), 2)
     assert result.output.count("absent") == 1

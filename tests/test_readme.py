@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.launch import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_trained_policies_are_used_as_readme_shows():
     (code,) = re.findall(r"<!-- use -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)

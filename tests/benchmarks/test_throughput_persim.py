@@ -29,6 +29,7 @@ def test_the_dense_reference_is_the_same_simulator():
         assert torch.allclose(theirs, ours[member, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_time_to_the_loss_of_the_authors_schedule(monkeypatch, capsys):
     # One epoch of their schedule from fresh weights is soon reached, and is timed as what they would need.
     monkeypatch.setattr(persim_time_to_loss, "EPOCHS", 1)

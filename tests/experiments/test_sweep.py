@@ -128,6 +128,7 @@ guard(sweep.main)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_continues_to_the_same_end(swept, tmp_path):
     result = subprocess.run([sys.executable, "-c", KILLED, *words(tmp_path)], cwd=ROOT, capture_output=True)
     assert result.returncode == -signal.SIGKILL, result.stderr
@@ -150,6 +151,7 @@ def test_a_run_that_another_process_holds_is_left_to_it(tmp_path, capsys):
     assert {row["seed"] for row in table(tmp_path)} == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_runs(tmp_path):
     seeds = range(4)
     command = [

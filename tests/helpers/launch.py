@@ -46,7 +46,10 @@ class Result:
 class Job:
     """A running `mpirun -np N python arguments...` in a session of its own, started in the project's root."""
 
+    allowed = True
+
     def __init__(self, num_ranks: int, *arguments, env: dict[str, str] | None = None, launcher=None):
+        assert self.allowed, "a test that starts mpirun needs the marker mpi"
         self.mark = f"TEST_JOB={uuid.uuid4().hex}"
         name, value = self.mark.split("=")
         environment = os.environ | OPEN_MPI | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), name: value}

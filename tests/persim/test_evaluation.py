@@ -35,6 +35,7 @@ def of(rows, metric, method="persim"):
     return {r["agent"]: r for r in rows if r["metric"] == metric and r["method"] == method and "agent" in r}
 
 
+@pytest.mark.slow
 def test_every_test_agent_has_its_rows_and_the_file_is_strict_json(tmp_path):
     rows = rows_of()
     agents = ["2, 0.5", "10, 0.5", "18, 0.5", "10, 0.85", "10, 0.15"]

@@ -71,6 +71,7 @@ def test_a_family_with_learned_rewards_is_the_family_and_adds_up_its_rewards():
     assert seen == [(4, 2)]
 
 
+@pytest.mark.slow
 def test_rewards_of_each_agent_are_learnt_and_act_on_nothing(folder, learner):
     simulator = learner.simulator
     assert not simulator.state_net[0][:, :, 2].any()  # not even after training
@@ -102,6 +103,7 @@ def test_the_return_of_a_window_is_predicted_for_steps_not_trained_on(folder, le
     assert len(rows[-1]["true"][0][0]) == 2  # the figure shows states, not rewards
 
 
+@pytest.mark.slow
 def test_planning_by_learnt_rewards_keeps_the_pole_up():
     sizes = {"num_agents": 60, "num_models": 2, "state_features": 64, "max_iters": 30}
     config = configured("cart_pole", dataset="pure_eps_20", learn_reward=True, **sizes)

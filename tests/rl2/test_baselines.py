@@ -177,6 +177,7 @@ def test_the_true_prior_makes_mdp_greedy_much_stronger():
     assert true.mean() == pytest.approx(150.9, abs=3.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family, num_steps", [("bandit", 10), ("tabular_mdp", 100)])
 def test_nobody_beats_the_oracle(family, num_steps):
     table, family = (BANDITS if family == "bandit" else MDPS), make_family(family)

@@ -86,6 +86,7 @@ def test_advantages_are_standardised_and_targets_are_returns():
     assert torch.allclose(value_target, to_come, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_a_bandit_in_seconds():
     config = dataclasses.replace(
         TINY,

@@ -49,6 +49,7 @@ def evaluated(environment, network, folder, **settings):
     return made, seen, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "network"), [("hopper", "shared"), ("resource_gathering", "separate")]
 )

@@ -30,6 +30,7 @@ def family_and_agents(spread: float):
     return family, {name: value * apart[name] for name, value in family.default.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", NEEDS)
 def test_from_good_data_of_one_agent_a_policy_has_nine_tenths_of_their_return(algorithm):
     if find_spec(NEEDS[algorithm]) is None:
@@ -52,6 +53,7 @@ def test_from_good_data_of_one_agent_a_policy_has_nine_tenths_of_their_return(al
         assert reached(0) < 100, "the test cannot fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.8, 0.0])
 def test_cadm_predicts_a_step_as_well_as_a_plain_network_and_better_where_agents_differ(spread):
     family, agents = family_and_agents(spread)

@@ -223,6 +223,7 @@ def states_of_generators():
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cart_pole", "half_cheetah_body"])
 def test_the_same_seed_gives_the_same_policy_and_leaves_no_trace(name, monkeypatch, tmp_path, capfd):
     pytest.importorskip("stable_baselines3")

@@ -98,6 +98,7 @@ def long_log(path, agents, steps, state):
     return write(path, rows, "agent,time,state_0,state_1,state_2,action,reward")
 
 
+@pytest.mark.slow
 def test_a_log_longer_than_a_block(tmp_path):
     state = np.random.default_rng(0).standard_normal((40_000, 3)).astype(np.float32)
     path = long_log(tmp_path / "log.csv", 40, 1000, state)

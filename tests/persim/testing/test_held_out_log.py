@@ -74,6 +74,7 @@ def test_known_and_new_agents_are_predicted_on_steps_that_nobody_trained_on(fold
     assert (folder / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_without_factors_agents_that_differ_are_predicted_worse(folder):
     log = table(["p0", "p19"], 100, 60, seed=1)
     own, pooled = fits(rows_of(folder, log), "persim"), fits(rows_of(folder, log, pooled=True), "pooled")
