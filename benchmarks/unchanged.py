@@ -2,8 +2,9 @@
 
 Trains every system for a few iterations in this tree and in COMMIT's, with one rank and with two, evaluates
 each run, and compares digests of every stored tensor, of the table of metrics (times apart) and of the
-evaluation's rows. Then measures `benchmarks.throughput` of all systems in both trees by turns; a ratio above
-1 is this tree being slower. Prints one JSON line; exit code 1 if a digest differs.
+evaluation's rows; of small comparisons (comparison_cart_pole, comparison_particle) those of every result.
+Then measures `benchmarks.throughput` of all systems in both trees by turns; a ratio above 1 is this tree
+being slower. Prints one JSON line; exit code 1 if a digest differs.
 """
 
 import argparse
@@ -89,6 +90,9 @@ CASES = {
         False,
     ),
 }
+COMPARE = "--effort 0.02 --episodes 2 --num_policies 2 --budgets 3 --max_episode_len 20"
+COMPARISONS = ("comparison_cart_pole", "comparison_particle")
+COMPARED = ("returns", "curve", "groups", "train_steps", "new_agent_steps", "policies", "facts")
 SPEED = {
     "rl2": "--meta_episodes_per_policy_update 480",
     "rmdp": "",
@@ -118,7 +122,7 @@ def main() -> int:
         )
         try:
             differences = {}
-            for name in [name for name in CASES if name.startswith(settings.only)]:
+            for name in [name for name in (*CASES, *COMPARISONS) if name.startswith(settings.only)]:
                 for ranks in (1, 2):
                     before, after = (
                         outcome(tree, Path(folder) / label, name, ranks)
@@ -142,6 +146,8 @@ def main() -> int:
 
 def outcome(tree: Path, folder: Path, name: str, ranks: int) -> dict[str, Counter]:
     """Digests of what a case's run has left, evaluation included."""
+    if name in COMPARISONS:
+        return compared(tree, folder / f"{name}_{ranks}", name.removeprefix("comparison_"), ranks)
     system, flags, evaluated = CASES[name]
     run = folder / f"{name}_{ranks}"
     where = ["--checkpoint_dir", folder, "--model_name", run.name]
@@ -164,6 +170,18 @@ def outcome(tree: Path, folder: Path, name: str, ranks: int) -> dict[str, Counte
     columns = [name for name in table[0] if not name.startswith("time/")]
     metrics = Counter(f"{name} {digest([row[name] for row in table])}" for name in columns)
     return {"tensors": tensors, "metrics": metrics, "rows": rows}
+
+
+def compared(tree: Path, folder: Path, environment: str, ranks: int) -> dict[str, Counter]:
+    """Digests of what all methods make of a few agents."""
+    agents = folder / "agents.npz"
+    folder.mkdir(parents=True)
+    command(tree, 1, "envs.populate", environment, "--num_agents", 6, "--out", agents)
+    flags = ["--population", agents, "--out", folder, *COMPARE.split()]
+    command(tree, ranks, "evaluate", "compare", *flags)
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("cells/*.json")}
+    results = (f"{name} {part} {digest(one[part])}" for name, one in found.items() for part in COMPARED)
+    return {"results": Counter(results)}
 
 
 def digest(value) -> str:

@@ -76,10 +76,13 @@ def as_csv(rows: Iterable[Row], columns: Sequence[str] | None = None, digits: in
     if digits:
         rows = [{k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in one.items()} for one in rows]
     columns = columns or list(dict.fromkeys(name for one in rows for name in one))
+    return lines_as_csv(columns, ([one.get(name, "") for name in columns] for one in rows))
+
+
+def lines_as_csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Lines of values as CSV, which may have several columns of one name."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(out, lineterminator="\n").writerows([header, *lines])
     return out.getvalue()
 
 

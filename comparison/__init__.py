@@ -1,1 +1,1 @@
-"""One population, several ways to personalise: the same agents, the same starts, the same accounting."""
+"""Several methods of personalising on one population: the same agents, starts and accounting."""

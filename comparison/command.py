@@ -1,10 +1,10 @@
-"""Compare ways to personalise on one population:
+"""Compare methods of personalising on one population:
 
     mpirun -np N python -m evaluate compare --population FILE --seeds 0,1,2 --out DIR \\
         [--methods rl2,rmdp,persim,caml,single,per_agent] [flags]
 
-Each method with each seed is a cell; ranks (and further processes of the same command) take cells that nobody
-works on. A cell that is done is not done again: the same command continues where it was stopped.
+Each method with each seed is an experiment; ranks (and further processes of the same command) take those that
+nobody works on. What is done is not done again: the same command continues where it was stopped.
 """
 
 from pathlib import Path
@@ -12,54 +12,50 @@ from pathlib import Path
 from common.allocator import keep_freed_memory
 from common.runs.files import write_atomic
 from comparison import figures, report, tables
-from comparison.config import parse_settings
-from comparison.experiments import cells_of, stored, work
-from comparison.problem import People
-from envs import Population
-from mpi_utils.comm import set_threads
+from comparison.config import Settings, parse_settings
+from comparison.experiments import experiments_of
+from comparison.problem import load_problem
+from envs import Problem
+from experiments.grid import Result, results, work_apart
+from mpi_utils.comm import Comm, set_threads
 
 
-def main(comm, flags: list[str]) -> None:
-    """Check, work on the cells that are free, write tables and report. A collective."""
+def main(comm: Comm, flags: list[str]) -> None:
+    """Check, work on the experiments that are free, write tables and report. A collective."""
     set_threads(comm)
     keep_freed_memory()
     with comm.agree():
         if comm.is_root and flags[:1] in (["-h"], ["--help"]):
             print(__doc__)
         settings = parse_settings(flags, show=comm.is_root)
-        people = People(Population.load(settings.population), settings.environment, settings.max_episode_len)
-        cells = cells_of(settings, people.n)
-        Path(settings.out, "cells").mkdir(parents=True, exist_ok=True)
-    left = cells
-    while left:
-        busy = [cell for cell in left if not work(cell, people, settings)]
-        if len(busy) == len(left):
-            break  # the rest is in the hands of others
-        left = busy
-    comm.barrier()
+        problem = load_problem(settings.population, settings.environment, settings.max_episode_len)
+    experiments = experiments_of(settings, problem)
+    work_apart(experiments, comm)
     with comm.agree():
         if comm.is_root:
-            found = {cell: stored(cell, settings, people) for cell in cells}
-            write(people, settings, [result for result in found.values() if result])
-            if missing := [cell.file for cell, result in found.items() if not result]:
-                print(f"still worked on elsewhere: {', '.join(missing)}; the same command later adds them")
+            write(problem, settings, list(results(experiments).values()))
 
 
-def write(people: People, settings, results: list[dict]) -> None:
+def write(problem: Problem, settings: Settings, found: list[Result]) -> None:
     """Tables and report of all results."""
-    out, rows = Path(settings.out), tables.rows_of(results)
-    page = report.html(people, settings, results, rows)
-    files = {"table.csv": tables.as_csv(rows), "agents.csv": tables.agents_csv(people, results)}
-    files |= {"table.json": tables.as_json(people, settings, results, rows)}
-    files |= {"comparison.md": tables.markdown(people, settings, rows, "comparison"), "comparison.html": page}
-    picture = figures.summary(results, rows)
-    places = {out / name: content for name, content in files.items()} | {out / "comparison.png": picture}
+    out, rows = Path(settings.out), tables.rows_of(found)
+    page = report.html(problem, settings, found, rows)
+    picture = figures.summary(found, rows)
+    files: dict[Path, str | bytes] = {
+        out / "table.csv": tables.method_csv(rows),
+        out / "agents.csv": tables.agents_csv(problem, found),
+        out / "table.json": tables.as_json(problem, settings, found, rows),
+        out / "comparison.md": tables.markdown(problem, settings, rows, "comparison"),
+        out / "comparison.html": page,
+        out / "comparison.png": picture,
+    }
     if settings.page:
         Path(settings.page).parent.mkdir(parents=True, exist_ok=True)
-        text = tables.markdown(people, settings, rows, Path(settings.page).name)
-        pages = {".md": text, ".html": page, ".png": picture}
-        places |= {Path(f"{settings.page}{ending}"): content for ending, content in pages.items()}
-    for path, content in places.items():
+        text = tables.markdown(problem, settings, rows, Path(settings.page).name)
+        files[Path(f"{settings.page}.md")] = text
+        files[Path(f"{settings.page}.html")] = page
+        files[Path(f"{settings.page}.png")] = picture
+    for path, content in files.items():
         write_atomic(path, content if isinstance(content, bytes) else content.encode())
     print(tables.plain(rows))
     print(f"report: {settings.page or out / 'comparison'}.html")

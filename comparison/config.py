@@ -1,7 +1,7 @@
 """Settings of a comparison, and how long each method trains in each environment."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
@@ -11,7 +11,7 @@ METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longes
 
 @dataclass(frozen=True)
 class Settings:
-    """Compare ways to personalise on one population: training, adaptation to each agent, return, cost."""
+    """Compare methods of personalising on one population: training, adaptation, return and cost."""
 
     population: Annotated[str, MAY_BE_EMPTY] = ""
     """The agents: a file made by `python -m envs.populate` (or envs.Population.save)."""
@@ -72,32 +72,33 @@ def numbers(settings: Settings, name: str) -> list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
+Table = dict[str, dict[str, int]]
 # By environment: what each method's own settings are here. "" is for any other environment.
-RMDP = {
+RMDP: Table = {
     "cart_pole": {"max_iters": 40, "steps_per_policy": 2048, "envs_per_policy": 8, "warm_start_iters": 10},
     "mountain_car": {"max_iters": 120, "steps_per_policy": 8192, "envs_per_policy": 16},
     "particle": {"max_iters": 100, "steps_per_policy": 3200, "envs_per_policy": 32},
     "": {"max_iters": 60, "steps_per_policy": 4096, "envs_per_policy": 16},
 }
-PER_AGENT = {  # n policies at once: fewer steps of each
+PER_AGENT: Table = {  # n policies at once: fewer steps of each
     "cart_pole": {"max_iters": 40, "steps_per_policy": 1024, "envs_per_policy": 4},
     "mountain_car": {"max_iters": 100, "steps_per_policy": 2048, "envs_per_policy": 4},
     "particle": {"max_iters": 60, "steps_per_policy": 800, "envs_per_policy": 8},
     "": {"max_iters": 60, "steps_per_policy": 1024, "envs_per_policy": 4},
 }
-RL2 = {
+RL2: Table = {
     "cart_pole": {"max_iters": 80, "episodes": 2},
     "mountain_car": {"max_iters": 60, "episodes": 2},
     "particle": {"max_iters": 200, "episodes": 3},
     "": {"max_iters": 80, "episodes": 2},
 }
-CAML = {
+CAML: Table = {
     "cart_pole": {"max_iters": 60, "updates_per_task": 4},
     "mountain_car": {"max_iters": 30, "updates_per_task": 4},
     "particle": {"max_iters": 100, "updates_per_task": 1},
     "": {"max_iters": 60, "updates_per_task": 4},
 }
-PERSIM = {  # the planner's settings come last
+PERSIM: Table = {  # the planner's settings come last
     "cart_pole": {"max_iters": 100, "horizon": 40, "num_candidates": 128},
     "mountain_car": {"max_iters": 60, "horizon": 50, "num_candidates": 256},
     "particle": {"max_iters": 60, "horizon": 30, "num_candidates": 64},
@@ -105,8 +106,11 @@ PERSIM = {  # the planner's settings come last
 }
 
 
-def recipe(table: dict, environment: str, iterations: str, effort: float) -> dict:
-    """A method's own settings for an environment, its `iterations` times `effort`."""
-    found = dict(table.get(environment, table[""]))
-    found[iterations] = max(1, round(found[iterations] * effort))
+RECIPES = {"rl2": RL2, "persim": PERSIM, "caml": CAML, "per_agent": PER_AGENT, "rmdp": RMDP, "single": RMDP}
+
+
+def recipe(method: str, environment: str, effort: float = 1.0) -> dict[str, Any]:
+    """A method's own settings for an environment, its iterations times `effort`."""
+    found: dict[str, Any] = dict(RECIPES[method].get(environment, RECIPES[method][""]))
+    found["max_iters"] = max(1, round(found["max_iters"] * effort))
     return found

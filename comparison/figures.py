@@ -2,10 +2,14 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from comparison.tables import ORDER, scalars, title, to_csv
+from common.evaluation import Row, lines_as_csv
+from comparison.tables import ORDER, scalars, title
+from envs import Problem
+from experiments.grid import Result
 
 COLOURS = {"single": "#7f7f7f", "rmdp": "#1f77b4", "caml": "#2ca02c", "rl2": "#d62728"}
 COLOURS |= {"persim": "#9467bd", "per_agent": "#000000"}
@@ -27,10 +31,13 @@ class Figure:
 
     @property
     def csv(self) -> str:
-        return to_csv(self.names, self.lines)
+        """The data that it shows."""
+        return lines_as_csv(self.names, self.lines)
 
 
-def canvas(rows: int = 1, columns: int = 1, size=SIZE, **options):
+def canvas(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = SIZE, **options: Any
+) -> tuple[Any, Any]:
     """A figure and its axes."""
     import matplotlib
 
@@ -41,7 +48,7 @@ def canvas(rows: int = 1, columns: int = 1, size=SIZE, **options):
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
 
 
-def as_bytes(figure, kind: str = "svg") -> bytes:
+def as_bytes(figure: Any, kind: str = "svg") -> bytes:
     """The picture; the same bytes for the same picture."""
     import matplotlib.pyplot as plt
 
@@ -51,22 +58,23 @@ def as_bytes(figure, kind: str = "svg") -> bytes:
     return buffer.getvalue()
 
 
-def style(name: str) -> dict:
+def style(name: str) -> dict[str, str]:
     """Colour and mark of a method."""
     return {"color": COLOURS.get(name, "#6baed6"), "marker": MARKS.get(name, "o")}
 
 
-def main_methods(results: list[dict]) -> list[str]:
+def main_methods(results: list[Result]) -> list[str]:
     """Names that are there, without further budgets of r-MDP."""
     present = {r["name"] for r in results}
     return [name for name in ORDER if name in present]
 
 
-def of(results: list[dict], name: str) -> list[dict]:
+def of(results: list[Result], name: str) -> list[Result]:
+    """The results of a method, one for each seed."""
     return [r for r in results if r["name"] == name]
 
 
-def draw_gains(axes, results, rows) -> None:
+def draw_gains(axes: Any, results: list[Result], rows: list[Row]) -> None:
     """A line for each method from the worst tenth to the mean agent."""
     shown = [row for row in reversed(rows)]
     for y, row in enumerate(shown):
@@ -80,7 +88,7 @@ def draw_gains(axes, results, rows) -> None:
     axes.set(xlabel="return of an episode", ylim=(-0.6, len(shown) - 0.3))
 
 
-def gains(results, rows) -> Figure:
+def gains(results: list[Result], rows: list[Row]) -> Figure:
     """What the mean agent and the worst tenth get."""
     figure, axes = canvas()
     draw_gains(axes, results, rows)
@@ -93,7 +101,7 @@ def gains(results, rows) -> Figure:
     return Figure("gains", "Returns of each method", text, as_bytes(figure), names, lines)
 
 
-def draw_curves(axes, results) -> list[list]:
+def draw_curves(axes: Any, results: list[Result]) -> list[list]:
     """Return against steps spent on a new agent; the points drawn."""
     lines = []
     for name in main_methods(results):
@@ -112,7 +120,7 @@ def draw_curves(axes, results) -> list[list]:
     return lines
 
 
-def curves(results) -> Figure:
+def curves(results: list[Result]) -> Figure:
     """Return against steps spent on a new agent."""
     figure, axes = canvas()
     lines = draw_curves(axes, results)
@@ -124,7 +132,7 @@ def curves(results) -> Figure:
     return Figure("curves", "Steps with a new agent", text, as_bytes(figure), names, lines)
 
 
-def budgets(results, rows) -> Figure | None:
+def budgets(rows: list[Row]) -> Figure | None:
     """Welfare against the number of policies, by r-MDP's code from 1 to n."""
     found = [
         r for r in rows if r["name"] in ("single", "rmdp", "per_agent") or r["name"].startswith("rmdp_k")
@@ -152,7 +160,7 @@ def budgets(results, rows) -> Figure | None:
     return Figure("budgets", "Welfare against the budget of policies", text, as_bytes(figure), names, lines)
 
 
-def costs(rows) -> Figure:
+def costs(rows: list[Row]) -> Figure:
     """Steps of training against the return."""
     figure, axes = canvas()
     for row in rows:
@@ -173,7 +181,7 @@ def costs(rows) -> Figure:
     return Figure("costs", "What training costs", text, as_bytes(figure), names, lines)
 
 
-def quantiles(results) -> Figure:
+def quantiles(results: list[Result]) -> Figure:
     """Returns of all agents, sorted."""
     figure, axes = canvas()
     lines = []
@@ -192,9 +200,9 @@ def quantiles(results) -> Figure:
     return Figure("agents", "Return of each agent", text, as_bytes(figure), names, lines)
 
 
-def plane(people):
+def plane(problem: Problem) -> tuple[np.ndarray, list[str]]:
     """Two coordinates [n, 2] of the agents and what they are called."""
-    found = scalars(people)
+    found = scalars(problem)
     values = np.array(list(found.values()), float).T
     if values.shape[1] == 1:
         return np.column_stack([values[:, 0], np.arange(len(values))]), [*found, "number of the agent"]
@@ -206,12 +214,12 @@ def plane(people):
     return scaled @ axes[:2].T, ["first principal axis of the parameters", "second"]
 
 
-def clusters(people, results) -> Figure | None:
+def clusters(problem: Problem, results: list[Result]) -> Figure | None:
     """Agents in the plane of their parameters, coloured by the policy they are assigned to."""
     shown = [name for name in ("rmdp", "caml") if any(r["groups"] for r in of(results, name))]
     if not shown:
         return None
-    where, axis_names = plane(people)
+    where, axis_names = plane(problem)
     figure, panels = canvas(len(shown), size=(SIZE[0], 3.3 * len(shown)), squeeze=False)
     lines = []
     for axes, name in zip(panels.flat, shown, strict=True):
@@ -226,7 +234,7 @@ def clusters(people, results) -> Figure | None:
             f"{title(name)}: {(sizes > 0).sum()} group{'s' * int((sizes > 0).sum() > 1)}", fontsize=10
         )
         axes.legend(fontsize=7.5, loc="best")
-        lines += [[title(name), first["seed"], i, *where[i], groups[i]] for i in range(people.n)]
+        lines += [[title(name), first["seed"], i, *where[i], groups[i]] for i in range(problem.num_agents)]
     text = (
         "Each point is an agent, placed by its true parameters, which no method is given. Colours are the "
         "policy of r-MDP that it is assigned to, or the medoid of CAML that it starts from (first seed)."
@@ -235,10 +243,10 @@ def clusters(people, results) -> Figure | None:
     return Figure("clusters", "Who shares a policy", text, as_bytes(figure), names, lines)
 
 
-def maps(people, results) -> Figure:
+def maps(problem: Problem, results: list[Result]) -> Figure:
     """Agents in the plane of their parameters, coloured by what they get from each method."""
     shown = main_methods(results)
-    where, axis_names = plane(people)
+    where, axis_names = plane(problem)
     each = {name: np.mean([r["returns"] for r in of(results, name)], axis=0) for name in shown}
     low, high = min(v.min() for v in each.values()), max(v.max() for v in each.values())
     lines_of = -(-len(shown) // 2)
@@ -254,12 +262,12 @@ def maps(people, results) -> Figure:
     figure.supylabel(axis_names[1], fontsize=9)
     figure.colorbar(points, ax=panels, location="bottom", shrink=0.8, label="return of the agent")
     names = ["agent", *axis_names, *(title(name) for name in shown)]
-    lines = [[i, *where[i], *(each[name][i] for name in shown)] for i in range(people.n)]
+    lines = [[i, *where[i], *(each[name][i] for name in shown)] for i in range(problem.num_agents)]
     text = "The same plane, coloured by the return of each agent: bright is high, dark is low."
     return Figure("maps", "Returns over the population", text, as_bytes(figure), names, lines)
 
 
-def summary(results, rows) -> bytes:
+def summary(results: list[Result], rows: list[Row]) -> bytes:
     """Returns of each method, and returns by steps with a new agent, side by side, as PNG."""
     figure, (left, right) = canvas(1, 2, size=(10, 3.6))
     draw_gains(left, results, rows)
@@ -267,8 +275,8 @@ def summary(results, rows) -> bytes:
     return as_bytes(figure, "png")
 
 
-def all_figures(people, results, rows) -> list[Figure]:
+def all_figures(problem: Problem, results: list[Result], rows: list[Row]) -> list[Figure]:
     """Those that the results allow, in reading order."""
-    made = [gains(results, rows), curves(results), budgets(results, rows), costs(rows), quantiles(results)]
-    made += [clusters(people, results), maps(people, results)]
+    made = [gains(results, rows), curves(results), budgets(rows), costs(rows), quantiles(results)]
+    made += [clusters(problem, results), maps(problem, results)]
     return [figure for figure in made if figure is not None]

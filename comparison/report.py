@@ -2,10 +2,15 @@
 
 import base64
 from html import escape
+from typing import Any
 from urllib.parse import quote
 
-from comparison.figures import all_figures
-from comparison.tables import HEADER, commands, cost, explanations, texts, whole, with_error
+from common.evaluation import Row
+from comparison.config import Settings
+from comparison.figures import Figure, all_figures
+from comparison.tables import EXPLANATIONS, HEADER, commands, cost, texts, whole, with_error
+from envs import Problem
+from experiments.grid import Result
 
 STYLE = """
 :root { color-scheme: light; }
@@ -57,25 +62,25 @@ METHODS = {
 }
 
 
-def html(people, settings, results: list[dict], rows: list[dict]) -> str:
+def html(problem: Problem, settings: Settings, results: list[Result], rows: list[Row]) -> str:
     """The whole page."""
-    heading = f"{len([r for r in rows if r['name'] in METHODS])} methods on {people.n} agents"
+    heading = f"{len([r for r in rows if r['name'] in METHODS])} methods on {problem.num_agents} agents"
     parts = [
         f"<h1>{escape(heading)}</h1>",
-        f'<p class="lead">{escape(what_was_run(people, settings, rows))}</p>',
+        f'<p class="lead">{escape(what_was_run(problem, settings, rows))}</p>',
         "<h2>In short</h2>",
         *(f"<p>{escape(line)}</p>" for line in in_short(rows)),
         "<h2>In numbers</h2>",
         table(HEADER, texts(rows), "wide"),
         "<details><summary>What the columns mean</summary>",
-        *(f"<p>{emphasised(line)}</p>" for line in explanations(people)),
+        *(f"<p>{emphasised(line)}</p>" for line in EXPLANATIONS),
         "</details>",
         "<h2>What each method does</h2>",
-        f'<div class="cards">{"".join(card(row, people) for row in rows if row["name"] in METHODS)}</div>',
+        f'<div class="cards">{"".join(card(row, problem) for row in rows if row["name"] in METHODS)}</div>',
         "<h2>Figures</h2>",
-        f'<div class="figures">{"".join(map(drawn, all_figures(people, results, rows)))}</div>',
+        f'<div class="figures">{"".join(map(drawn, all_figures(problem, results, rows)))}</div>',
         "<h2>How to reproduce it</h2>",
-        f"<pre>{escape(chr(10).join(commands(people, settings)))}</pre>",
+        f"<pre>{escape(chr(10).join(commands(problem, settings)))}</pre>",
     ]
     return "\n".join(
         [
@@ -91,20 +96,21 @@ def html(people, settings, results: list[dict], rows: list[dict]) -> str:
     )
 
 
-def what_was_run(people, settings, rows) -> str:
+def what_was_run(problem: Problem, settings: Settings, rows: list[Row]) -> str:
     """A paragraph for whoever opens the page first."""
     seeds = max((row["seeds"] for row in rows), default=0)
-    varied = ", ".join(people.parameters)
+    varied = ", ".join(problem.rows(slice(None)))
     return (
-        f"The population has {people.n} agents of “{people.environment}”. They differ in {varied}, which no "
-        f"method is given. Each method was trained {'once' if seeds == 1 else f'{seeds} times'} on the same "
-        f"agents and then tested on all of them, in {settings.episodes} episodes of at most {people.horizon} "
-        f"steps (PerSim in {settings.planned}). Episodes start the same for all methods, and no method "
+        f"The population has {problem.num_agents} agents of “{problem.environment}”. They differ in "
+        f"{varied}, which no method is given. Each method was trained "
+        f"{'once' if seeds == 1 else f'{seeds} times'} on the same agents and then tested on all of them, in "
+        f"{settings.episodes} episodes of at most {problem.horizon} steps (PerSim in {settings.planned}). "
+        "Episodes start the same for all methods, and no method "
         "explores in the test. Every step in an agent's environment is counted."
     )
 
 
-def in_short(rows: list[dict]) -> list[str]:
+def in_short(rows: list[Row]) -> list[str]:
     """What the figures say, as sentences."""
     if not rows:
         return ["Nothing is finished yet."]
@@ -136,7 +142,7 @@ def in_short(rows: list[dict]) -> list[str]:
     return lines
 
 
-def card(row: dict, people) -> str:
+def card(row: Row, problem: Problem) -> str:
     """The returns and the cost of a method, in words."""
     policies = int(row["policies"])
     kept = (
@@ -149,14 +155,14 @@ def card(row: dict, people) -> str:
     sentence = (
         f"The mean agent returns {with_error(row['mean'], row['se_mean'])}, the worst tenth "
         f"{with_error(row['worst_decile'], row['se_worst_decile'])}. Training took "
-        f"{whole(row['train_steps'])} steps ({whole(row['train_steps'] / people.n)} an agent) and "
+        f"{whole(row['train_steps'])} steps ({whole(row['train_steps'] / problem.num_agents)} an agent) and "
         f"{cost(row)[-1]} seconds of one core; a new agent needs {needs}. To be kept: {kept}."
     )
     paragraphs = f"<p>{METHODS[row['name']]}</p><p>{escape(sentence)}</p>"
     return f'<div class="card"><h3>{escape(row["method"])}</h3>{paragraphs}</div>'
 
 
-def drawn(figure) -> str:
+def drawn(figure: Figure) -> str:
     """A picture with its words and its data."""
     image = base64.b64encode(figure.svg).decode()
     link = "data:text/csv;charset=utf-8," + quote(figure.csv)
@@ -172,7 +178,7 @@ def drawn(figure) -> str:
     )
 
 
-def short(value) -> str:
+def short(value: Any) -> str:
     """A cell of a table of data."""
     if value is None:
         return "–"

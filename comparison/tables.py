@@ -1,11 +1,15 @@
 """The figures of a comparison as CSV, JSON, Markdown and plain text."""
 
-import csv
 import dataclasses
-import io
 import json
+from typing import Any
 
 import numpy as np
+
+from common.evaluation import Row, as_csv, as_markdown, lines_as_csv, standard_error
+from comparison.config import Settings
+from envs import Problem
+from experiments.grid import Result
 
 ORDER = ("single", "rmdp", "caml", "rl2", "persim", "per_agent")
 TITLES = {
@@ -16,6 +20,19 @@ TITLES = {
     "persim": "PerSim",
     "per_agent": "one policy each",
 }
+EXPLANATIONS = (  # of the columns
+    "*mean agent* is the mean return of an episode over all agents, and *worst tenth* the mean over the "
+    "tenth of the agents with the lowest returns.",
+    "*steps in training* are environment steps of all agents together, those in which policies are tried "
+    "on agents included. PerSim's are those of its logs; the training of the policies that acted there "
+    "is not counted.",
+    "*steps per new agent* are the steps that a method needs with a new agent to reach the table's "
+    "return: r-MDP tries each policy once, CAML tries its starts and makes one update, RL² plays the "
+    "first episodes of a meta-episode, PerSim needs one logged trajectory, one policy for all needs "
+    "none, and one policy each needs all of an agent's training.",
+    "*policies to keep* are those that have to be stored, checked and maintained.",
+    "*seconds of compute* are processor time of one core, for training and testing together.",
+)
 FIGURES = ("mean", "worst_decile", "train_steps", "new_agent_steps", "policies", "seconds")
 
 
@@ -24,25 +41,27 @@ def title(name: str) -> str:
     return TITLES.get(name) or f"r-MDP, {name.removeprefix('rmdp_k')} policies"
 
 
-def place(row: dict):
+def place(row: Row) -> tuple[int, float]:
     """Rows by method, budgets of r-MDP by size."""
     name = row["name"]
     return (ORDER.index(name), 0) if name in ORDER else (ORDER.index("rmdp"), 1 + row["policies"])
 
 
-def rows_of(results: list[dict]) -> list[dict]:
+def rows_of(results: list[Result]) -> list[Row]:
     """A row for each method: means over seeds of all figures, `se_mean` and `se_worst_decile`."""
-    names = list(dict.fromkeys(r["name"] for r in results))
     rows = []
-    for name in names:
-        own = [r for r in results if r["name"] == name]
-        row = {"name": name, "method": title(name), "seeds": len(own)}
-        row |= {figure: float(np.mean([r[figure] for r in own])) for figure in FIGURES}
-        for figure in ("mean", "worst_decile"):
-            values = [r[figure] for r in own]
-            spread = float(np.std(values, ddof=1) / np.sqrt(len(own))) if len(own) > 1 else None
-            row[f"se_{figure}"] = spread
-        rows.append(row)
+    for name in dict.fromkeys(result["name"] for result in results):
+        own = [result for result in results if result["name"] == name]
+        rows.append(
+            {
+                "name": name,
+                "method": title(name),
+                "seeds": len(own),
+                **{figure: float(np.mean([result[figure] for result in own])) for figure in FIGURES},
+                "se_mean": standard_error([result["mean"] for result in own]),
+                "se_worst_decile": standard_error([result["worst_decile"] for result in own]),
+            }
+        )
     return sorted(rows, key=place)
 
 
@@ -52,10 +71,11 @@ def whole(value: float) -> str:
 
 
 def with_error(value: float, error: float | None) -> str:
+    """A mean with its standard error."""
     return f"{value:.1f}" if error is None else f"{value:.1f} ± {error:.1f}"
 
 
-def cost(row: dict) -> list[str]:
+def cost(row: Row) -> list[str]:
     """What a method costs, as text."""
     policies = "a planner" if row["policies"] == 0 else whole(row["policies"])
     steps = [whole(row["train_steps"]), whole(row["new_agent_steps"])]
@@ -69,11 +89,11 @@ HEADER = [
     "steps in training",
     "steps per new agent",
     "policies to keep",
+    "seconds of compute",
 ]
-HEADER += ["seconds of compute"]
 
 
-def texts(rows: list[dict]) -> list[list[str]]:
+def texts(rows: list[Row]) -> list[list[str]]:
     """The table's lines."""
     most = max((row["seeds"] for row in rows), default=0)
     return [
@@ -87,7 +107,7 @@ def texts(rows: list[dict]) -> list[list[str]]:
     ]
 
 
-def plain(rows: list[dict]) -> str:
+def plain(rows: list[Row]) -> str:
     """The table for a terminal."""
     lines = [HEADER, *texts(rows)]
     widths = [max(len(line[c]) for line in lines) for c in range(len(HEADER))]
@@ -98,14 +118,12 @@ def plain(rows: list[dict]) -> str:
     return "\n".join("  ".join(line) for line in made)
 
 
-def markdown(people, settings, rows: list[dict], name: str) -> str:
+def markdown(problem: Problem, settings: Settings, rows: list[Row], name: str) -> str:
     """The page beside the report NAME.html and the picture NAME.png."""
     seeds = max(row["seeds"] for row in rows) if rows else 0
-    table = ["| " + " | ".join(HEADER) + " |", "|---|" + "---|" * (len(HEADER) - 1)]
-    table += ["| " + " | ".join(line) + " |" for line in texts(rows)]
     return "\n".join(
         [
-            f"# {len(rows)} methods on {people.n} agents of {people.environment}",
+            f"# {len(rows)} methods on {problem.num_agents} agents of {problem.environment}",
             "",
             f"Means over {seeds} {'seed' if seeds == 1 else 'seeds'}, with their standard error. Each "
             f"agent is tested in {settings.episodes} episodes (PerSim in {settings.planned}) that start the "
@@ -114,51 +132,33 @@ def markdown(people, settings, rows: list[dict], name: str) -> str:
             "",
             f"![The mean agent, the worst tenth, and returns by the steps of a new agent]({name}.png)",
             "",
-            *table,
-            "",
-            *(f"- {line}" for line in explanations(people)),
+            as_markdown(HEADER, texts(rows)),
+            *(f"- {line}" for line in EXPLANATIONS),
             "",
             "```bash",
-            *commands(people, settings),
+            *commands(problem, settings),
             "```",
             "",
         ]
     )
 
 
-def explanations(people) -> list[str]:
-    """What the columns mean."""
-    return [
-        "*mean agent* is the mean return of an episode over all agents, and *worst tenth* the mean over the "
-        "tenth of the agents with the lowest returns.",
-        "*steps in training* are environment steps of all agents together, those in which policies are tried "
-        "on agents included. PerSim's are those of its logs; the training of the policies that acted there "
-        "is not counted.",
-        "*steps per new agent* are the steps that a method needs with a new agent to reach the table's "
-        "return: r-MDP tries each policy once, CAML tries its starts and makes one update, RL² plays the "
-        "first episodes of a meta-episode, PerSim needs one logged trajectory, one policy for all needs "
-        "none, and one policy each needs all of an agent's training.",
-        "*policies to keep* are those that have to be stored, checked and maintained.",
-        "*seconds of compute* are processor time of one core, for training and testing together.",
-    ]
-
-
 SEEDS_TRIED = 10
 
 
-def commands(people, settings) -> list[str]:
+def commands(problem: Problem, settings: Settings) -> list[str]:
     """The commands that make it again: that of the population, if it was drawn, and the comparison."""
     made = []
     for seed in range(SEEDS_TRIED):
-        drawn = people.family.sample(np.random.default_rng(seed), people.n)
-        if all(np.array_equal(drawn.get(name), values) for name, values in people.parameters.items()):
-            agents = f"--num_agents {people.n} --seed {seed} --out {settings.population}"
-            made = [f"python -m envs.populate {people.environment} {agents}"]
+        drawn = problem.family.sample(np.random.default_rng(seed), problem.num_agents)
+        if all(np.array_equal(drawn.get(name), values) for name, values in problem.rows(slice(None)).items()):
+            agents = f"--num_agents {problem.num_agents} --seed {seed} --out {settings.population}"
+            made = [f"python -m envs.populate {problem.environment} {agents}"]
             break
     return [*made, command(settings)]
 
 
-def command(settings) -> str:
+def command(settings: Settings) -> str:
     """The command that made it, settings at their defaults left out."""
     given = []
     for field in dataclasses.fields(settings):
@@ -168,45 +168,41 @@ def command(settings) -> str:
     return "mpirun -np 2 python -m evaluate compare " + " ".join(given)
 
 
-def as_csv(rows: list[dict]) -> str:
+def method_csv(rows: list[Row]) -> str:
     """All figures of all methods."""
-    names = ["name", "method", "seeds", *FIGURES, "se_mean", "se_worst_decile"]
-    return to_csv(names, ([row[name] for name in names] for row in rows))
+    return as_csv(rows, ["name", "method", "seeds", *FIGURES, "se_mean", "se_worst_decile"])
 
 
-def agents_csv(people, results: list[dict]) -> str:
+def agents_csv(problem: Problem, results: list[Result]) -> str:
     """A row for each method, seed and agent: its parameters, its group and its return."""
-    numbers = scalars(people)
+    numbers = scalars(problem)
     names = ["name", "seed", "agent", *numbers, "group", "return"]
     lines = []
     for result in results:
         for i, value in enumerate(result["returns"]):
             group = "" if result["groups"] is None else result["groups"][i]
-            wants = [values[i] for values in numbers.values()]
-            lines.append([result["name"], result["seed"], i, *wants, group, value])
-    return to_csv(names, lines)
+            own = [values[i] for values in numbers.values()]
+            lines.append([result["name"], result["seed"], i, *own, group, value])
+    return lines_as_csv(names, lines)
 
 
-def scalars(people) -> dict[str, np.ndarray]:
+def scalars(problem: Problem) -> dict[str, list[Any]]:
     """Parameters that are one number an agent; parts of arrays have names with their place."""
-    found = {}
-    for name, values in people.parameters.items():
+    found: dict[str, list[Any]] = {}
+    for name, values in problem.rows(slice(None)).items():
         flat = values.reshape(len(values), -1)
         names = [name] if values.ndim == 1 else [f"{name}.{c}" for c in range(flat.shape[1])]
         found |= dict(zip(names, flat.T.tolist(), strict=True))
     return found
 
 
-def as_json(people, settings, results: list[dict], rows: list[dict]) -> str:
-    """Everything: the settings, the table, and each cell's result."""
-    content = {"settings": dataclasses.asdict(settings), "environment": people.environment}
-    content |= {"agents": people.n, "rows": rows, "cells": results}
+def as_json(problem: Problem, settings: Settings, results: list[Result], rows: list[Row]) -> str:
+    """Everything: the settings, the table, and each experiment's result."""
+    content = {
+        "settings": dataclasses.asdict(settings),
+        "environment": problem.environment,
+        "agents": problem.num_agents,
+        "rows": rows,
+        "experiments": results,
+    }
     return json.dumps(content, indent=1) + "\n"
-
-
-def to_csv(names, lines) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(lines)
-    return text.getvalue()

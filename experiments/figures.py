@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from common.evaluation import Row
 from common.plots import curves_figure
 from experiments.tables import CURVE, grouped, layout, mean_and_se, read_rows
@@ -19,7 +21,7 @@ def draw_budgets(out: Path, rows: list[Row], fields: list[str], metric: str) -> 
         for line, its_rows in curves.items():
             points = grouped(its_rows, ["num_policies"], [])
             stats = [mean_and_se([float(row["mean"]) for row in found[()]]) for found in points.values()]
-            drawn[" ".join(line) or metric] = ([float(k) for (k,) in points], *zip(*stats, strict=True))
+            drawn[" ".join(line) or metric] = (np.array([float(k) for (k,) in points]), *np.transpose(stats))
         path, title = out / file_name("num_policies", name), " ".join([*name, "band of two standard errors"])
         curves_figure(path, drawn, xlabel="policies", ylabel=metric, title=title)
 
@@ -36,8 +38,8 @@ def draw_curves(out: Path) -> None:
             points = [p for p in by_iteration if len(p) == max(map(len, by_iteration))]
             stats = [mean_and_se([float(row[column]) for row in p]) for p in points]
             drawn[" ".join(line) or column] = (
-                [float(p[0]["env_steps"]) for p in points],
-                *zip(*stats, strict=True),
+                np.array([float(p[0]["env_steps"]) for p in points]),
+                *np.transpose(stats),
             )
         title = ", ".join(
             [*(f"{f} {v}" for f, v in zip(group, name, strict=True)), "band of two standard errors"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.evaluation import Row, as_csv
+from common.evaluation import Row, as_csv, as_markdown
 from common.runs.files import write_atomic
 from mpi_utils.comm import guard
 
@@ -40,7 +40,7 @@ def main(comm) -> None:
             out.mkdir(parents=True, exist_ok=True)
             columns = [*COLUMNS, "num_agents", "seed", "mean"]
             write_atomic(out / "agents.csv", as_csv(found, columns, digits=6).encode())
-            write_atomic(out / "agents.md", as_markdown(found).encode())
+            write_atomic(out / "agents.md", tables(found).encode())
 
 
 def read(runs: Path) -> list[Row]:
@@ -63,31 +63,26 @@ def read(runs: Path) -> list[Row]:
     return found
 
 
-def as_markdown(found: list[Row]) -> str:
+def tables(found: list[Row]) -> str:
     """One table for each metric and environment: datasets and methods down, agents across."""
-    lines = []
+    text = ""
     for metric, title in TITLES.items():
-        of_metric = [row for row in found if row["metric"] == metric]
-        for environment in dict.fromkeys(row["environment"] for row in of_metric):
-            rows = [row for row in of_metric if row["environment"] == environment]
+        for environment in dict.fromkeys(row["environment"] for row in found if row["metric"] == metric):
+            rows = [row for row in found if (row["metric"], row["environment"]) == (metric, environment)]
+            values: dict[tuple, dict[str, list[float]]] = {}
+            for row in rows:
+                own = values.setdefault((row["dataset"], row["method"], row["num_agents"]), {})
+                own.setdefault(row["agent"], []).append(row["mean"])
             agents = list(dict.fromkeys(row["agent"] for row in rows))
-            keys = dict.fromkeys((row["dataset"], row["method"], row["num_agents"]) for row in rows)
-            order = sorted(keys, key=lambda key: (key[0], ORDER.index(key[1]), -key[2]))
-            lines += [f"### {title}: {environment}", "", f"| data | method | agents | {' | '.join(agents)} |"]
-            lines.append("|---|---|---|" + "---|" * len(agents))
-            for dataset, method, number in order:
-                own = [
-                    r
-                    for r in rows
-                    if (r["dataset"], r["method"], r["num_agents"]) == (dataset, method, number)
-                ]
-                cells = [cell([r["mean"] for r in own if r["agent"] == agent]) for agent in agents]
-                lines.append(f"| {dataset} | {method} | {number} | {' | '.join(cells)} |")
-            lines.append("")
-    return "\n".join([*lines, "Mean ± standard deviation over seeds.", ""])
+            order = sorted(values, key=lambda key: (key[0], ORDER.index(key[1]), -key[2]))
+            lines = [[*key, *(entry(values[key].get(agent, [])) for agent in agents)] for key in order]
+            table = as_markdown(["data", "method", "agents", *agents], lines)
+            text += f"### {title}: {environment}\n\n{table}\n"
+    return f"{text}Mean ± standard deviation over seeds.\n"
 
 
-def cell(values: list[float]) -> str:
+def entry(values: list[float]) -> str:
+    """Mean ± standard deviation."""
     if not values:
         return "-"
     spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""

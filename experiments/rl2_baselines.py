@@ -7,9 +7,12 @@ that the paper does not have.
 """
 
 import argparse
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from common.evaluation import standard_error
 from envs import make_family
 from rl2.baselines import BANDITS, MDPS, make_baseline
 from rl2.rollout import play_meta_episodes
@@ -61,14 +64,18 @@ MDP_GRID = {
 }
 
 
-def rows_of(table, stronger, grid, tune):
+def rows_of(
+    table: Iterable[str], stronger: dict[str, dict], grid: dict[str, tuple], tune: bool
+) -> list[tuple[str, dict]]:
     """(method, settings) of every row: the table and its stronger variants, or the grid of `--tune`."""
     if tune:
         return [(method, {name: value}) for method, (name, values) in grid.items() for value in values]
     return [(method, {}) for method in table] + list(stronger.items())
 
 
-def returns(family, num_steps, method, settings, instances, seed):
+def returns(
+    family: Any, num_steps: int, method: str, settings: dict, instances: int, seed: int
+) -> np.ndarray:
     """Rewards summed up to every step, [num_steps, instances]; tasks and play depend on the seed alone."""
     tasks = family.sample(np.random.default_rng([seed, 0]), instances)
     rng = np.random.default_rng([seed, 1])
@@ -78,17 +85,19 @@ def returns(family, num_steps, method, settings, instances, seed):
     return rewards.cumsum(axis=0, dtype=np.float64)
 
 
-def print_row(setting, method, settings, values, paper):
-    mean, se = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+def print_row(setting: str, method: str, settings: dict, values: np.ndarray, table: dict) -> None:
+    """One line: returns `values` [instances] beside the paper's, which has none of further `settings`."""
     label = method + "".join(f" [{name}={value:g}]" for name, value in settings.items())
-    if paper is None:
-        print(f"{setting:14s} {label:48s} {mean:9.2f} {se:7.2f}")
-    else:
+    mean, se = values.mean(), standard_error(values) or np.nan
+    paper, text = None if settings else table.get(method), f"{setting:14s} {label:48s} {mean:9.2f} {se:7.2f}"
+    if paper is not None:
         z = (mean - paper) / (se * np.sqrt(1 + len(values) / PAPER_INSTANCES))
-        print(f"{setting:14s} {label:48s} {mean:9.2f} {se:7.2f} {paper:9.1f} {z:6.1f}")
+        text += f" {paper:9.1f} {z:6.1f}"
+    print(text)
 
 
-def main():
+def main() -> None:
+    """Play all that is asked for and print a line for each."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.rl2_baselines", description=__doc__.split(":")[0]
     )
@@ -108,7 +117,7 @@ def main():
             family = make_family("bandit", num_actions=num_arms)
             for method, settings in rows_of(BANDITS, STRONGER_BANDITS, BANDIT_GRID, flags.tune):
                 total = returns(family, num_steps, method, settings, flags.instances, flags.seed)[-1]
-                print_row(setting, method, settings, total, None if settings else paper.get(method))
+                print_row(setting, method, settings, total, paper)
     lengths = [n for n in MDP_TABLE if f"mdp-{n}" in flags.settings]
     for method, settings in rows_of(MDPS, STRONGER_MDPS, MDP_GRID, flags.tune) if lengths else ():
         # No baseline looks at the number of episodes: a longer meta-episode begins with the shorter ones.
@@ -116,13 +125,7 @@ def main():
         total = returns(family, num_steps, method, settings, flags.instances, flags.seed)
         for n in lengths:
             paper = dict(zip(MDP_METHODS, MDP_TABLE[n], strict=True))
-            print_row(
-                f"mdp-{n}",
-                method,
-                settings,
-                total[n * EPISODE_LENGTH - 1],
-                None if settings else paper.get(method),
-            )
+            print_row(f"mdp-{n}", method, settings, total[n * EPISODE_LENGTH - 1], paper)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,13 @@ import re
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import caml.evaluation
+import persim.evaluation
+import rl2.evaluation
+import rmdp.evaluation
 import train
 from common.allocator import keep_freed_memory
 from common.config import from_stored, parse_flags
@@ -25,12 +30,17 @@ from common.errors import UserError
 from common.evaluation import Row
 from common.runs import checkpoint, run_folder
 from common.runs.files import write_atomic
-from evaluate import EVALUATIONS
 from experiments import figures, tables
 from experiments.grid import Experiment, Result, results, same, work_together
 from experiments.learning_curves import learning_curve, thin
 from mpi_utils.comm import Comm, guard, set_threads
 
+EVALUATIONS: dict[str, ModuleType] = {
+    "rl2": rl2.evaluation,
+    "rmdp": rmdp.evaluation,
+    "persim": persim.evaluation,
+    "caml": caml.evaluation,
+}
 CURVE_ROWS = 100
 PARTS = ("agent", "episode", "policy")  # columns of rows that are about a part of a run
 PATIENCE = 60.0  # seconds to wait while another process writes the table

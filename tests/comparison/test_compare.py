@@ -1,7 +1,8 @@
-"""The real command with tiny settings: every way on the same agents, counted alike, one report."""
+"""The real command with tiny settings: every method on the same agents, counted alike, one report."""
 
 import base64
 import csv
+import functools
 import json
 import re
 from html.parser import HTMLParser
@@ -9,13 +10,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from common.runs.seeding import stream
+from comparison import methods
 from comparison.config import METHODS, RL2, Settings, parse_settings
-from comparison.experiments import cells_of, identity
-from comparison.problem import Padded, People, Rows, outcome, worst_decile
-from comparison.problem import test as play
+from comparison.experiments import experiments_of
+from comparison.problem import FixedHorizon, evaluate_actor, load_problem, outcome
 from comparison.tables import markdown, rows_of
 from envs import Population, make_family
+from experiments.grid import attempt
+from mpi_utils.comm import Comm
 from tests.helpers.launch import command
 
 TINY = "--effort 0.02 --episodes 2 --planned 1 --num_policies 2 --budgets 3 --max_episode_len 20".split()
@@ -28,8 +32,9 @@ def population(tmp_path, environment="cart_pole", n=6):
     return path
 
 
-def people(n=6, **options):
-    return People(Population("cart_pole", make_family("cart_pole").sample(stream(0, "tasks"), n)), **options)
+@pytest.fixture
+def problem(tmp_path):
+    return load_problem(population(tmp_path))
 
 
 class Page(HTMLParser):
@@ -75,8 +80,8 @@ def test_the_command_compares_all_and_continues(tmp_path):
     for name in METHODS:
         own = [float(row["return"]) for row in agents if row["name"] == name]
         assert np.mean(own) == pytest.approx(float(number[name]["mean"]))
-    cells = json.loads((out / "table.json").read_text())["cells"]
-    assert len(cells) == 14 and all(len(cell["returns"]) == 6 for cell in cells)
+    results = json.loads((out / "table.json").read_text())["experiments"]
+    assert len(results) == 14 and all(len(result["returns"]) == 6 for result in results)
 
     before = {file: file.stat().st_mtime_ns for file in (out / "cells").glob("*.json")}
     next((out / "cells").glob("single_seed1.json")).unlink()
@@ -89,9 +94,9 @@ def test_the_command_compares_all_and_continues(tmp_path):
     assert changed == {"single_seed1.json", "rmdp_seed0.json"}
     text = (out / "comparison.md").read_text().replace("comparison.", "page.")
     assert (tmp_path / "page.md").read_text() == text
-    redone = json.loads((out / "table.json").read_text())["cells"]
-    for cell, other in zip(cells, redone, strict=True):  # a cell's numbers depend on nothing but its settings
-        assert cell["returns"] == other["returns"] and cell["train_steps"] == other["train_steps"]
+    redone = json.loads((out / "table.json").read_text())["experiments"]
+    for result, other in zip(results, redone, strict=True):  # numbers depend on nothing but settings
+        assert result["returns"] == other["returns"] and result["train_steps"] == other["train_steps"]
     page_is_whole((tmp_path / "page.html").read_text(), 7)
 
 
@@ -147,29 +152,36 @@ def test_a_users_own_population(tmp_path):
     assert len(rows) == 7
 
 
-def test_starts_are_the_same_whoever_acts():
-    seen = []
+class Pushes:
+    """Pushes all poles one way, and keeps the starts that it sees."""
 
-    def act(observation, reward, running):
+    def __init__(self):
+        self.starts = []
+
+    def reset(self, num):
+        self.num = num
+
+    def act(self, observation, reward, done, running=None):
         if reward is None:
-            seen.append(observation.copy())
-        return np.ones(len(observation), np.int64) * (len(seen) % 2)
+            self.starts.append(observation.copy())
+        return np.full(self.num, len(self.starts) % 2)
 
-    everyone = people()
-    returns, steps = play(everyone, act, 3, seed=4)
-    play(everyone, act, 3, seed=4)
-    play(everyone, act, 2, seed=4)
-    play(everyone, act, 3, seed=5)
-    np.testing.assert_array_equal(seen[0], seen[1])
-    np.testing.assert_array_equal(seen[0][:12], seen[2])  # fewer episodes are the first of more
-    assert (seen[0] != seen[3]).any()
-    np.testing.assert_array_equal(returns, steps)
+
+def test_starts_are_the_same_whoever_acts(problem):
+    actor = Pushes()
+    returns = evaluate_actor(problem, actor, 3, seed=4)
+    for num_episodes, seed in ((3, 4), (2, 4), (3, 5)):
+        evaluate_actor(problem, actor, num_episodes, seed)
+    first, again, fewer, other = actor.starts
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first[:12], fewer)  # fewer episodes are the first of more
+    assert (first != other).any()
     assert returns.shape == (6, 3) and 5 < returns.mean() < 15  # pushed one way a pole falls
 
 
-def test_an_episode_that_ended_pays_nothing_until_its_time_is_over():
-    everyone = people(max_episode_len=30)
-    env = Padded(everyone.family.make_vec(everyone.parameters, np.random.default_rng(0)), 30)
+def test_an_episode_that_ended_has_no_rewards_until_its_time_is_over(problem):
+    family = FixedHorizon(problem.family, 30)
+    env = family.make_vec(problem.agents, np.random.default_rng(0))
     first, _ = env.reset()
     total, held = np.zeros(6), None
     for t in range(30):
@@ -179,44 +191,59 @@ def test_an_episode_that_ended_pays_nothing_until_its_time_is_over():
         if t == 28:
             held = seen.copy()
     np.testing.assert_array_equal(infos["final_obs"], held)  # nobody moves any more
-    assert total.max() < 20 and env.counter.steps == total.sum()  # a step pays 1 while a pole stands
+    assert total.max() < 20 and family.steps == total.sum()  # the reward is 1 while a pole stands
     assert (seen != first).any() and np.abs(seen).max() < 0.06  # a fresh start
 
 
-def test_rows_are_drawn_from_the_population_only():
-    everyone = people()
-    drawn = Rows(everyone).sample(np.random.default_rng(0), 200)
-    pairs = set(zip(drawn["force"], drawn["length"], strict=True))
-    assert pairs == set(zip(everyone.parameters["force"], everyone.parameters["length"], strict=True))
-
-
-def test_figures_of_an_outcome():
+def test_figures_of_an_outcome(problem, tmp_path):
     returns = np.arange(20.0)[:, None] + np.array([0.0, 2.0])
     made = outcome(returns, train_steps=7, new_agent_steps=3, policies=2, curve=[(0, returns - 1)])
     assert made["mean"] == 10.5 and made["worst_decile"] == 1.5  # of agents 0 and 1
     assert made["curve"] == [{"steps": 0.0, "mean": 9.5, "worst_decile": 0.5}]
-    assert worst_decile(np.array([3.0, 1.0, 2.0])) == 1
-    cell = made | {"name": "single", "seconds": 2.0, "seed": 0}
-    rows = rows_of([cell, cell | {"mean": 12.5}])
+    result = made | {"name": "single", "seconds": 2.0, "seed": 0}
+    rows = rows_of([result, result | {"mean": 12.5}])
     assert rows[0]["mean"] == 11.5 and rows[0]["se_mean"] == pytest.approx(1)
-    text = markdown(people(), Settings(population="a", out="b"), rows, "page")
+    text = markdown(problem, Settings(population="a", out="b"), rows, "page")
     assert "| one policy for all | 11.5 ± 1.0 | 1.5 ± 0.0 | 7 | 3 | 2 | 2 |" in text
     assert "envs.populate" not in text  # these agents are none that the command draws
     drawn = make_family("cart_pole").sample(np.random.default_rng(3), 5)
-    text = markdown(People(Population("cart_pole", drawn)), Settings(population="a", out="b"), rows, "page")
+    Population("cart_pole", drawn).save(tmp_path / "drawn.npz")
+    text = markdown(load_problem(tmp_path / "drawn.npz"), Settings(population="a", out="b"), rows, "page")
     assert "python -m envs.populate cart_pole --num_agents 5 --seed 3 --out a" in text
 
 
-def test_cells_know_what_they_were_made_for(monkeypatch):
+def test_every_method_with_every_seed_is_an_experiment(tmp_path):
     settings = parse_settings("--population a --out b --seeds 3,4 --budgets 1,2,9,50".split(), show=False)
-    names = [(cell.name, cell.num_policies, cell.seed) for cell in cells_of(settings, 50)]
-    assert ("rmdp_k9", 9, 4) in names and ("per_agent", 50, 3) in names and ("single", 1, 3) in names
+    names = [one.name for one in experiments_of(settings, load_problem(population(tmp_path, n=50)))]
+    assert {"rmdp_k9_seed4", "per_agent_seed3", "single_seed3"} <= set(names)
     assert len(names) == 2 * (6 + 2)  # a budget of 1 or of n is there already
-    cell = cells_of(settings, 50)[0]
-    made_for = identity(cell, settings, people())
-    assert made_for != identity(cell, settings, people(7))
+    assert methods.METHODS.keys() == set(METHODS)
+
+
+def test_a_result_counts_for_what_it_was_made_for(tmp_path, problem, monkeypatch):
+    flags = ["--population", "a", "--out", str(tmp_path), "--methods", "rl2"]
+
+    def rl2(problem=problem, *more):
+        return experiments_of(parse_settings([*flags, *more], show=False), problem)[0]
+
+    monkeypatch.setitem(methods.METHODS, "rl2", lambda *_: {"mean": 1.0})
+    assert rl2().result() is None
+    assert attempt(rl2(), Comm()) and rl2().result()["mean"] == 1.0
+    assert rl2(problem, "--episodes", "6").result() is None
+    assert rl2(load_problem(population(tmp_path, n=7))).result() is None
+    older = json.loads(rl2().file.read_text())
+    older["made_for"]["recipe"]["max_pol_iters"] = older["made_for"]["recipe"].pop("max_iters")
+    rl2().file.write_text(json.dumps(older))
+    assert rl2().result()["mean"] == 1.0
     monkeypatch.setitem(RL2, "cart_pole", RL2["cart_pole"] | {"max_iters": 7})
-    assert cell.method == "rl2" and made_for != identity(cell, settings, people())
+    assert rl2().result() is None
+
+
+def test_missing_behaviour_policies_are_no_reason_to_log_random_actions(problem, tmp_path, monkeypatch):
+    elsewhere = functools.partial(methods.behaviour.load, folder=tmp_path)
+    monkeypatch.setattr(methods.behaviour, "load", elsewhere)
+    with pytest.raises(UserError, match="policies of cart_pole"):
+        methods.log(problem, 0)
 
 
 @pytest.mark.parametrize(
