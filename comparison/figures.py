@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from common import plots
 from common.evaluation import Row, lines_as_csv
 from comparison.tables import ORDER, scalars, title
 from envs import Problem
@@ -41,20 +42,17 @@ def canvas(
     """A figure and its axes."""
     import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 10, "svg.hashsalt": "comparison", "axes.grid": True, "grid.alpha": 0.3})
-    return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
+    matplotlib.rcParams.update(
+        {"font.size": 10, "svg.hashsalt": "comparison", "axes.grid": True, "grid.alpha": 0.3}
+    )
+    drawn = plots.figure(*size)
+    return drawn, drawn.subplots(rows, columns, **options)
 
 
 def as_bytes(figure: Any, kind: str = "svg") -> bytes:
     """The picture; the same bytes for the same picture."""
-    import matplotlib.pyplot as plt
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=130, metadata={"Date" if kind == "svg" else "Software": None})
-    plt.close(figure)
     return buffer.getvalue()
 
 
