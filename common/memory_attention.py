@@ -115,6 +115,7 @@ class SNAIL(AttentiveMemory):
         self.output_size = channels
 
     def advance(self, x: torch.Tensor, t: int, caches: list[torch.Tensor]) -> torch.Tensor:
+        """Step number `t`, written into the caches."""
         here, attended, channels = self.embed(x), iter(caches[:-1]), caches[-1]
         for block in self.blocks:
             if isinstance(block, DenseBlock):
@@ -182,6 +183,7 @@ class Transformer(AttentiveMemory):
         self.cache_sizes = [(num_heads, num_features // num_heads) for _ in range(2 * num_layers)]
 
     def advance(self, x: torch.Tensor, t: int, caches: list[torch.Tensor]) -> torch.Tensor:
+        """Step number `t`, written into the caches."""
         here = self.embed(x) + self.positions[t]
         for layer, keys, values in zip(self.layers, caches[::2], caches[1::2], strict=True):
 

@@ -18,6 +18,7 @@ class BatchedLinear(nn.Module):
             nn.init.orthogonal_(weight, gain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The layers' outputs `[num_networks, B, out]`."""
         if len(self.weight) > 1:
             return torch.baddbmm(self.bias, x, self.weight)
         rows = torch.addmm(self.bias[0, 0], x.reshape(-1, x.shape[-1]), self.weight[0])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 
 def make_folder(path: Path) -> None:
+    """Make a folder that is not there yet."""
     os.mkdir(path, 0o755)
 
 
@@ -16,24 +17,29 @@ def create(path: Path) -> int:
 
 
 def write(descriptor: int, data: bytes) -> None:
+    """Write all of the data."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def sync(descriptor: int) -> None:
+    """Wait until a file is on the disk."""
     os.fsync(descriptor)
 
 
 def rename(source: Path, target: Path) -> None:
+    """Give a file or folder another name, replacing a file of that name."""
     os.replace(source, target)
 
 
 def remove_file(path: Path) -> None:
+    """Remove a file or a link."""
     os.unlink(path)
 
 
 def remove_folder(path: Path) -> None:
+    """Remove an empty folder."""
     os.rmdir(path)
 
 
