@@ -4,6 +4,9 @@ Each case is a fresh run, in whose second iteration a value appears in one place
 raise alike in the very iteration, and no save may hold it. Prints one line a case, of each rank.
 """
 
+import contextlib
+import copy
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -14,8 +17,9 @@ from common.runs import checkpoint
 from common.runs.encoding import first_not_finite
 from mpi_utils import loop
 from mpi_utils.comm import Comm, guard
+from mpi_utils.sync import FlatGradients
 from tests.helpers.runs import flags
-from train import make_learner, parse_arguments
+from train import SYSTEMS, parse_arguments
 
 PLACES = {
     "rl2": ("reward", "observation", "loss", "gradient", "parameter"),
@@ -45,13 +49,17 @@ def outcome(comm, system, folder, case) -> str:
     _, config = parse_arguments(
         [*flags(system, folder, name), *MORE.get(system, []), "--checkpoint_interval", "1"], Comm()
     )
-    learner = make_learner(system, config, comm)
-    if comm.rank == int(rank):
-        spoil(learner, place, VALUES[value])
+    problem, at = SYSTEMS[system].make_problem(config, comm), Now()
+    if comm.rank == int(rank) and place in ("reward", "observation"):
+        problem = dataclasses.replace(problem, family=spoilt_family(problem.family, place, VALUES[value], at))
+    learner = Spoilt(SYSTEMS[system].learner(config, comm, problem), at)
+    if comm.rank == int(rank) and place == "parameter":
+        learner.spoil = lambda: spoil_parameter(learner.tensors_in_sync(), VALUES[value])
     run_dir = Path(folder) / name
     said = "went on"
     try:
-        loop.run(learner, comm, run_dir, iterations=4, checkpoint_interval=1, log=False)
+        with spoilt_gradients(place, VALUES[value], at if comm.rank == int(rank) else Now()):
+            loop.run(learner, comm, run_dir, iterations=4, checkpoint_interval=1, log=False)
     except (FloatingPointError, RuntimeError) as error:
         if "not finite" not in str(error) and "out of step" not in str(error):
             raise  # the error of one rank
@@ -64,54 +72,87 @@ def outcome(comm, system, folder, case) -> str:
     return said
 
 
-def spoil(learner, place, value) -> None:
-    """Let `value` appear in a learner's iteration number AT."""
-    train, now = learner.train_iteration, [-1]
+@dataclasses.dataclass
+class Now:
+    """Which iteration it is."""
 
-    def train_iteration(i):
-        now[0] = i
-        if place == "parameter" and i == AT:
-            tensor = next(
-                t for t in learner.tensors_in_sync().values() if t.is_floating_point() and t.numel()
-            )
-            tensor.detach().reshape(-1)[0] = value
-        return train(i)
+    iteration: int = -1
 
-    learner.train_iteration = train_iteration
-    if place in ("loss", "gradient"):
-        inner = learner.gradients._sum
-
-        def summed(weight, extras):
-            if now[0] == AT:
-                if place == "gradient":
-                    learner.gradients.views[0].view(-1)[0] = value
-                extras = [value, *extras[1:]] if place == "loss" else extras
-            return inner(weight, extras)
-
-        learner.gradients._sum = summed
-    if place in ("reward", "observation"):
-        if hasattr(learner, "population"):
-            spoil_steps(learner.population.environments.env, place, value, now)
-        else:
-            make_vec = learner.family.make_vec
-            learner.family.make_vec = lambda *a, **k: spoil_steps(make_vec(*a, **k), place, value, now)
+    def __bool__(self) -> bool:
+        return self.iteration == AT
 
 
-def spoil_steps(env, place, value, now):
+class Spoilt:
+    """A learner that tells which iteration it is in, and is spoilt before number AT if it is asked to."""
+
+    def __init__(self, learner, now: Now) -> None:
+        self.learner, self.now, self.spoil = learner, now, lambda: None
+
+    def train_iteration(self, i: int) -> dict[str, float]:
+        self.now.iteration = i
+        if self.now:
+            self.spoil()
+        return self.learner.train_iteration(i)
+
+    def __getattr__(self, name):
+        return getattr(self.learner, name)
+
+
+def spoil_parameter(tensors, value) -> None:
+    tensor = next(t for t in tensors.values() if t.is_floating_point() and t.numel())
+    tensor.detach().reshape(-1)[0] = value
+
+
+@contextlib.contextmanager
+def spoilt_gradients(place, value, now: Now):
+    """Gradients, or the losses averaged with them, are spoilt before they meet those of other ranks."""
+    methods = {name: getattr(FlatGradients, name) for name in ("average", "sum")}
+
+    def spoilt(name):
+        def combine(self, *arguments):
+            *weight, extras = arguments if len(arguments) == 1 + (name == "average") else (*arguments, ())
+            if now and place == "gradient":
+                self.parameters[0].grad.view(-1)[0] = value
+            if now and place == "loss":
+                extras = [value, *list(extras)[1:]]
+            return methods[name](self, *weight, extras)
+
+        return combine
+
+    try:
+        for name in methods:
+            setattr(FlatGradients, name, spoilt(name))
+        yield
+    finally:
+        for name, method in methods.items():
+            setattr(FlatGradients, name, method)
+
+
+def spoilt_family(family, place, value, now: Now):
+    """The same family, whose environments spoil one number of what a step leads to."""
+    family = copy.copy(family)
+    for name in ("make_vec", "make_shared"):
+        if make := getattr(family, name, None):
+            setattr(family, name, lambda *a, make=make, **k: spoil_steps(make(*a, **k), place, value, now))
+    return family
+
+
+def spoil_steps(env, place, value, now: Now):
     step = env.step
 
     def spoilt(actions):
         result = step(actions)
-        if now[0] == AT:
-            if hasattr(result, "outcome"):  # rewards of all agents follow from it
-                array = result.outcome if place == "reward" else result.observation
-                array.reshape(-1)[0] = value
-                return result
-            result = list(result)
-            position = 1 if place == "reward" else 0
-            result[position] = result[position].astype(np.float64)
-            result[position].reshape(-1)[0] = value
-        return tuple(result) if not hasattr(result, "outcome") else result
+        if not now:
+            return result
+        if hasattr(result, "outcome"):  # rewards of all agents follow from it
+            array = result.outcome if place == "reward" else result.observation
+            array.reshape(-1)[0] = value
+            return result
+        result = list(result)
+        position = 1 if place == "reward" else 0
+        result[position] = result[position].astype(np.float64)
+        result[position].reshape(-1)[0] = value
+        return tuple(result)
 
     env.step = spoilt
     return env
