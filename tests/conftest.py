@@ -35,15 +35,16 @@ def promised(item) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """`-m nightly` runs every test of a promise, the short ones too; what is nightly is slow."""
+    """Nightly tests run only if `-m` names them; `-m nightly` runs the short tests of promises too."""
     no_mpirun = pytest.mark.skip(reason="no mpirun: pip install mpich") if find_mpirun() is None else None
     for item in items:
         if config.option.markexpr == "nightly" and ("promise" in item.fixturenames or promised(item)):
             item.add_marker(pytest.mark.nightly)
-        if item.get_closest_marker("nightly"):
-            item.add_marker(pytest.mark.slow)
         if no_mpirun and item.get_closest_marker("mpi"):
             item.add_marker(no_mpirun)
+    if "nightly" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tests.helpers.launch import ROOT
 
 LEFT_OUT = shutil.ignore_patterns(
-    *(".*", "__pycache__", "checkpoints", "results", "docs", "shared", "*.egg-info", "build")
+    *(".*", "__pycache__", "checkpoints", "results", "shared", "*.egg-info", "build")
 )
 SAVES, DAMAGE = "tests/common/runs/test_checkpoint.py", "tests/common/runs/test_damage.py"
 RANKS, FOLDER = "tests/mpi_utils/test_mpi.py", "tests/common/runs/test_run_folder.py"
