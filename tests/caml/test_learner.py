@@ -14,6 +14,7 @@ from common.errors import UserError
 from envs import EnvError
 from mpi_utils.comm import Comm
 from tests.helpers.launch import mpirun
+from tests.helpers.runs import flat, same
 
 TINY = check_config(
     Config(
@@ -45,20 +46,6 @@ def trained(config, iterations, comm=None):
     return learner
 
 
-def flat(state, prefix=""):
-    """Leaves of a nested state by path, copied: a learner goes on in place."""
-    for name, value in state.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", np.asarray(value).copy()
-
-
-def same(a, b):
-    a, b = dict(flat(a)), dict(flat(b))
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
-
-
 # --- what is carried over
 
 
@@ -70,11 +57,11 @@ def test_a_loaded_learner_continues_bit_for_bit(config, start):
     other = made(config)
     other.load_state_dict(learner.state_dict())
     assert same(other.state_dict(), learner.state_dict())
-    before = dict(flat(learner.state_dict()))
+    before = flat(learner.state_dict())
     for i in range(start, 5):
         assert learner.train_iteration(i)["train/return"] == other.train_iteration(i)["train/return"]
     assert same(other.state_dict(), learner.state_dict())
-    assert not same(before, learner.state_dict())
+    assert not same(before, flat(learner.state_dict()))
 
 
 def test_medoids_come_when_the_pool_is_full_and_stay_untouched_until_it_is_again():
@@ -82,9 +69,9 @@ def test_medoids_come_when_the_pool_is_full_and_stay_untouched_until_it_is_again
     assert "cluster/silhouette" not in learner.train_iteration(0)
     assert len(learner.state_dict()["policy"]["head.bias"]) == 0
     assert learner.train_iteration(1)["cluster/num_medoids"] == 2
-    state = dict(flat(learner.state_dict()))
+    state = flat(learner.state_dict())
     learner.train_iteration(2)
-    after = dict(flat(learner.state_dict()))
+    after = flat(learner.state_dict())
     for name in ("policy.first.weight", "policy.head.bias", "trajectories", "agent"):
         assert len(after[name]) == 2 and np.array_equal(after[name], state[name])
     assert not np.array_equal(after["pool.head.bias"][:3], state["pool.head.bias"][:3])
@@ -184,12 +171,13 @@ import dataclasses
 import numpy as np
 from mpi_utils.comm import Comm, world
 from mpi_utils.sync import check_in_sync
-from tests.caml.test_learner import CART_POLES, TINY, flat, made, same, trained
+from tests.helpers.runs import flat, same
+from tests.caml.test_learner import CART_POLES, TINY, made, trained
 three = world()
 two = Comm(three.mpi.Split(three.rank // 2))  # and one rank alone
 one_task = dataclasses.replace(TINY, tasks_per_iteration=1, pool_size=2)
 for config in (TINY, CART_POLES, one_task):
-    alone = dict(flat(trained(config, 4).state_dict()))
+    alone = flat(trained(config, 4).state_dict())
     for comm in (two, three):
         together, other = trained(config, 3, comm), made(config, comm)
         other.load_state_dict(together.state_dict())
@@ -197,7 +185,7 @@ for config in (TINY, CART_POLES, one_task):
             learner.train_iteration(3)
             check_in_sync(comm, learner.tensors_in_sync())
         assert same(together.state_dict(), other.state_dict())
-        for name, value in flat(together.state_dict()):
+        for name, value in flat(together.state_dict()).items():
             np.testing.assert_allclose(value, alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
 print("same")
 """

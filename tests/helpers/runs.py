@@ -1,6 +1,9 @@
 """Tiny runs of all systems: the flags that make one, and whether two of them ended alike."""
 
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from mpi_utils.comm import Comm
 from train import parse_arguments
@@ -32,20 +35,32 @@ def settings(system: str, *more: str) -> Any:
     return parse_arguments([system, *TINY[system].split(), *more], Comm())[1]
 
 
-def frozen(state: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested state by path, as they are now: a learner goes on in place."""
+def leaves(state: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The leaves of a nested state by path `policy.weight`, as they are now: a learner goes on in place."""
     if isinstance(state, dict | list | tuple):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {path: leaf for key, value in items for path, leaf in frozen(value, f"{prefix}/{key}").items()}
-    if hasattr(state, "detach"):
-        state = state.detach().cpu().contiguous().numpy()
-    # Bytes: NaN equals itself, and 0.0 is not -0.0.
-    plain = (str(state.dtype), state.shape, state.tobytes()) if hasattr(state, "tobytes") else repr(state)
-    return {prefix: plain}
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, np.array(state.detach().cpu().numpy() if hasattr(state, "detach") else state)
+
+
+def flat(state: Any) -> dict[str, np.ndarray]:
+    """All numbers of a nested state by path."""
+    return {path: value for path, value in leaves(state) if value.dtype.kind in "biuf"}
 
 
 def differing(a: Any, b: Any) -> list[str]:
-    """Paths of what is not the same to the last bit in two states, each of which may be frozen already."""
-    a, b = frozen(a), frozen(b)
-    assert a and b, "nothing to compare"
-    return sorted(path for path in a.keys() | b.keys() if a.get(path) != b.get(path))
+    """Paths of what is not the same to the last bit in two states; NaN equals itself, and 0.0 is not -0.0."""
+    one, other = ({path: plain(value) for path, value in leaves(state)} for state in (a, b))
+    assert one and other, "nothing to compare"
+    return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
+
+
+def plain(value: np.ndarray) -> Any:
+    """What tells an array from all others."""
+    return value.dtype.str, value.shape, repr(value) if value.dtype.kind == "O" else value.tobytes()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether nothing differs."""
+    return not differing(a, b)

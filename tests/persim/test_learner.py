@@ -14,25 +14,12 @@ from persim.config import Config, check_config
 from persim.data.transitions import Transitions
 from persim.problem import draw_agents, family_of
 from tests.helpers.launch import mpirun
+from tests.helpers.runs import flat, same
 from tests.persim.runs import configured, make, trained
 
 SIZES = {"num_agents": 6, "num_models": 2, "state_features": 8, "max_iters": 6, "batch_size": 37}
 TINY = configured(**SIZES, num_minibatches=5)
 CART_POLE = dataclasses.replace(TINY, environment="cart_pole", num_minibatches=0, normalise=False)
-
-
-def flat(state, prefix=""):
-    """Arrays of a nested state by path, copied: a learner goes on in place."""
-    for name, value in state.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        elif isinstance(value, np.ndarray | torch.Tensor):
-            yield f"{prefix}{name}", np.asarray(value).copy()
-
-
-def same(a, b):
-    a, b = dict(flat(a)), dict(flat(b))
-    return a.keys() == b.keys() and len(a) > 8 and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 # --- data
@@ -180,7 +167,7 @@ def test_flags_and_stored_settings_have_the_defaults_of_their_environment_and_ma
 def test_the_written_gradient_trains_as_autograd_does(sizes):
     config = dataclasses.replace(TINY, max_iters=9, **sizes)
     written, autograd = (
-        dict(flat(trained(dataclasses.replace(config, gradient=name), 2).state_dict()))
+        flat(trained(dataclasses.replace(config, gradient=name), 2).state_dict())
         for name in ("written", "autograd")
     )
     for name, value in written.items():
@@ -197,11 +184,11 @@ def test_a_loaded_learner_continues_bit_for_bit(config, start):
     learner, other = trained(config, start), make(config)
     other.load_state_dict(learner.state_dict())
     assert same(other.state_dict(), learner.state_dict())
-    before = dict(flat(learner.state_dict()))
+    before = flat(learner.state_dict())
     for i in range(start, 5):
         assert learner.train_iteration(i)["train/loss"] == other.train_iteration(i)["train/loss"]
     assert same(other.state_dict(), learner.state_dict())
-    assert not same(before, learner.state_dict())
+    assert not same(before, flat(learner.state_dict()))
 
 
 @pytest.mark.promise("C5 other settings, formats, data refused")
@@ -227,13 +214,14 @@ import dataclasses
 import numpy as np
 from mpi_utils.comm import Comm, world
 from mpi_utils.sync import check_in_sync
-from tests.persim.test_learner import CART_POLE, TINY, flat, make, same, trained
+from tests.helpers.runs import flat, same
+from tests.persim.test_learner import CART_POLE, TINY, make, trained
 three = world()
 two = Comm(three.mpi.Split(three.rank // 2))  # and one rank alone
 fewer_rows = dataclasses.replace(TINY, batch_size=2)
 refitted = dataclasses.replace(TINY, max_iters=4, num_models=3)
 for config in (TINY, CART_POLE, fewer_rows, refitted):
-    alone = dict(flat(trained(config, 4).state_dict()))
+    alone = flat(trained(config, 4).state_dict())
     for comm in (two, three):
         together, other = trained(config, 3, comm), make(config, comm)
         other.load_state_dict(together.state_dict())
@@ -241,7 +229,7 @@ for config in (TINY, CART_POLE, fewer_rows, refitted):
             learner.train_iteration(3)
             check_in_sync(comm, learner.tensors_in_sync())
         assert same(together.state_dict(), other.state_dict())
-        for name, value in flat(together.state_dict()):
+        for name, value in flat(together.state_dict()).items():
             np.testing.assert_allclose(value, alone[name], rtol=1e-2, atol=1e-4, err_msg=name)
 print("same")
 """

@@ -13,6 +13,7 @@ from rmdp.config import Config, check_config
 from rmdp.learner import Learner
 from rmdp.problem import make_problem
 from rmdp.shared_dynamics import SharedDynamics
+from tests.helpers.runs import flat, same
 
 SIZES = {
     "num_agents": 11,
@@ -43,20 +44,6 @@ def make(config, problem=None, **options):
 
 def run(learner, start, end):
     return [learner.train_iteration(i) for i in range(start, end)]
-
-
-def flat(state, prefix=""):
-    """Leaves of a nested state by path."""
-    for name, value in state.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", np.asarray(value)
-
-
-def same(a, b):
-    a, b = dict(flat(a)), dict(flat(b))
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.promise("C1 resumed bit for bit")
@@ -192,7 +179,7 @@ def alike(one, other, atol=2e-4):
         a, b = one.train_iteration(i), other.train_iteration(i)
     for name in ("train/return", "loss/value", "loss/policy"):
         assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
-    a, b = dict(flat(one.state_dict())), dict(flat(other.state_dict()))
+    a, b = flat(one.state_dict()), flat(other.state_dict())
     for name, value in a.items():
         np.testing.assert_allclose(b[name], value, rtol=2e-3, atol=atol, err_msg=name)
 

@@ -27,7 +27,7 @@ from rmdp.policy import Policies
 from rmdp.problem import make_problem
 from rmdp.shared_dynamics import SharedDynamics
 from tests.helpers.launch import command
-from tests.rmdp.test_learner import flat, same
+from tests.helpers.runs import flat, same
 
 TINY = check_config(
     dataclasses.replace(
@@ -189,7 +189,7 @@ def test_any_number_of_ranks_learns_the_same_and_its_run_is_evaluated(tmp_path):
         done = command(ranks, "train", "rmdp", *FLAGS, *where, "--model_name", f"ranks_{ranks}")
         assert done.code == 0, done.output
         path, _ = checkpoint.newest_valid(tmp_path / f"ranks_{ranks}")
-        states.append(dict(flat(checkpoint.load(path)[1])))
+        states.append(flat(checkpoint.load(path)[1]))
     for name, value in states[0].items():
         np.testing.assert_allclose(states[1][name], value, rtol=2e-3, atol=2e-4, err_msg=name)
     reports = []
