@@ -113,7 +113,7 @@ def training_run(
             if comm.is_root:
                 print(f"training {folder}", flush=True)
             if not train.run(system, config, comm):
-                raise SystemExit(0)  # asked to save and stop; the loop has told so
+                raise SystemExit(0)  # a signal came: the loop has saved and said so
         _, path, digest = comm.bcast_object(newest(folder) if comm.is_root else None)
         with comm.agree():
             step, state = checkpoint.load(path)
