@@ -4,6 +4,7 @@ The same command again resumes from the newest valid save in <checkpoint_dir>/<m
 more ranks change the speed, not the experiment.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -57,16 +58,22 @@ MAY_CHANGE = ("max_iters", "checkpoint_interval", "checkpoint_dir", "model_name"
 
 
 def main(comm: Comm) -> None:
-    """Parse, check and lock the run folder, build the learner, resume, train: every check before any work."""
+    """Parse, build the learner, lock the run folder, resume, train: nothing is made before all is checked."""
     with comm.agree():
         name, config = parse_arguments(sys.argv[1:], comm)
+        if comm.is_root:
+            run_folder.check(folder(config))
+            describe(name, config)
+    threads = set_threads(comm)
+    keep_freed_memory()
+    learner = make_learner(name, config, comm)
     with comm.agree():
         held = claim(name, config) if comm.is_root else None
-    set_threads(comm)
-    keep_freed_memory()
-    run(name, config, comm)
-    if held:
-        held.release()
+    with held or contextlib.nullcontext():
+        if comm.is_root:
+            ranks = f"{comm.size} rank{'s' * (comm.size > 1)} with {threads} thread{'s' * (threads > 1)}"
+            print(f"{name}, {config.environment}: {ranks}, to {folder(config)}", flush=True)
+        run(name, config, comm, learner)
 
 
 def parse_arguments(arguments: list[str], comm: Comm) -> tuple[str, Any]:
@@ -80,7 +87,7 @@ def claim(name: str, config: Any) -> run_folder.Lock:
     """Lock the run folder for this process; refuse one that holds another experiment."""
     held = run_folder.lock(folder(config))
     try:
-        run_folder.write_config(folder(config), describe(name, config))
+        describe(name, config)
     except BaseException:
         held.release()
         raise
@@ -103,14 +110,15 @@ def describe(name: str, config: Any) -> dict[str, Any]:
     return description
 
 
-def run(name: str, config: Any, comm: Comm) -> bool:
+def run(name: str, config: Any, comm: Comm, learner: Any = None) -> bool:
     """Train in a claimed run folder, from its newest valid save; True when all iterations are done."""
     return loop.run(
-        make_learner(name, config, comm),
+        learner or make_learner(name, config, comm),
         comm,
         folder(config),
         iterations=config.iterations,
         checkpoint_interval=config.checkpoint_interval,
+        settings={"system": name, **dataclasses.asdict(config)},
     )
 
 

@@ -37,7 +37,7 @@ def _message(comm: Comm, error: BaseException, alone: bool) -> str:
     if is_user_mistake(error) or isinstance(error, SaveError):
         return f"{error}\n"
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command continues from the last save\n"
+        return f"{error}\n" if str(error) else "interrupted\n"
     if isinstance(error, SystemExit) and not alone:
         return f"{error.code}\n" if isinstance(error.code, str) else ""
     trace = "".join(traceback.format_exception(error))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
 from common.protocols import Trainable
-from common.runs import checkpoint
+from common.runs import checkpoint, run_folder
 from common.runs.encoding import first_not_finite
 from common.runs.logger import Logger
 from mpi_utils.comm import Comm
@@ -32,9 +33,11 @@ def run(
     sync_interval: int = 10,
     keep: int = 5,
     log: bool = True,
+    settings: dict[str, Any] | None = None,
 ) -> bool:
     """Train `learner` up to `iterations` in all, from the newest valid save in `run_dir`; a collective.
 
+    `settings` are written to config.json once the save is loaded: a run that is refused stays as it was.
     Metrics are to be equal on all ranks. `state_dict()` is asked on all of them, and rank 0's is saved.
     Saves every `checkpoint_interval` iterations and at the end, keeps the last `keep`, compares the ranks
     every `sync_interval` and before each save; a state that is not finite is not saved but raises
@@ -53,8 +56,12 @@ def run(
                     checkpoint.prune(run_dir, keep)  # a run killed after its last save did not
         with comm.agree():
             logger = Logger(run_dir, comm, iterations, done) if log else None
+            if comm.is_root and settings is not None:
+                run_folder.write_config(run_dir, settings)
+            if comm.is_root and done:
+                print(_where(done, iterations), flush=True)
         check_in_sync(comm, learner.tensors_in_sync())
-        stop, pace = 0, Pace(comm)
+        stop, pace, saved = 0, Pace(comm), done
         try:
             while done < iterations and not stop:
                 began, waited = time.perf_counter(), comm.waited
@@ -73,6 +80,11 @@ def run(
                 if save_now:
                     with watchdog.at_the_disk():
                         _save(learner, comm, run_dir, done, keep, logger)
+                    saved = done
+        except KeyboardInterrupt:
+            goes_on = f"continues from the save of iteration {saved}" if saved else "begins anew"
+            text = f"interrupted in iteration {done + 1}; the same command {goes_on}"
+            raise KeyboardInterrupt(text) from None
         finally:
             if logger:
                 logger.close()
@@ -86,6 +98,13 @@ def run(
     if stop == 2:
         raise SystemExit(143)
     return done >= iterations
+
+
+def _where(done: int, iterations: int) -> str:
+    """What a resumed run says first."""
+    if done < iterations:
+        return f"continues after iteration {done} of {iterations}"
+    return f"finished: all {done} iterations are done; a larger --max_iters continues"
 
 
 def resume(learner: Trainable, comm: Comm, run_dir: Path | str) -> int:

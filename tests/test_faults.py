@@ -35,7 +35,7 @@ def test_an_error_of_one_rank_ends_all(tmp_path, kind, code, num_ranks, rank, pr
     alone = num_ranks == 1 and kind == "exit 0"  # the only rank may leave when it likes
     # 9: MPICH's launcher killed the others and tells of that, although a rank asked for another code.
     assert result.code in ((0,) if alone else (code, 9) if num_ranks > 1 else (code,)), result.output
-    told = {"interrupt": "interrupted;"}.get(kind, f"rank {rank} of {num_ranks} on ")
+    told = {"interrupt": "interrupted in iteration"}.get(kind, f"rank {rank} of {num_ranks} on ")
     silent = num_ranks == 1 and kind.startswith("exit")
     assert silent or result.output.count(told) == 1, result.output
     assert result.output.count("Traceback") == int(not silent and kind != "interrupt"), result.output

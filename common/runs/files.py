@@ -1,5 +1,6 @@
 """The few file operations that saves are made of, each one a function that a test can make fail."""
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -9,6 +10,15 @@ from pathlib import Path
 def make_folder(path: Path) -> None:
     """Make a folder that is not there yet."""
     os.mkdir(path, 0o755)
+
+
+def check_folder(path: Path) -> None:
+    """Raise OSError if a folder, made with its parents where it is not there, could not be written."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "not writable", str(there))
 
 
 def create(path: Path) -> int:

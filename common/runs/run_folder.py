@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,16 +64,24 @@ class InUse(UserError):
 
 
 class Lock:
-    """A held lock of a run folder; kept until `release`, the end of a `with`, or the end of the process."""
+    """A held lock of a run folder; kept until `release`, the end of a `with`, or the end of the process.
 
-    def __init__(self, descriptor: int):
-        self.descriptor, self.pid = descriptor, os.getpid()
+    `made` are the folders, innermost first, that were made for it: they go with it if nothing came into them.
+    """
+
+    def __init__(self, descriptor: int, path: Path, made: Collection[Path] = ()):
+        self.descriptor, self.path, self.made, self.pid = descriptor, path, made, os.getpid()
         atexit.register(self.release)  # so that only a process that was killed leaves its name in the file
 
     def release(self) -> None:
         """Give the folder free; a second call does nothing, nor one in a forked child."""
         if self.descriptor >= 0 and os.getpid() == self.pid:
             os.ftruncate(self.descriptor, 0)
+            with suppress(OSError):
+                if self.made and os.listdir(self.path.parent) == [self.path.name]:
+                    self.path.unlink()
+                    for folder in self.made:
+                        folder.rmdir()
             os.close(self.descriptor)
             self.descriptor = -1
 
@@ -83,6 +92,16 @@ class Lock:
         self.release()
 
 
+def check(run_dir: Path | str) -> None:
+    """Refuse a run folder that `lock` would refuse, but make none; call it on one rank only."""
+    if (Path(run_dir) / ".lock").exists():
+        return lock(run_dir).release()
+    try:
+        files.check_folder(Path(run_dir))
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be written ({error.strerror}); choose another folder") from error
+
+
 def lock(run_dir: Path | str) -> Lock:
     """Make this process the only writer of a run folder, creating the folder; call it on one rank only.
 
@@ -90,6 +109,7 @@ def lock(run_dir: Path | str) -> Lock:
     cannot be written. The kernel frees the lock of a killed process. Not to be relied on over a network.
     """
     path = Path(run_dir) / ".lock"
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -108,12 +128,15 @@ def lock(run_dir: Path | str) -> Lock:
     except OSError as error:
         os.close(descriptor)
         raise UserError(f"{run_dir}: cannot be locked ({error.strerror}); choose another disk") from error
+    if not os.fstat(descriptor).st_nlink:  # its holder has just removed it with an empty folder
+        os.close(descriptor)
+        return lock(run_dir)
     if os.fstat(descriptor).st_size:
         print(f"{run_dir}: taken over from {_holder(descriptor)}, which was killed", file=sys.stderr)
         _remove_shared_memory(descriptor)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(mine).encode(), 0)
-    return Lock(descriptor)
+    return Lock(descriptor, path, made)
 
 
 def _shared_memory() -> list[str]:

@@ -103,3 +103,24 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, promise)
 
 def jumped(clock, years):
     return clock() + years * 365 * 86400.0
+
+
+def test_a_resumed_run_says_from_where_and_a_finished_one_how_to_go_on(tmp_path, capsys):
+    train(tmp_path, iterations=3, interval=2)
+    assert "continues" not in capsys.readouterr().out
+    train(tmp_path, iterations=5, interval=2)
+    assert "continues after iteration 3 of 5\n" in capsys.readouterr().out
+    train(tmp_path, iterations=5)
+    assert "finished: all 5 iterations are done; a larger --max_iters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"), [(2, "continues from the save of iteration 2"), (9, "begins anew")]
+)
+def test_an_interrupted_run_says_what_is_saved(tmp_path, interval, told):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    learner = Learner(Comm(), at={3: interrupt})
+    with pytest.raises(KeyboardInterrupt, match=f"interrupted in iteration 4; .*{told}"):
+        run(learner, Comm(), tmp_path, iterations=6, checkpoint_interval=interval)

@@ -1,0 +1,96 @@
+"""A command that is refused leaves nothing behind: what its message advises works at once."""
+
+import pytest
+
+from common.errors import UserError
+from common.runs import checkpoint, run_folder
+from experiments import sweep
+from mpi_utils.comm import Comm
+from tests.helpers import runs
+from tests.helpers.launch import command
+
+LOG = "agent,time,state.x,action,reward\n" + "".join(
+    f"{agent},{t},{agent + 0.1 * t + 0.01 * t * t},{t % 2},0\n" for agent in range(3) for t in range(30)
+)
+UNKNOWN = "--environment unknown --dataset"
+# By case: the system, flags that are refused, a word of the message, and what it advises instead.
+REFUSED = {
+    "environment": ("rl2", "--environment envs.examples:nothing", "nothing", ""),
+    "device": ("rl2", "--device cuda:7", "cuda:7", "--device cpu"),
+    "population": ("rmdp", "--population agents.npz", "agents.npz", ""),
+    "dynamics": ("rmdp", "--environment envs.examples:nothing", "nothing", ""),
+    "columns": ("persim", f"{UNKNOWN} bad.csv", "bad.csv", f"{UNKNOWN} good.csv --num_factors 2"),
+    "factors": (
+        "persim",
+        f"{UNKNOWN} good.csv --num_factors 4",
+        "fewer",
+        f"{UNKNOWN} good.csv --num_factors 3",
+    ),
+    "agents": ("caml", "--environment envs.examples:nothing", "nothing", ""),
+}
+TOLD_BY_TWO = ("device", "factors")
+
+
+@pytest.mark.parametrize(
+    "case, ranks",
+    [(case, 1) for case in REFUSED] + [pytest.param(c, 2, marks=pytest.mark.mpi) for c in TOLD_BY_TWO],
+)
+def test_a_refused_training_leaves_nothing_and_its_advice_works_at_once(tmp_path, case, ranks):
+    (tmp_path / "good.csv").write_text(LOG)
+    (tmp_path / "bad.csv").write_text(LOG.replace("time", "when"))
+    system, wrong, word, right = REFUSED[case]
+    flags = [*runs.flags(system, tmp_path / "new" / "runs", "run"), "--max_iters", 1]
+
+    def train(text):
+        return command(
+            ranks,
+            "train",
+            *flags,
+            *[f"{tmp_path}/{word}" if word.endswith(".csv") else word for word in text.split()],
+        )
+
+    refused = train(wrong)
+    assert refused.code == 2 and word in refused.output and "Traceback" not in refused.output
+    assert not (tmp_path / "new").exists()
+    advised = train(right)
+    assert advised.code == 0, advised.output
+    assert (tmp_path / "new" / "runs" / "run" / "step_00000001").is_dir()
+
+
+def test_other_data_leave_the_settings_of_a_run_as_they_were(tmp_path):
+    (tmp_path / "log.csv").write_text(LOG)
+    data = ["--environment", "unknown", "--dataset", tmp_path / "log.csv", "--num_factors", 2]
+    train = ["train", *runs.flags("persim", tmp_path, "run"), *data, "--max_iters"]
+    assert command(1, *train, 1).code == 0
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    (tmp_path / "log.csv").write_text(LOG.replace("0.0,", "0.5,"))
+    refused = command(1, *train, 2)
+    assert refused.code == 2 and "not those that the run began with" in refused.output
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_refused_sweep_leaves_nothing(tmp_path):
+    out, folder = tmp_path / "table", tmp_path / "runs"
+    words = f"rl2 --over seed=0 --runs {folder} --table {out} -- --environment envs.examples:nothing".split()
+    with pytest.raises(UserError, match="nothing"):
+        sweep.sweep(words, Comm())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_takes_the_folders_with_it_that_were_made_for_it(tmp_path):
+    run_folder.lock(tmp_path / "new" / "run").release()
+    assert not list(tmp_path.iterdir())
+    with run_folder.lock(tmp_path / "new" / "run"):
+        checkpoint.save(tmp_path / "new" / "run", 1, {"a": 1})
+    run_folder.lock(tmp_path / "new" / "run").release()
+    assert (tmp_path / "new" / "run" / "step_00000001").is_dir()
+
+
+def test_a_check_makes_nothing_and_refuses_what_a_lock_would(tmp_path):
+    run_folder.check(tmp_path / "new" / "run")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Not a directory"):
+        run_folder.check(tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with run_folder.lock(tmp_path / "run"), pytest.raises(run_folder.InUse):
+        run_folder.check(tmp_path / "run")
