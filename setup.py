@@ -22,6 +22,7 @@ setup(
         "common",
         "common.runs",
         "envs",
+        "envs.diabetes",
         "mpi_utils",
         "benchmarks",
         "experiments",

@@ -18,6 +18,7 @@ for _id, _module, _class in (
     ("HeterogeneousMountainCar-v0", "mountain_car", "MountainCar"),
     ("HeterogeneousCartPole-v0", "cart_pole", "CartPole"),
     ("HeterogeneousHalfCheetah-v0", "half_cheetah", "HalfCheetah"),
+    ("Diabetes-v0", "diabetes", "Diabetes"),
 ):
     gymnasium.register(
         id=_id,

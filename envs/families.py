@@ -7,6 +7,7 @@ from typing import Any
 
 from envs.bandit import BernoulliBandit
 from envs.cart_pole import CartPole
+from envs.diabetes import Diabetes
 from envs.gym_family import GymFamily
 from envs.half_cheetah import HalfCheetah
 from envs.mountain_car import MountainCar
@@ -29,6 +30,9 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     "mountain_car": MountainCar,
     "cart_pole": CartPole,
     "half_cheetah_body": HalfCheetah,
+    "diabetes": Diabetes,
+    "diabetes_relative": partial(Diabetes, dose="relative"),
+    "diabetes_discrete": partial(Diabetes, dose="relative", discrete=True),
     **SHARED_FAMILIES,
 }
 

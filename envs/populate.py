@@ -1,7 +1,8 @@
 """Make a population file:  python -m envs.populate cart_pole --num_agents 100 --seed 0 --out poles.npz
 
-Agents are drawn by the environment, or read from a table of task parameters: a CSV file whose header names
-the parameters, one row an agent. ENVIRONMENT is a family's name, or module:factory for one's own.
+Agents are drawn by the environment, or those that it has by name (diabetes: all 30 patients, an age group, or
+single ones, with commas), or read from a table of task parameters: a CSV file whose header names the
+parameters, one row an agent. ENVIRONMENT is a family's name, or module:factory for one's own.
 """
 
 import argparse
@@ -23,12 +24,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("environment", help="a family's name, or module:factory")
     parser.add_argument("--num_agents", type=int, default=100, help="agents to draw (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
+    parser.add_argument("--members", default="", help="agents by name, e.g. adult or adult#001,child#002")
     parser.add_argument("--table", default="", help="a CSV file of parameters, in place of drawing")
     parser.add_argument("--out", required=True, help="the file to write, .npz")
     settings = parser.parse_args(arguments)
     name = settings.environment
     family = make_family(load_factory(name) if ":" in name else name)
-    if settings.table:
+    if settings.table and settings.members:
+        raise EnvError("--table and --members are given; give one of them")
+    if settings.members:
+        members = getattr(family, "members", None)
+        if members is None:
+            raise EnvError(f"--members: {name} has no agents by name; give --num_agents or --table")
+        parameters = members(settings.members.split(","))
+    elif settings.table:
         parameters = read_table(Path(settings.table))
     elif settings.num_agents < 1 or settings.seed < 0:
         raise EnvError("give --num_agents of at least 1 and --seed of at least 0")

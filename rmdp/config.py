@@ -29,6 +29,8 @@ GATHERING: dict[str, Any] = {
 }
 # Where each agent has dynamics of its own; utilities are returns of whole episodes there.
 OWN_DYNAMICS: dict[str, Any] = {"learning_rate": 1e-3, "entropy_coef": 1e-2, "utility_decay": 0.5}
+DIABETES = ("diabetes", "diabetes_relative", "diabetes_discrete")
+OWN_DYNAMICS_FAMILIES = ("cart_pole", "mountain_car", "particle", *DIABETES)
 OWN_DYNAMICS_ALGORITHMS = ("em", "random")
 
 
@@ -44,7 +46,8 @@ class Config:
 
     environment: Annotated[str, Group("population")] = "half_cheetah"
     """Dynamics that all agents share, who differ in their preferences: half_cheetah, hopper, walker2d, ant,
-    resource_gathering. Or dynamics that differ: cart_pole, mountain_car, particle, module:factory."""
+    resource_gathering. Or dynamics that differ: cart_pole, mountain_car, particle, diabetes
+    (diabetes_relative, diabetes_discrete), module:factory."""
     num_agents: Annotated[int, POSITIVE] = 100
     """Agents of the population (resource gathering has 25 cells: with 25 agents, each lives in one)."""
     target_low: float | None = 0.0
@@ -142,8 +145,8 @@ def check_environment(config: Config) -> None:
     name = config.environment
     if shared(config):
         return
-    if name not in ("cart_pole", "mountain_car", "particle") and ":" not in name:
-        known = ", ".join([*SHARED_FAMILIES, "cart_pole", "mountain_car", "particle"])
+    if name not in OWN_DYNAMICS_FAMILIES and ":" not in name:
+        known = ", ".join([*SHARED_FAMILIES, *OWN_DYNAMICS_FAMILIES])
         raise UserError(f"--environment {name}: unknown; choose one of {known}, or module:factory")
     if config.algorithm not in OWN_DYNAMICS_ALGORITHMS:
         raise UserError(

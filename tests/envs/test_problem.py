@@ -3,9 +3,12 @@ import pytest
 
 from envs import FAMILIES, Problem, make_family
 from envs.protocols import Dynamics, SharedRewardFamily, TaskFamily
+from tests.helpers.simglucose import needs_simglucose
+
+EACH = [pytest.param(name, marks=needs_simglucose if "diabetes" in name else ()) for name in FAMILIES]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EACH)
 def test_every_family_has_a_name_a_population_and_environments(name):
     family, rng = make_family(name), np.random.default_rng
     assert isinstance(family, TaskFamily) and family.name == name and family.max_episode_len >= 1
