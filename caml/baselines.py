@@ -52,8 +52,10 @@ class Training:
             rng = stream(config.seed, "tasks", self.iteration, 1)
             drawn = rng.choice(support_of(problem), config.tasks_per_iteration) if agents is None else agents
             rollouts = Rollouts(problem, drawn, config, self.iteration)
-            yield rollouts
-            rollouts.close()
+            try:
+                yield rollouts
+            finally:
+                rollouts.close()
             self.env_steps += int(rollouts.num_steps.sum())
             self.iteration += 1
 

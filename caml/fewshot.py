@@ -1,6 +1,7 @@
 """Few-shot adaptation (Zhang 2019, section 4): K episodes to choose a start, then a few updates."""
 
 import dataclasses
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -68,10 +69,8 @@ class Adaptation:
 
         def play(number: int, policies: Policies, episodes: int) -> Trajectories:
             config = dataclasses.replace(self.config, num_rollouts=len(policies) // num_agents * episodes)
-            rollouts = Rollouts(self.problem, self.agents, config, iteration + number, own)
-            played = rollouts.play(policies)
-            rollouts.close()
-            return played
+            with closing(Rollouts(self.problem, self.agents, config, iteration + number, own)) as rollouts:
+                return rollouts.play(policies)
 
         return successive_halving(medoids, num_agents, num_episodes, play)
 
@@ -106,10 +105,9 @@ def adapt(
     rng: np.random.Generator | None = None,
 ) -> Actor:
     """Choose a start for each of `agents` of a problem (None: all), update it, and act from then on."""
-    adaptation = Adaptation(start, problem, config, agents)
-    for _ in range(updates):
-        adaptation.update()
-    adaptation.close()
+    with closing(Adaptation(start, problem, config, agents)) as adaptation:
+        for _ in range(updates):
+            adaptation.update()
     return adaptation.actor(rng)
 
 

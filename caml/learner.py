@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -84,22 +85,20 @@ class Learner:
         config, own = self.config, self.own
         if own.stop == own.start:
             return None
-        rollouts = Rollouts(self.problem, agents, config, i, own)
+        with closing(Rollouts(self.problem, agents, config, i, own)) as rollouts:
+            if starts is None:
+                policies = self.fresh(i, own)
+            else:
+                medoids = self.policies(self.medoids)
+                best = config.medoid_choice == "best"
+                chosen = best_in_turns(medoids, rollouts) if best else starts[own]
+                policies = medoids.take(torch.from_numpy(chosen))
 
-        if starts is None:
-            policies = self.fresh(i, own)
-        else:
-            medoids = self.policies(self.medoids)
-            best = config.medoid_choice == "best"
-            chosen = best_in_turns(medoids, rollouts) if best else starts[own]
-            policies = medoids.take(torch.from_numpy(chosen))
-
-        optimiser = make_optimiser(policies, config.learning_rate)
-        before = played = rollouts.play(policies)
-        for _ in range(config.updates_per_task):
-            update(policies, optimiser, played, config)
-            played = rollouts.play(policies)
-        rollouts.close()
+            optimiser = make_optimiser(policies, config.learning_rate)
+            before = played = rollouts.play(policies)
+            for _ in range(config.updates_per_task):
+                update(policies, optimiser, played, config)
+                played = rollouts.play(policies)
 
         states, length = played.first_states(self.problem.horizon)
         return {

@@ -80,7 +80,11 @@ class Rollouts:
         """Episodes `[T, P, B]` of a policy for each agent, or `[T, P * B, 1]` of one for each environment."""
         self.dynamics.generator = self.stream("environment")
         acting = self.shared(self.stream("acting"), len(policies) // self.num_agents)
-        played = collect(policies, self.env, self.horizon, acting)
+        try:
+            played = collect(policies, self.env, self.horizon, acting)
+        except BaseException:
+            self.close()
+            raise
         self.plays += 1
         self.num_steps += played.alive.sum((0, 2)).reshape(self.num_agents, -1).sum(1)
         return played

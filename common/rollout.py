@@ -35,19 +35,20 @@ def play(env: VectorEnv, actor: Actor, num_steps: int, record: Recorder | None =
     """
     num_envs = env.num_envs
     actor.reset(num_envs)
-    observation, reward, done = np.asarray(env.reset()[0]), None, None
+    observation, reward, done = np.array(env.reset()[0]), None, None
     running = np.ones(num_envs, bool)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     for _ in range(num_steps):
         action = actor.act(observation, reward, done, running)
-        seen = np.array(observation) if record else observation  # environments may reuse their arrays
+        seen = observation
         observation, reward, terminated, truncated, infos = env.step(action)
-        observation, reward = np.asarray(observation), np.asarray(reward, np.float64)
+        # Copies: environments may reuse their arrays, and actors remember what they saw.
+        observation, reward = np.array(observation), np.array(reward, np.float64)
         done = np.logical_or(terminated, truncated)
         if record:
             record.observation.append(seen)
             record.action.append(np.array(action))
-            record.reward.append(reward.copy())
+            record.reward.append(reward)
             record.next_observation.append(final_observations(observation, infos, done))
             record.terminated.append(np.array(terminated))
             record.running.append(running)
@@ -63,7 +64,7 @@ def final_observations(observation: np.ndarray, infos: dict[str, Any], done: np.
     """A copy of what a step led to `[N, ...]`: the last observation of an episode where one is `done [N]`."""
     final = np.array(observation)
     if done.any():
-        final[done] = np.stack(list(infos["final_obs"][done]))
+        final[done] = np.stack([infos["final_obs"][i] for i in np.flatnonzero(done)])
     return final
 
 

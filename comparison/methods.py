@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -61,18 +62,18 @@ def run_rl2(problem: Problem, settings: Settings, seed: int, _: int) -> Outcome:
     train(learner, config.max_iters)
     train_steps = family.steps
 
-    env = family.make_vec(problem.rows(slice(None)), stream(seed, "evaluation", 1))
     curve: Curve = []
     adapting, evaluated = learner.actor(), learner.actor()
     adapting.reset(problem.num_agents)
-    observation, reward, done = env.reset()[0], None, None
-    for episode in range(num_episodes):
-        evaluated.start_from(adapting.remembered(reward, done))
-        spent = (family.steps - train_steps) / problem.num_agents
-        curve.append((spent, evaluate_actor(problem, evaluated, settings.episodes, seed)))
-        for _ in range(problem.horizon if episode + 1 < num_episodes else 0):
-            action = adapting.act(observation, reward, done)
-            observation, reward, _, done, _ = env.step(action)
+    with closing(family.make_vec(problem.rows(slice(None)), stream(seed, "evaluation", 1))) as env:
+        observation, reward, done = env.reset()[0], None, None
+        for episode in range(num_episodes):
+            evaluated.start_from(adapting.remembered(reward, done))
+            spent = (family.steps - train_steps) / problem.num_agents
+            curve.append((spent, evaluate_actor(problem, evaluated, settings.episodes, seed)))
+            for _ in range(problem.horizon if episode + 1 < num_episodes else 0):
+                action = adapting.act(observation, reward, done)
+                observation, reward, _, done, _ = env.step(action)
     return outcome(
         curve[-1][1],
         train_steps=train_steps,
@@ -188,15 +189,13 @@ def run_caml(problem: Problem, settings: Settings, seed: int, num_policies: int)
         return evaluate_actor(problem, actor, settings.episodes, seed)
 
     start = learner.start()
-    adaptation = Adaptation(start, learner.problem, config)
-    unadapted = Adaptation(Start(start.policies, np.zeros(n, np.int64)), learner.problem, config)
-    curve: Curve = [(0.0, returns(unadapted.actor()))]
-    for update in range(UPDATES + 1):
-        curve.append((adaptation.steps, returns(adaptation.actor())))
-        if update < UPDATES:
-            adaptation.update()
-    adaptation.close()
-    unadapted.close()
+    with closing(Adaptation(Start(start.policies, np.zeros(n, np.int64)), learner.problem, config)) as first:
+        curve: Curve = [(0.0, returns(first.actor()))]
+    with closing(Adaptation(start, learner.problem, config)) as adaptation:
+        for update in range(UPDATES + 1):
+            curve.append((adaptation.steps, returns(adaptation.actor())))
+            if update < UPDATES:
+                adaptation.update()
     trained_on = np.isin(np.arange(n), support).tolist()
     return outcome(
         curve[1 + COUNTED][1],

@@ -1,5 +1,6 @@
 """The population that all methods share, and how what a method made of it is evaluated."""
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,8 @@ def evaluate_actor(problem: Problem, actor: Actor, num_episodes: int, seed: int)
     first of those of more.
     """
     agents = problem.rows(np.tile(np.arange(problem.num_agents), num_episodes))
-    env = problem.family.make_vec(agents, stream(seed, "evaluation"))
-    episodes = play(env, actor, problem.horizon)
-    env.close()
+    with closing(problem.family.make_vec(agents, stream(seed, "evaluation"))) as env:
+        episodes = play(env, actor, problem.horizon)
     return episodes.returns.reshape(num_episodes, -1).T.copy()
 
 
@@ -95,7 +95,7 @@ class FixedHorizonEnv:
         live = ~self.over
         self.family.steps += int(live.sum())
         reward = np.where(live, reward, 0.0).astype(np.float32)
-        ended = live & (terminated | truncated)
+        ended = live & np.logical_or(terminated, truncated)
         observation = final_observations(observation, infos, ended)
         observation[self.over] = self.held[self.over]
         self.over, self.held, self.elapsed = self.over | ended, observation, self.elapsed + 1

@@ -3,17 +3,17 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.parameters import EnvError, check_parameters
+from envs.parameters import EnvError, check_parameters, told
 from envs.protocols import Draws, Parameters
-from envs.validate_env import attempt, check_repeats, play_env, play_vector_env, require
+from envs.user_env import CopiedVectorEnv, SingleEnvs, draw_seeds, shown
+from envs.validate_env import Played, attempt, check_repeats, play_env, play_vector_env, require
 
 LONGEST = 1000  # steps after which an episode is cut where a user's environment does not say
 
@@ -55,8 +55,10 @@ class GymFamily:
     - `make_vec(parameters, rng) -> gymnasium.vector.VectorEnv` of all tasks at once, with SAME_STEP
       autoreset, drawing from `rng` (if not None) by `random` or `standard_normal` with first axis n.
     Observations are Discrete or one-dimensional Box, actions Discrete or one-dimensional bounded Box; all
-    tasks share both spaces. An attribute `max_episode_len` tells how long
-    episodes are at most. `envs/examples.py` holds one of each. Raises `EnvError`, one line for each fault.
+    tasks share both spaces. A Discrete space becomes one from 0. Infos are not read, but for the "final_obs"
+    of `make_vec`; environments of `make` may return one array again and again. An attribute
+    `max_episode_len` tells how long episodes are at most. `envs/examples.py` holds one of each. Raises
+    `EnvError`, one line for each fault, also in training: it names the task and its seed.
     """
 
     def __init__(self, factory: Callable[..., Any], **sizes: Any):
@@ -64,7 +66,10 @@ class GymFamily:
         self.tasks = attempt(self.name, "the factory", factory, **sizes)
         self.native = callable(getattr(self.tasks, "make_vec", None))
         self.declares_length = hasattr(self.tasks, "max_episode_len")
-        self.max_episode_len = int(getattr(self.tasks, "max_episode_len", LONGEST))
+        longest = getattr(self.tasks, "max_episode_len", LONGEST)
+        whole = isinstance(longest, int | float | np.integer) and longest >= 1 and float(longest).is_integer()
+        require(whole, self.name, f"max_episode_len is {longest!r:.60}; give a whole number of at least 1")
+        self.max_episode_len = int(longest)
         kind = type(self.tasks).__name__
         samples = callable(getattr(self.tasks, "sample", None))
         require(samples, self.name, f"{kind} has no sample(rng, n); add it")
@@ -75,14 +80,16 @@ class GymFamily:
         for key, array in parameters.items():
             same = key in again and np.array_equal(array, again[key])
             require(same, self.name, f"sample gives another {key!r} for the same rng; draw from rng only")
+        check_repeats(self.name, lambda: self._play(parameters))
+        with closing(self.make_vec(parameters)) as env:
+            self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+
+    def _play(self, parameters: Parameters) -> Played:
         if self.native:
-            rng = np.random.default_rng
-            check_repeats(self.name, lambda: play_vector_env(self.name, self.make_vec(parameters, rng(0)), 3))
-        else:
-            check_repeats(self.name, lambda: play_env(self.name, self._make(self._rows(parameters)[0])))
-        env = self.make_vec(parameters)
-        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
-        env.close()
+            with closing(self._make_native(parameters, np.random.default_rng(0))) as env:
+                return play_vector_env(self.name, env, 3)
+        with closing(self._make(self._rows(parameters)[0])) as env:
+            return play_env(self.name, env)
 
     def sample(self, rng: Any, n: int) -> Parameters:
         """Parameters of n tasks.
@@ -93,7 +100,7 @@ class GymFamily:
         if isinstance(rng, np.random.Generator):
             return self._sample(rng, n)
         # A row beyond the last keeps names, dtypes and shapes where n is 0.
-        seeds = [*_seeds(rng, n), 0]
+        seeds = [*draw_seeds(rng, n), 0]
         rows = [self._sample(np.random.default_rng(seed), 1) for seed in seeds]
         return {key: np.concatenate([row[key] for row in rows])[:n] for key in rows[0]}
 
@@ -112,34 +119,29 @@ class GymFamily:
         """The n tasks side by side."""
         parameters = self.check(parameters)
         if self.native:
-            return attempt(self.name, "make_vec", self.tasks.make_vec, parameters, rng)
-        env_fns = [partial(self._make, task) for task in self._rows(parameters)]
-        return attempt(self.name, "stepping all tasks together", _SeededSyncVectorEnv, env_fns, rng)
+            return CopiedVectorEnv(self.name, self._make_native(parameters, rng))
+        tasks = self._rows(parameters)
+        return attempt(
+            self.name, "stepping all tasks together", SingleEnvs, self.name, self._make, tasks, rng
+        )
+
+    def _make_native(self, parameters: Parameters, rng: Draws | None) -> gymnasium.vector.VectorEnv:
+        env = attempt(self.name, "make_vec", self.tasks.make_vec, parameters, rng)
+        kind = type(env).__name__
+        native = isinstance(env, gymnasium.vector.VectorEnv)
+        require(native, self.name, f"make_vec gave {kind}; return a gymnasium VectorEnv")
+        return env
 
     @staticmethod
     def _rows(parameters: Parameters) -> list[dict[str, Any]]:
         return [dict(zip(parameters, row, strict=True)) for row in zip(*parameters.values(), strict=True)]
 
     def _make(self, task: dict[str, Any]) -> gymnasium.Env:
-        env = attempt(self.name, "make(task)", self.tasks.make, task)
+        try:
+            env = self.tasks.make(task)
+        except Exception as error:
+            text = f"make(task) failed: {told(error)}, in the task {shown(task)}"
+            raise EnvError(f"{self.name}: {text}") from error
         kind = type(env).__name__
         require(isinstance(env, gymnasium.Env), self.name, f"make(task) gave {kind}; return a gymnasium.Env")
         return env
-
-
-class _SeededSyncVectorEnv(SyncVectorEnv):
-    """Single environments in turn; with `rng` each reset draws one seed for each of them."""
-
-    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]], rng: Draws | None = None):
-        super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.rng = rng
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in every task."""
-        seed = seed if self.rng is None else _seeds(self.rng, self.num_envs)
-        return super().reset(seed=seed, options=options)
-
-
-def _seeds(rng: Draws, n: int) -> list[int]:
-    """n seeds below 2^31 (older libraries take no larger) from floats, which every shared stream draws."""
-    return [int(draw * 2**31) for draw in rng.random(n, dtype=np.float64)]

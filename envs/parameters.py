@@ -1,7 +1,9 @@
 """Refusing what cannot work: checks of sizes and of stacked task parameters."""
 
 import numbers
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,13 @@ class EnvError(ValueError):
 def one_line(error: BaseException) -> str:
     """Kind and text of an exception, at most 300 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def told(error: BaseException) -> str:
+    """An exception of a user's code in one line, with the place in that code."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+    own = bool(frames) and Path(frames[-1].filename).parent != Path(__file__).parent
+    return one_line(error) + (f" ({frames[-1].filename}, line {frames[-1].lineno})" if own else "")
 
 
 def check_sizes(where: str, **sizes: Any) -> None:

@@ -7,6 +7,7 @@ parameters, one row an agent. ENVIRONMENT is a family's name, or module:factory 
 
 import argparse
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -53,25 +54,33 @@ def main(arguments: list[str]) -> None:
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a CSV file as arrays [n] of numbers; raises `EnvError` with line and column."""
+    """Columns of a CSV file as arrays [n] of finite numbers; raises `EnvError` with line and column."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+            reader = csv.reader(file)
+            lines = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise EnvError(f"--table {path}: cannot be read ({error})") from None
-    names = [name.strip() for name in header]
-    if not rows or not all(names) or len(set(names)) < len(names):
+    names = [name.strip() for name in lines[0][1]] if lines else []
+    if len(names) == 1 and (other := re.search("[;\t|]", names[0])):
+        found = f"{path}:{lines[0][0]}: its columns are separated by {other[0]!r}"
+        raise EnvError(f"{found}; separate them by commas, and write decimals with points")
+    if len(lines) < 2 or not all(names) or len(set(names)) < len(names):
         raise EnvError(f"--table {path}: give a header of different names and a row for each agent")
-    table = np.zeros((len(rows), len(names)))
-    for line, row in enumerate(rows, 2):
+    table = np.zeros((len(lines) - 1, len(names)))
+    for agent, (line, row) in enumerate(lines[1:]):
         if len(row) != len(names):
             raise EnvError(f"{path}:{line}: {len(row)} values for {len(names)} parameters; correct it")
         for column, text in enumerate(row):
             try:
-                table[line - 2, column] = float(text)
+                table[agent, column] = float(text)
             except ValueError:
                 raise EnvError(f"{path}:{line}:{column + 1}: {text!r} is no number; correct it") from None
-    whole = (table == np.round(table)).all(0)
+            if not np.isfinite(table[agent, column]):
+                where = f"{path}:{line}:{column + 1}: {names[column]!r}"
+                raise EnvError(f"{where} is {text.strip()}, not finite; give a finite number")
+    # Beyond 2^53 a float may stand for several whole numbers.
+    whole = ((table == np.round(table)) & (np.abs(table) <= 2**53)).all(0)
     columns = [column.astype(np.int64) if w else column for column, w in zip(table.T, whole, strict=True)]
     return dict(zip(names, columns, strict=True))
 

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.parameters import EnvError, one_line
+from envs.parameters import EnvError, told
 
 NUM_STEPS = 25
 Played = tuple[list[Any], list[Any], list[Any]]  # observations, rewards, episode ends
@@ -26,18 +26,16 @@ def attempt(where: str, name: str, function: Callable[..., Any], *args: Any, **k
     except EnvError:
         raise
     except Exception as error:
-        raise EnvError(f"{where}: {name} failed: {one_line(error)}") from error
+        raise EnvError(f"{where}: {name} failed: {told(error)}") from error
 
 
 def check_spaces(where: str, observation_space: Any, action_space: Any) -> None:
-    """Raise `EnvError` unless both are Discrete from 0 or one-dimensional Box, the actions bounded."""
+    """Raise `EnvError` unless both are Discrete or one-dimensional Box, the actions bounded."""
     for what, space in (("observation", observation_space), ("action", action_space)):
         kind = type(space).__name__
         require(isinstance(space, Discrete | Box), where, f"{what} space is {kind}; use Discrete or Box")
-        if isinstance(space, Discrete):
-            require(space.start == 0, where, f"{what}s start at {space.start}; count from 0")
-        else:
-            require(len(space.shape) == 1, where, f"{what} Box has shape {space.shape}; flatten it")
+        flat = isinstance(space, Discrete) or len(space.shape) == 1
+        require(flat, where, f"{what} Box has shape {space.shape}; flatten it")
     bounded = isinstance(action_space, Discrete) or action_space.is_bounded()
     require(bounded, where, "action Box has an infinite bound; give finite low and high")
 
@@ -73,16 +71,13 @@ def play_env(where: str, env: Any) -> Played:
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             require(isinstance(flag, bool | np.bool_), where, f"{name} is {flag!r:.60}; it must be a bool")
         require(isinstance(info, dict), where, f"info is a {type(info).__name__}; it must be a dict")
-        rewards.append(reward)
+        rewards.append(float(reward))
         ends.append(bool(terminated or truncated))
-    env.close()
     return observations, rewards, ends
 
 
 def play_vector_env(where: str, env: Any, num_tasks: int) -> Played:
     """Some steps of a user's `VectorEnv`, each checked; returns (observations, rewards, ends)."""
-    kind = type(env).__name__
-    require(isinstance(env, VectorEnv), where, f"make_vec gave {kind}; return a gymnasium VectorEnv")
     require(env.num_envs == num_tasks, where, f"make_vec has {env.num_envs} envs for {num_tasks} tasks")
     same_step = env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
     require(same_step, where, 'metadata["autoreset_mode"] must be AutoresetMode.SAME_STEP')
@@ -114,7 +109,6 @@ def play_vector_env(where: str, env: Any, num_tasks: int) -> Played:
         )
     kept = np.array_equal(returned, observations)
     require(kept, where, "step changes observations that it returned before; return new arrays")
-    env.close()
     return observations, rewards, ends
 
 
@@ -128,7 +122,7 @@ def check_length(where: str, result: Any) -> None:
 def random_action(space: Any, rng: np.random.Generator) -> Any:
     """An action of a Discrete or bounded Box space."""
     if isinstance(space, Discrete):
-        return rng.integers(space.n, dtype=space.dtype)
+        return space.dtype.type(space.start + rng.integers(space.n))
     return rng.uniform(space.low, space.high).astype(space.dtype)
 
 

@@ -55,9 +55,11 @@ def learning_curve(path: Path, column: str = "train/return") -> list[Row]:
     seconds, rows = 0.0, []
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            if column not in row:
+            if column not in row and column != "train/return":
                 raise UserError(f"{path}: has no column {column!r}; choose one of {', '.join(row)}")
             seconds += sum(float(row.get(f"time/{part}_s") or 0) for part in PARTS_OF_TIME)
+            if not row.get(column):  # nothing to report yet, as before the first episode has ended
+                continue
             rows.append(
                 {
                     "iteration": int(row["iteration"]),

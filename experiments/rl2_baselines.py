@@ -8,6 +8,7 @@ that the paper does not have.
 
 import argparse
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,10 @@ def returns(
     """Rewards summed up to every step, [num_steps, instances]; tasks and play depend on the seed alone."""
     tasks = family.sample(np.random.default_rng([seed, 0]), instances)
     rng = np.random.default_rng([seed, 1])
-    env = family.make_vec(tasks, np.random.default_rng(int(rng.integers(2**31))))
+    dynamics = np.random.default_rng(int(rng.integers(2**31)))
     actor = make_baseline(method, tasks, num_steps, EPISODE_LENGTH, rng=rng, **settings)
-    rewards, _ = play_meta_episodes(env, actor, num_steps)
+    with closing(family.make_vec(tasks, dynamics)) as env:
+        rewards, _ = play_meta_episodes(env, actor, num_steps)
     return rewards.cumsum(axis=0, dtype=np.float64)
 
 

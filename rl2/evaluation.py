@@ -1,6 +1,7 @@
 """The paper's protocol: fresh tasks, exploration off, every baseline on the same tasks."""
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -78,7 +79,6 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
         for method in methods:
             # The same tasks and the same noise of the environment for every method.
             dynamics = stream(settings.seed, "environment", EVALUATION, chunk)
-            env = problem.family.make_vec(tasks, dynamics)
             rng = stream(settings.seed, "acting", EVALUATION, chunk)
             actor: protocols.Actor
             if method == "rl2":
@@ -87,7 +87,8 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             else:
                 rng.integers(2**31)  # it was the environment's seed when the tables in results/ were made
                 actor = make_baseline(method, tasks, num_steps, problem.horizon, rng=rng)
-            played[method].append(play_meta_episodes(env, actor, num_steps))
+            with closing(problem.family.make_vec(tasks, dynamics)) as env:
+                played[method].append(play_meta_episodes(env, actor, num_steps))
     rows = []
     for method in methods:
         rows += report(method, played[method], settings.instances, own.start * CHUNK, comm)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,8 @@ class Learner:
         if self.num_local == 0:
             return None
         mine = {name: value[self.share] for name, value in tasks.items()}
-        env = self.problem.family.make_vec(mine, rng=self.shared_stream("environment", i))
-        return play(self.policy, env, config.meta_episode_len, self.shared_stream("acting", i), expert)
+        with closing(self.problem.family.make_vec(mine, rng=self.shared_stream("environment", i))) as env:
+            return play(self.policy, env, config.meta_episode_len, self.shared_stream("acting", i), expert)
 
     def shared_stream(self, purpose: str, i: int) -> SharedStream:
         """A stream of which this rank holds its meta-episodes' part."""

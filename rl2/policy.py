@@ -79,7 +79,7 @@ class TransitionFeatures:
     def observation(self, observation: torch.Tensor) -> torch.Tensor:
         """Vectors `[..., num_observations]`."""
         if self.discrete_observation:
-            return F.one_hot(observation, self.num_observations).float()
+            return F.one_hot(observation.long(), self.num_observations).float()
         return observation.float()
 
     def action(self, action: torch.Tensor) -> torch.Tensor:
@@ -159,7 +159,7 @@ class Branch(nn.Module):
         outputs = self.out(y)
         if self.readout == "bilinear":
             outputs = outputs.unflatten(-1, (self.features.num_observations, self.num_outputs))
-            index = observation[..., None, None].expand(*observation.shape, 1, self.num_outputs)
+            index = observation.long()[..., None, None].expand(*observation.shape, 1, self.num_outputs)
             outputs = outputs.gather(-2, index)[..., 0, :]
         return outputs
 
@@ -250,7 +250,7 @@ class Actor:
     def complete(self, reward: np.ndarray | None, done: np.ndarray | None) -> None:
         """Complete the last step."""
         if self.last is not None and reward is not None:
-            outcome = (torch.as_tensor(values, dtype=torch.float32) for values in (reward, done))
+            outcome = (torch.tensor(values, dtype=torch.float32) for values in (reward, done))
             device = self.last.action.device
             self.last = Last(*self.last[:2], *(values.to(device) for values in outcome))
 
@@ -264,7 +264,8 @@ class Actor:
     ) -> np.ndarray:
         """Actions `[N, ...]` for observations `[N, ...]`; `reward` and `done` are of the step before."""
         self.complete(reward, done)
-        seen = torch.as_tensor(observation, device=next(self.policy.parameters()).device)
+        # A copy, to be remembered: environments may reuse their arrays.
+        seen = torch.tensor(observation, device=next(self.policy.parameters()).device)
         distribution, _, self.state = self.policy.step(
             self.policy.features(seen, self.last), seen, self.state
         )

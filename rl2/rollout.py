@@ -44,7 +44,7 @@ def play(
     state, last, steps = policy.initial_state(num), None, []
     if expert is not None:
         expert.reset(num)
-    observation, _ = env.reset()
+    observation = np.array(env.reset()[0])
     for _ in range(num_steps):
         seen = torch.as_tensor(observation, device=device)
         x = policy.features(seen, last)
@@ -55,13 +55,14 @@ def play(
         before = observation
         given = to_space(action.cpu().numpy(), env.single_action_space)
         observation, reward, terminated, truncated, infos = env.step(given)
-        done = terminated | truncated
+        observation = np.array(observation)  # environments may reuse their arrays
+        done = np.logical_or(terminated, truncated)
         if expert is not None:
             expert.observe(before, given, reward, final_observations(observation, infos, done), done)
         last = Last(
             seen,
             action,
-            torch.as_tensor(reward, dtype=torch.float32, device=device),
+            torch.tensor(reward, dtype=torch.float32, device=device),
             torch.as_tensor(done, dtype=torch.float32, device=device),
         )
         steps.append((x, seen, action, distribution.log_prob(action), *last[2:], value, expert_action))
@@ -79,11 +80,12 @@ def play_meta_episodes(env: VectorEnv, actor: Actor, num_steps: int) -> tuple[np
     observe = getattr(actor, "observe", None)
     rewards, ends = np.zeros((2, num_steps, env.num_envs), np.float32)
     actor.reset(env.num_envs)
-    observation, reward, done = env.reset()[0], None, None
+    observation, reward, done = np.array(env.reset()[0]), None, None
     for t in range(num_steps):
         action, before = actor.act(observation, reward, done), observation
         observation, reward, terminated, truncated, infos = env.step(action)
-        done = terminated | truncated
+        observation, reward = np.array(observation), np.array(reward)  # environments may reuse their arrays
+        done = np.logical_or(terminated, truncated)
         rewards[t], ends[t] = reward, done
         if observe:
             observe(before, action, rewards[t], final_observations(observation, infos, done), done)

@@ -28,7 +28,12 @@ GATHERING: dict[str, Any] = {
     "normalise_observations": False,
 }
 # Where each agent has dynamics of its own; utilities are returns of whole episodes there.
-OWN_DYNAMICS: dict[str, Any] = {"learning_rate": 1e-3, "entropy_coef": 1e-2, "utility_decay": 0.5}
+OWN_DYNAMICS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "entropy_coef": 1e-2,
+    "utility_decay": 0.5,
+    "envs_per_policy": 0,
+}
 DIABETES = ("diabetes", "diabetes_relative", "diabetes_discrete")
 OWN_DYNAMICS_FAMILIES = ("cart_pole", "mountain_car", "particle", *DIABETES)
 OWN_DYNAMICS_ALGORITHMS = ("em", "random")
@@ -75,8 +80,9 @@ class Config:
     """Iterations of training; the same command again with more continues."""
     steps_per_policy: Annotated[int, POSITIVE] = 2048
     """Steps of each policy in one iteration."""
-    envs_per_policy: Annotated[int, POSITIVE] = 32
-    """Environments in which each policy acts side by side; divides steps_per_policy."""
+    envs_per_policy: Annotated[int, AT_LEAST_ZERO] = 32
+    """Environments in which each policy acts side by side; divides steps_per_policy. 0, where agents have
+    dynamics of their own: as many as still play whole episodes in an iteration, at most 32."""
     seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
@@ -165,8 +171,10 @@ def check_config(config: Config) -> Config:
             f"--num_policies {config.num_policies}: more policies than the {config.num_agents} agents "
             "(--num_agents); a policy that no agent is assigned to cannot learn"
         )
+    if shared(config) and not config.envs_per_policy:
+        raise UserError("--envs_per_policy 0: only where agents have dynamics of their own; give 1 or more")
     for name in ("envs_per_policy", "num_minibatches"):
-        if config.steps_per_policy % getattr(config, name):
+        if getattr(config, name) and config.steps_per_policy % getattr(config, name):
             raise UserError(
                 f"--steps_per_policy {config.steps_per_policy}: must be a multiple of --{name} "
                 f"({getattr(config, name)})"

@@ -1,7 +1,9 @@
 """A population whose agents have dynamics of their own: what a policy is worth to an agent must be tried."""
 
 import dataclasses
+import sys
 import time
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from rmdp.policy import Actor, Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
 
 SURVEY_INTERVAL = 10  # iterations between two surveys
+MOST_ENVS = 32  # of each policy, where their number follows from the length of episodes
 
 
 class OwnDynamics:
@@ -26,17 +29,22 @@ class OwnDynamics:
 
     A step has a reward only for the agent in whose environment it is taken. So policy j acts in the
     environments of agents that are assigned to it, `envs_per_policy` of them in an iteration, chosen anew in
-    each, and learns from all its steps alike. With `em`, every `SURVEY_INTERVAL` iterations after the warm
-    start and at the end each policy plays one episode with each agent, exploration off (a survey), and agents
-    move to the policy with the best running mean return. A policy for all (k = 1) and one for each (k = n)
-    need no survey. A rank owns a slice of the agents, which it surveys.
+    each, and learns from all its steps alike. Nothing of an environment is kept for the next iteration (a
+    user's could not be saved), so by default they are so few that each plays whole episodes. With `em`, every
+    `SURVEY_INTERVAL` iterations after the warm start and at the end each policy plays one episode with each
+    agent, exploration off (a survey), and agents move to the policy with the best running mean return. A
+    policy for all (k = 1) and one for each (k = n) need no survey. A rank owns a slice of the agents, which
+    it surveys.
     """
 
     whole_critic, num_values, own_values = True, 1, 1  # a step has one reward, so the critic has one row
 
     def __init__(self, config: Config, comm: Any, problem: Problem):
         self.config, self.comm, self.problem = config, comm, problem
-        self.k, self.n, self.m = config.num_policies, config.num_agents, config.envs_per_policy
+        self.k, self.n = config.num_policies, config.num_agents
+        self.m = config.envs_per_policy or envs_for_whole_episodes(config.steps_per_policy, problem.horizon)
+        if config.steps_per_policy // self.m < problem.horizon and comm.is_root:
+            print(short_of_episodes(config, self.m, problem.horizon), file=sys.stderr, flush=True)
         self.shard = AgentShard(comm, self.n, problem.rows(slice(None)))
         policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
         self.assignment = Assignment(comm, self.shard, self.k, policy_of)
@@ -45,6 +53,7 @@ class OwnDynamics:
         self.weight = 0.0  # and of ones
         self.env_steps = 0  # of training and surveys so far
         self.finished = np.zeros(self.k)  # mean return of each policy's last finished episodes
+        self.has_finished = np.zeros(self.k, bool)
 
     def collect(self, i: int, policies: Policies) -> Steps:
         """Steps of all policies with agents assigned to them, each from a fresh start; a collective."""
@@ -52,15 +61,17 @@ class OwnDynamics:
         agents = draw(self.assignment.everyone(), self.k, m, stream(config.seed, "tasks", i, 1))
         starts = int(stream(config.seed, "environment", i).integers(2**62))
         numbers, env = environment_numbers(self.k, self.own_envs), None
-        if numbers.size:
-            own = slice(int(numbers[0]), int(numbers[-1]) + 1)
-            rng = SharedStream(np.random.default_rng(starts), agents.size, own)
-            env = StepEnv(family.make_vec(self.problem.rows(agents.ravel()[own]), rng))
-        spaces = (family.observation_space, family.action_space)
-        environments = Environments(env, self.k, m, self.own_envs, spaces, outcome_size=1)
         acting = SharedStream(stream(config.seed, "acting", i), m, self.own_envs)
+        spaces = (family.observation_space, family.action_space)
         self.env_steps += self.k * config.steps_per_policy
-        return environments.play(policies, config.steps_per_policy // m, acting, self.comm)
+        with ExitStack() as stack:
+            if numbers.size:
+                own = slice(int(numbers[0]), int(numbers[-1]) + 1)
+                rng = SharedStream(np.random.default_rng(starts), agents.size, own)
+                env = StepEnv(family.make_vec(self.problem.rows(agents.ravel()[own]), rng))
+                stack.callback(env.close)
+            environments = Environments(env, self.k, m, self.own_envs, spaces, outcome_size=1)
+            return environments.play(policies, config.steps_per_policy // m, acting, self.comm)
 
     @torch.no_grad()
     def estimate(self, steps: Steps, normaliser: Normaliser, critic: Critic) -> Batch:
@@ -68,6 +79,7 @@ class OwnDynamics:
         reward = steps.outcome.clone()  # [k, T, m, 1]
         done = steps.done.numpy()
         self.finished = mean_returns(reward[..., 0].double().numpy(), done, self.finished)
+        self.has_finished |= done.any((1, 2))
         features = StepFeatures(steps, normaliser, critic)
         advantage, target = features.estimate(reward, slice(0, 1), self.config)
         return make_batch(steps, features.observation, advantage[..., 0].numpy(), [target], [])
@@ -96,10 +108,14 @@ class OwnDynamics:
         self.weight = self.config.utility_decay * self.weight + 1
 
     def report(self, i: int) -> dict[str, float]:
-        """Mean return, group sizes and steps so far; a collective."""
+        """Mean return, group sizes and steps so far; a collective.
+
+        No return before every policy that has agents has finished an episode.
+        """
         sizes = np.bincount(self.assignment.everyone(), minlength=self.k)
+        known = self.has_finished[sizes > 0].all()
         return {
-            "train/return": float(self.finished @ sizes) / self.n,
+            **({"train/return": float(self.finished @ sizes) / self.n} if known else {}),
             "train/smallest_group": float(sizes.min()),
             "train/largest_group": float(sizes.max()),
             "train/env_steps": float(self.env_steps),
@@ -112,6 +128,7 @@ class OwnDynamics:
             "agents": self.problem.agents,
             "assignment": self.assignment.state_dict(),
             "survey": {"utility": utility, "weight": self.weight, "finished": self.finished},
+            "has_finished": self.has_finished.tolist(),
             "env_steps": self.env_steps,
         }
 
@@ -121,7 +138,25 @@ class OwnDynamics:
         survey = state["survey"]
         self.utility = self.shard.cut(survey["utility"], axis=1).numpy().copy()
         self.weight, self.finished = survey["weight"], np.array(survey["finished"])
+        # Earlier saves hold 0 for a policy without a finished episode.
+        self.has_finished = np.array(state.get("has_finished", self.finished != 0))
         self.env_steps = state["env_steps"]
+
+
+def envs_for_whole_episodes(steps: int, horizon: int) -> int:
+    """Environments, at most `MOST_ENVS`, that each play a whole episode when they share `steps`."""
+    return max((m for m in range(1, MOST_ENVS + 1) if steps % m == 0 and steps // m >= horizon), default=1)
+
+
+def short_of_episodes(config: Config, num_envs: int, horizon: int) -> str:
+    """What to say where an iteration has fewer steps in an environment than an episode may have."""
+    each = f"{config.steps_per_policy // num_envs} steps in each environment and iteration"
+    fewer = f"--envs_per_policy {envs_for_whole_episodes(config.steps_per_policy, horizon)}"
+    advice = fewer if horizon <= config.steps_per_policy else f"--steps_per_policy of at least {horizon}"
+    return (
+        f"r-MDP: {each}, while an episode in {config.environment} has up to {horizon}: what comes later is "
+        f"never trained on, nor reported; give {advice}"
+    )
 
 
 def draw(policy_of: np.ndarray, num_policies: int, num_envs: int, rng: np.random.Generator) -> np.ndarray:
@@ -157,10 +192,9 @@ def try_policies(policies: Policies, problem: Problem, rng: Any) -> tuple[np.nda
     k, n = policies.num_policies, problem.num_agents
     if not n:
         return np.zeros((k, n)), np.zeros((k, n), np.int64)
-    env = problem.family.make_vec(problem.rows(np.arange(n).repeat(k)), Repeated(rng, k))
     actor = Actor(policies, problem.family.action_space, np.tile(np.arange(k), n))
-    episodes = play(env, actor, problem.horizon)
-    env.close()
+    with closing(problem.family.make_vec(problem.rows(np.arange(n).repeat(k)), Repeated(rng, k))) as env:
+        episodes = play(env, actor, problem.horizon)
     return by_policy(episodes.returns, k), by_policy(episodes.lengths, k)
 
 
@@ -172,15 +206,21 @@ class StepEnv:
 
     def reset(self) -> np.ndarray:
         """First observations `[N, D]`."""
-        return self.env.reset()[0].astype(np.float32)
+        return np.array(self.env.reset()[0], np.float32)
 
     def step(self, actions: np.ndarray) -> Step:
         """Act in each environment; an episode is never both terminated and truncated."""
         action = to_space(actions, self.env.single_action_space)
         observation, reward, terminated, truncated, infos = self.env.step(action)
-        final = final_observations(observation, infos, terminated | truncated)
-        observation, reward, final = (np.asarray(array, np.float32) for array in (observation, reward, final))
+        final = final_observations(observation, infos, np.logical_or(terminated, truncated))
+        # Copies: environments may reuse their arrays.
+        observation, reward, final = (np.array(array, np.float32) for array in (observation, reward, final))
+        terminated = np.array(terminated)
         return Step(observation, reward[:, None], terminated, truncated & ~terminated, final)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
 
 
 class Repeated:

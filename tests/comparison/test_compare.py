@@ -270,6 +270,11 @@ def test_mistakes_end_with_one_line(tmp_path, flags, said):
     [
         ("force,length\n1,2\n3\n", "3: 1 values for 2 parameters"),
         ("force,length\n1,x\n", "2:2: 'x' is no number"),
+        ("\nforce,length\n\n\n1,2\n\n1,x\n", "7:2: 'x' is no number"),
+        ("force,length\n1,2\n3,inf\n", "3:2: 'length' is inf, not finite"),
+        ("force,length\n nan,2\n", "2:1: 'force' is nan, not finite"),
+        ('"force";"length"\n1;2\n', "1: its columns are separated by ';'"),
+        ("force\tlength\n1\t2\n", "1: its columns are separated by '\\t'"),
         ("force,force\n1,2\n", "give a header of different names"),
         ("force,length\n", "and a row for each agent"),
         ("force,length\n1,-2\n", "length of task 0 is -2"),

@@ -95,7 +95,6 @@ BROKEN_ENVS = {
     "dict space": ({"observation_space": Dict({"a": Discrete(2)})}, "observation space is Dict"),
     "image": ({"observation_space": Box(0, 1, (8, 8))}, r"shape \(8, 8\); flatten"),
     "unbounded action": ({"action_space": Box(-np.inf, np.inf, (1,))}, "infinite bound"),
-    "shifted action": ({"action_space": Discrete(3, start=1)}, "actions start at 1"),
 }
 
 
@@ -139,6 +138,7 @@ BROKEN_TASKS = {
     "sample unseeded": (lambda: Changed(Walks(), sample=unseeded_sample), "draw from rng only"),
     "make fails": (lambda: Changed(Walks(), make=lambda task: Walk({})), r"make\(task\) failed: KeyError"),
     "make nothing": (lambda: Changed(Walks(), make=lambda task: None), "gave NoneType; return"),
+    "endless": (lambda: Changed(Walks(), max_episode_len=float("inf")), "max_episode_len is inf"),
     "spaces differ": (lambda: Changed(Walks(), make=differing_spaces), "spaces"),
 }
 

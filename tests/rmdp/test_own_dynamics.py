@@ -20,6 +20,7 @@ from rmdp.own_dynamics import (
     Repeated,
     StepEnv,
     draw,
+    envs_for_whole_episodes,
     mean_returns,
     try_policies,
 )
@@ -130,6 +131,47 @@ def test_returns_of_episodes_that_end_inside_an_iteration():
     assert mean_returns(reward, done & False, np.array([7.0]))[0] == 7
 
 
+@pytest.mark.parametrize(
+    ("steps", "horizon", "envs"),
+    [(2048, 500, 4), (2048, 200, 8), (2048, 100, 16), (2048, 10, 32), (2048, 3000, 1), (60, 11, 5)],
+)
+def test_by_default_each_environment_plays_whole_episodes(steps, horizon, envs):
+    assert envs_for_whole_episodes(steps, horizon) == envs
+
+
+def test_what_is_cut_short_is_told_of_and_a_return_comes_after_the_first_episode(capsys):
+    """A car that never arrives: episodes of MountainCar end after 500 steps."""
+    whole = dataclasses.replace(Config.defaults({"environment": "mountain_car"}), num_agents=3)
+    small = {"num_policies": 2, "num_features": 8, "num_epochs": 1, "steps_per_policy": 1024}
+    config = check_config(dataclasses.replace(whole, **small, num_minibatches=4))
+    learner = make(config)
+    assert learner.population.m == 2 and not capsys.readouterr().err
+    assert learner.train_iteration(0)["train/return"] < -200
+    short = make(dataclasses.replace(config, envs_per_policy=8))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "128 steps in each environment" in said
+    assert "up to 500" in said and "--envs_per_policy 2" in said
+    for i in range(2):
+        assert "train/return" not in short.train_iteration(i)
+    state = short.state_dict()
+    other = make(dataclasses.replace(config, envs_per_policy=8))
+    other.load_state_dict(state)
+    assert "train/return" not in other.population.report(2)
+    del state["has_finished"]  # as in saves of earlier versions
+    state["survey"]["finished"] = np.array([-150.0, -170.0])
+    other.load_state_dict(state)
+    assert -170 <= other.population.report(2)["train/return"] <= -150
+
+
+def test_a_return_of_zero_is_a_return():
+    learner = make(dataclasses.replace(TINY, environment="envs.examples:point_family"))
+    population = learner.population
+    population.has_finished[:], population.finished[:] = True, 0.0
+    assert population.report(0)["train/return"] == 0.0
+    population.has_finished[1] = False
+    assert "train/return" not in population.report(0)
+
+
 def test_a_survey_moves_agents_to_the_policy_that_is_best_for_them():
     learner = make(TINY)
     before = learner.population.assignment.everyone()
@@ -220,6 +262,7 @@ def test_a_population_in_a_file_is_the_problem(tmp_path):
         ({"environment": "cartpole"}, "--environment cartpole: unknown; choose one of half_cheetah"),
         ({"algorithm": "cluster"}, "--algorithm cluster: scores all agents on the same steps"),
         ({"target_high": 2.0}, "cart_pole has no target speeds"),
+        ({"environment": "half_cheetah", "envs_per_policy": 0}, "--envs_per_policy 0: only where agents"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(settings, said):
