@@ -118,7 +118,7 @@ def together(played: list[Trajectories]) -> Trajectories:
 def fresh(learner: Learner, num_policies: int) -> Policies:
     """Policies of random weights."""
     uniform = np.random.default_rng(0).random((num_policies, num_weights(*learner.sizes)), np.float32)
-    return Policies.fresh(uniform, *learner.sizes, learner.config.activation)
+    return Policies.fresh(uniform, *learner.sizes, activation=learner.config.activation)
 
 
 def divergence_seconds(learner: Learner) -> float:

@@ -38,7 +38,8 @@ def load(
     learner = _learner(run, environment)
     start = learner.start()
     if agents is None and problem is None:
-        return Actor(start.policies.take([0]), learner.problem.family.observation_space, rng)
+        family = learner.problem.family
+        return Actor(start.policies.take([0]), family.observation_space, family.action_space, rng)
     return adapt(start, problem or learner.problem, learner.config, agents, updates, rng)
 
 

@@ -41,10 +41,23 @@ def loss(policies: Policies, played: Trajectories, config: Config) -> torch.Tens
     So a policy's gradient is that of its own mean, whatever the others are.
     """
     share, share_advantage = weights(played, config)
-    log_probs = policies(rows_of(played.observation)).transpose(1, 2).log_softmax(1)  # [P, A, T * B]
-    log_prob = log_probs.gather(1, rows_of(played.action)[:, None])[:, 0]
-    entropy = -(log_probs.exp() * log_probs).sum(1)
+    outputs = policies(rows_of(played.observation)).transpose(1, 2)  # [P, A, T * B]
+    action = actions_of(policies, played)
+    if policies.gaussian:
+        z = (action - outputs) * (-policies.log_std).exp()
+        log_prob = -(0.5 * z.square() + policies.log_std).sum(1)  # up to a constant
+        entropy = policies.log_std.sum(1)  # likewise
+    else:
+        log_probs = outputs.log_softmax(1)
+        log_prob = log_probs.gather(1, action)[:, 0]
+        entropy = -(log_probs.exp() * log_probs).sum(1)
     return -(share_advantage * log_prob + config.entropy_coef * share * entropy).sum()
+
+
+def actions_of(policies: Policies, played: Trajectories) -> torch.Tensor:
+    """The actions taken: `[P, 1, T * B]` whole numbers, or `[P, A, T * B]` of Gaussian policies."""
+    action = rows_of(played.action)
+    return action.transpose(1, 2) if policies.gaussian else action[:, None]
 
 
 @torch.no_grad()
@@ -56,19 +69,28 @@ def written_gradients(policies: Policies, played: Trajectories, config: Config) 
     share, share_advantage = (rows[:, None] for rows in weights(played, config))
     x, t = rows_of(played.observation), policies.tensors
     hidden = policies.hidden(x)
-    log_probs = policies.logits(hidden).log_softmax(1)
-    probs = log_probs.exp()
-    scale = share_advantage
-    if config.entropy_coef:
-        entropy_slope = log_probs - (probs * log_probs).sum(1, keepdim=True)
-        scale = share_advantage + config.entropy_coef * share * entropy_slope
-    by_logits = (probs * scale).scatter_add_(1, rows_of(played.action)[:, None], -share_advantage)
+    outputs, action = policies.outputs(hidden), actions_of(policies, played)
+    own = {}
+    if policies.gaussian:
+        scale = (-policies.log_std).exp()
+        z = (action - outputs) * scale
+        by_outputs = -share_advantage * z * scale
+        by_log_std = -(share_advantage * (z.square() - 1)).sum(2, keepdim=True) - config.entropy_coef
+        own["log_std"] = by_log_std * (t["log_std"] == policies.log_std)
+    else:
+        log_probs = outputs.log_softmax(1)
+        probs = log_probs.exp()
+        scale = share_advantage
+        if config.entropy_coef:
+            entropy_slope = log_probs - (probs * log_probs).sum(1, keepdim=True)
+            scale = share_advantage + config.entropy_coef * share * entropy_slope
+        by_outputs = (probs * scale).scatter_add_(1, action, -share_advantage)
 
     relu = policies.activation == "relu"
-    by_head = None if relu else torch.bmm(by_logits, hidden)
+    by_head = None if relu else torch.bmm(by_outputs, hidden)
     slopes = SLOPES[policies.activation](hidden)  # in place of the values
     inputs = F.pad(x.transpose(1, 2), (0, 0, 0, 1), value=1.0)  # [P, D + 1, T * B], the bias's is 1
-    products = (inputs[:, :, None] * by_logits[:, None]).flatten(1, 2)
+    products = (inputs[:, :, None] * by_outputs[:, None]).flatten(1, 2)
     sums = torch.bmm(products, slopes).unflatten(1, (inputs.shape[1], -1))  # [P, D + 1, A, F]
     by_first = (sums * t["head.weight"][:, None]).sum(2)
     if relu:  # its values are slopes times what comes in
@@ -77,7 +99,8 @@ def written_gradients(policies: Policies, played: Trajectories, config: Config) 
         "first.weight": by_first[:, :-1].contiguous(),
         "first.bias": by_first[:, -1:].contiguous(),
         "head.weight": by_head,
-        "head.bias": by_logits.sum(2, keepdim=True),
+        "head.bias": by_outputs.sum(2, keepdim=True),
+        **own,
     }
 
 

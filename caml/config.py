@@ -19,7 +19,7 @@ class Config:
     VALUE_ALIASES: ClassVar[dict[str, dict]] = {"bandwidth": {None: "scott"}}
 
     environment: Annotated[str, Group("population")] = "particle"
-    """What agents are drawn from: particle, another family with discrete actions, or module:factory."""
+    """What agents are drawn from: particle, another family, or module:factory."""
     variant: Literal["released", "paper"] = "released"
     """Physics of the particle: the author's code, with which the figures were made, or the paper's text."""
     maps: Literal["identifiable", "random", "released"] = "identifiable"

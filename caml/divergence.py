@@ -128,7 +128,7 @@ def pairwise_js(
 
 def policy_divergences(
     trajectories: Sequence[np.ndarray],
-    action_probabilities: Callable[[np.ndarray], np.ndarray],
+    action_probabilities: Callable[[np.ndarray, np.random.Generator], np.ndarray],
     num_states: int,
     rng: np.random.Generator,
     bandwidth: float | str = "scott",
@@ -137,7 +137,8 @@ def policy_divergences(
 ) -> np.ndarray:
     """Divergences [P, P] (or `rows` of it) of P policies from one trajectory of states [T_i, d] each.
 
-    `action_probabilities(states [S, d])` gives [P, S, A]. `normalised=False` keeps the density q_i of each
+    `action_probabilities(states [S, d], rng)` gives [P, S, A], of which Gaussian policies draw the actions;
+    see `caml.policy.Policies.probabilities`. `normalised=False` keeps the density q_i of each
     policy's own trajectory; see `occupancies`. Ranks that share rows must bring equal `rng`.
     """
     if not len(trajectories):
@@ -148,4 +149,4 @@ def policy_divergences(
         densities = np.stack(
             [relative_density(state_density(own, bandwidth), states) for own in trajectories]
         )
-    return pairwise_js(action_probabilities(states), weights, densities, rows)
+    return pairwise_js(action_probabilities(states, rng), weights, densities, rows)

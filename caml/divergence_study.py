@@ -39,7 +39,7 @@ def divergence_study(
     if groups is None:
         raise ValueError(f"{problem.environment}: its agents have no latent groups")
     uniform = stream(config.seed, "weights").random((problem.num_agents, num_weights(*sizes)), np.float32)
-    policies = Policies.fresh(uniform, *sizes, config.activation)
+    policies = Policies.fresh(uniform, *sizes, activation=config.activation)
     optimiser = make_optimiser(policies, config.learning_rate)
     rollouts, snapshots = Rollouts(problem, np.arange(problem.num_agents), config), []
     for u in range(max(checkpoints) + 1):

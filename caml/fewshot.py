@@ -89,7 +89,8 @@ class Adaptation:
 
     def actor(self, rng: np.random.Generator | None = None) -> Actor:
         """Acts for the agents with their policies as they are now."""
-        return Actor(self.policies.take(slice(None)), self.problem.family.observation_space, rng)
+        family = self.problem.family
+        return Actor(self.policies.take(slice(None)), family.observation_space, family.action_space, rng)
 
     def close(self) -> None:
         """Close the environments."""

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from caml.config import Config
 from common.errors import UserError
@@ -36,10 +35,7 @@ def task_family(config: Config, comm: Comm) -> TaskFamily:
     with comm.agree():
         names = ("variant", "num_actions", "max_episode_len", "maps", "num_groups")
         sizes = {name: getattr(config, name) for name in names if config.environment == "particle"}
-        family = make_family(factory or config.environment, **sizes)
-        if not isinstance(family.action_space, Discrete):
-            raise UserError(f"--environment {config.environment}: CAML needs discrete actions, not a Box")
-        return family
+        return make_family(factory or config.environment, **sizes)
 
 
 def with_support(config: Config, problem: Problem) -> Problem:

@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from caml.config import Config
 from caml.policy import Policies, inputs
-from common.rollout import final_observations
+from common.rollout import final_observations, to_space
 from common.runs.seeding import SharedStream, stream
 from envs.problem import Problem
 
@@ -19,7 +19,7 @@ class Trajectories:
     """B episodes of each of P policies, with one agent a policy; nothing counts where `alive` is false."""
 
     observation: np.ndarray  # [T, P, B, D]
-    action: np.ndarray  # [T, P, B]
+    action: np.ndarray  # [T, P, B], of Gaussian policies [T, P, B, A] before they are clipped
     reward: np.ndarray  # [T, P, B], 0 after the end
     alive: np.ndarray  # [T, P, B] bool: the step belongs to the episode
     final_observation: np.ndarray  # [P, B, D] where the last step led to
@@ -98,26 +98,27 @@ class Rollouts:
 def collect(policies: Policies, env: VectorEnv, num_steps: int, rng: Any) -> Trajectories:
     """One episode in each of `env`'s P * B environments, B in a row for each policy; cut after `num_steps`.
 
-    `rng` draws as `rng.standard_exponential(shape, dtype)` with first axis P.
+    `rng` draws as `rng.standard_exponential(shape, dtype)` or `rng.standard_normal` with first axis P.
     """
     P, B = len(policies), env.num_envs // len(policies)
     space = env.single_observation_space
     observed = inputs(env.reset()[0], space)
-    D, A = observed.shape[-1], policies.num_actions
-    # The largest of logits plus Gumbel noise is a draw from their softmax.
-    exponential = torch.from_numpy(rng.standard_exponential((P, num_steps, B, A), np.float32))
-    gumbel = exponential.transpose(0, 1).contiguous().log_().neg_().numpy()
+    D, A = observed.shape[-1], policies.num_outputs
+    noise = noise_of(policies, (P, num_steps, B, A), rng)
     observation = np.zeros((num_steps, P * B, D), np.float32)
     final = np.zeros((P * B, D), np.float32)
-    action = np.zeros((num_steps, P * B), np.int64)
+    width, kind = ((A,), np.float32) if policies.gaussian else ((), np.int64)
+    action = np.zeros((num_steps, P * B, *width), kind)
     reward = np.zeros((num_steps, P * B), np.float32)
     alive = np.zeros((num_steps, P * B), bool)
     running = np.ones(P * B, bool)
     for t in range(num_steps):
-        logits = policies(torch.from_numpy(observed).view(P, B, D)).numpy()
+        outputs = policies(torch.from_numpy(observed).view(P, B, D)).numpy()
         observation[t], alive[t] = observed, running
-        action[t] = (logits + gumbel[t]).argmax(-1).ravel()
-        observed, gained, terminated, truncated, infos = env.step(action[t])
+        drawn = outputs + noise[t]
+        action[t] = drawn.reshape(P * B, A) if policies.gaussian else drawn.argmax(-1).ravel()
+        given = to_space(action[t], env.single_action_space)
+        observed, gained, terminated, truncated, infos = env.step(given)
         reward[t] = np.where(running, gained, 0)
         ended = running & (terminated | truncated)
         if ended.any():
@@ -130,8 +131,22 @@ def collect(policies: Policies, env: VectorEnv, num_steps: int, rng: Any) -> Tra
     T = t + 1
     return Trajectories(
         observation[:T].reshape(T, P, B, D),
-        action[:T].reshape(T, P, B),
+        action[:T].reshape(T, P, B, *width),
         reward[:T].reshape(T, P, B),
         alive[:T].reshape(T, P, B),
         final.reshape(P, B, D),
     )
+
+
+def noise_of(policies: Policies, shape: tuple[int, int, int, int], rng: Any) -> np.ndarray:
+    """What is added to outputs, `[T, P, B, A]` for a `shape` (P, T, B, A).
+
+    That is normal noise times the policy's deviations, or Gumbel noise, with which the largest of logits is a
+    draw from their softmax.
+    """
+    if policies.gaussian:
+        normal = torch.from_numpy(rng.standard_normal(shape, np.float32))
+        scaled = normal * policies.log_std.exp()[..., 0][:, None, None]
+        return scaled.transpose(0, 1).contiguous().numpy()
+    exponential = torch.from_numpy(rng.standard_exponential(shape, np.float32))
+    return exponential.transpose(0, 1).contiguous().log_().neg_().numpy()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.allocator import keep_freed_memory
 from common.runs.files import write_atomic
-from comparison import figures, report, tables
+from comparison import conclusions, figures, report, tables
 from comparison.config import Settings, parse_settings
 from comparison.experiments import experiments_of
 from comparison.problem import load_problem
@@ -29,7 +29,10 @@ def main(comm: Comm, flags: list[str]) -> None:
             print(__doc__)
         settings = parse_settings(flags, show=comm.is_root)
         problem = load_problem(settings.population, settings.environment, settings.max_episode_len)
-    experiments = experiments_of(settings, problem)
+        experiments, left_out = experiments_of(settings, problem)
+        if comm.is_root:
+            for name, reason in left_out.items():
+                print(f"{name} is left out: {reason}", flush=True)
     work_apart(experiments, comm)
     with comm.agree():
         if comm.is_root:
@@ -39,23 +42,24 @@ def main(comm: Comm, flags: list[str]) -> None:
 def write(problem: Problem, settings: Settings, found: list[Result]) -> None:
     """Tables and report of all results."""
     out, rows = Path(settings.out), tables.rows_of(found)
-    page = report.html(problem, settings, found, rows)
+    said = conclusions.sentences(found, rows)
+    page = report.html(problem, settings, found, rows, said)
     picture = figures.summary(found, rows)
     files: dict[Path, str | bytes] = {
         out / "table.csv": tables.method_csv(rows),
         out / "agents.csv": tables.agents_csv(problem, found),
-        out / "table.json": tables.as_json(problem, settings, found, rows),
-        out / "comparison.md": tables.markdown(problem, settings, rows, "comparison"),
+        out / "table.json": tables.as_json(problem, settings, found, rows, said),
+        out / "comparison.md": tables.markdown(problem, settings, rows, "comparison", said),
         out / "comparison.html": page,
         out / "comparison.png": picture,
     }
     if settings.page:
         Path(settings.page).parent.mkdir(parents=True, exist_ok=True)
-        text = tables.markdown(problem, settings, rows, Path(settings.page).name)
+        text = tables.markdown(problem, settings, rows, Path(settings.page).name, said)
         files[Path(f"{settings.page}.md")] = text
         files[Path(f"{settings.page}.html")] = page
         files[Path(f"{settings.page}.png")] = picture
     for path, content in files.items():
         write_atomic(path, content if isinstance(content, bytes) else content.encode())
-    print(tables.plain(rows))
+    print(tables.budget_line(problem, settings, rows), tables.plain(rows), *said, sep="\n")
     print(f"report: {settings.page or out / 'comparison'}.html")

@@ -1,11 +1,13 @@
 """Settings of a comparison, and how long each method trains in each environment."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
 from common.errors import UserError
+from envs.target_speed import ROBOTS
 
+BEHAVIOURS = ("auto", "shipped", "random", "single")
 METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
 
 
@@ -15,8 +17,9 @@ class Settings:
 
     population: Annotated[str, MAY_BE_EMPTY] = ""
     """The agents: a file made by `python -m envs.populate` (or envs.Population.save)."""
-    methods: str = ",".join(METHODS)
-    """Which, with commas between: rl2, rmdp, persim, caml, single (one policy for all), per_agent (each)."""
+    methods: str = "all"
+    """Which, with commas between: rl2, rmdp, persim, caml, single (one policy for all), per_agent (each);
+    all: those that can serve the population, with a line on each that cannot."""
     seeds: str = "0"
     """Seeds with commas between; each is a training of its own of every method."""
     out: Annotated[str, MAY_BE_EMPTY] = ""
@@ -29,8 +32,15 @@ class Settings:
     """Fresh starts of each agent, the same for all methods."""
     planned: Annotated[int, POSITIVE] = 1
     """Those that persim plans in: its planner takes most of the time."""
-    effort: Annotated[float, POSITIVE] = 1.0
-    """Iterations of training times this."""
+    budget: Annotated[int, AT_LEAST_ZERO] = 0
+    """Environment steps in which each method may train, all agents together; 0: usual for the environment."""
+    budget_rule: Literal["equal", "recipe"] = "equal"
+    """Every method gets the same budget; or as many iterations as its own recipe says, whatever they cost."""
+    behaviour: str = "auto"
+    """Who acts in persim's logs: shipped (policies that come with the environment), random, single (one
+    policy for all, trained within the budget), or auto (shipped, and single where there are none)."""
+    simulator_iters: Annotated[int, AT_LEAST_ZERO] = 0
+    """Iterations of persim's training, which take no steps; 0: usual for the environment."""
     max_episode_len: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of an episode at most; 0: the environment's (200 where it says nothing)."""
     environment: Annotated[str, MAY_BE_EMPTY] = ""
@@ -48,6 +58,10 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
             raise UserError(f"--{name}: missing (see python -m evaluate compare --help)")
     names = methods_of(settings)
     unknown = [name for name in names if name not in METHODS]
+    if settings.behaviour not in BEHAVIOURS:
+        raise UserError(f"--behaviour {settings.behaviour}: is unknown; give one of {', '.join(BEHAVIOURS)}")
+    if settings.budget and settings.budget_rule == "recipe":
+        raise UserError("--budget: says how much every method gets; leave it out with --budget_rule recipe")
     if unknown or not names:
         what = f"{unknown[0]!r} is unknown" if unknown else "names nobody"
         raise UserError(f"--methods {settings.methods}: {what}; give some of {', '.join(METHODS)}")
@@ -60,6 +74,8 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
 
 def methods_of(settings: Settings) -> list[str]:
     """The methods, in the order in which they are worked on."""
+    if settings.methods == "all":
+        return list(METHODS)
     given = {name.strip() for name in settings.methods.split(",")} - {""}
     return [name for name in METHODS if name in given] + sorted(given - set(METHODS))
 
@@ -72,10 +88,21 @@ def numbers(settings: Settings, name: str) -> list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
+# Steps of training that each method gets, where the command does not say.
+BUDGETS = {
+    "bandit": 400_000,
+    "tabular_mdp": 1_000_000,
+    "cart_pole": 4_000_000,
+    "mountain_car": 6_000_000,
+    "particle": 4_800_000,
+    "resource_gathering": 2_000_000,
+    "": 1_000_000,
+}
 Table = dict[str, dict[str, int]]
-# By environment: what each method's own settings are here. "" is for any other environment.
+# By environment: what each method's own settings are here; "" is for any other. `max_iters` counts with
+# `--budget_rule recipe`, and for PerSim, whose iterations take no steps.
 RMDP: Table = {
-    "cart_pole": {"max_iters": 40, "steps_per_policy": 2048, "envs_per_policy": 8, "warm_start_iters": 10},
+    "cart_pole": {"max_iters": 40, "steps_per_policy": 2048, "envs_per_policy": 8},
     "mountain_car": {"max_iters": 120, "steps_per_policy": 8192, "envs_per_policy": 16},
     "particle": {"max_iters": 100, "steps_per_policy": 3200, "envs_per_policy": 32},
     "": {"max_iters": 60, "steps_per_policy": 4096, "envs_per_policy": 16},
@@ -87,13 +114,14 @@ PER_AGENT: Table = {  # n policies at once: fewer steps of each
     "": {"max_iters": 60, "steps_per_policy": 1024, "envs_per_policy": 4},
 }
 RL2: Table = {
+    "bandit": {"max_iters": 50, "episodes": 100},
+    "tabular_mdp": {"max_iters": 125, "episodes": 10},
     "cart_pole": {"max_iters": 80, "episodes": 2},
     "mountain_car": {"max_iters": 60, "episodes": 2},
     "particle": {"max_iters": 200, "episodes": 3},
     "": {"max_iters": 80, "episodes": 2},
 }
 CAML: Table = {
-    "cart_pole": {"max_iters": 60, "updates_per_task": 4},
     "mountain_car": {"max_iters": 30, "updates_per_task": 4},
     "particle": {"max_iters": 100, "updates_per_task": 1},
     "": {"max_iters": 60, "updates_per_task": 4},
@@ -102,15 +130,20 @@ PERSIM: Table = {  # the planner's settings come last
     "cart_pole": {"max_iters": 100, "horizon": 40, "num_candidates": 128},
     "mountain_car": {"max_iters": 60, "horizon": 50, "num_candidates": 256},
     "particle": {"max_iters": 60, "horizon": 30, "num_candidates": 64},
+    "half_cheetah_body": {"max_iters": 60, "horizon": 15, "num_candidates": 64},
     "": {"max_iters": 60, "horizon": 30, "num_candidates": 128},
+    **dict.fromkeys(ROBOTS, {"max_iters": 60, "horizon": 15, "num_candidates": 64}),
 }
-
-
 RECIPES = {"rl2": RL2, "persim": PERSIM, "caml": CAML, "per_agent": PER_AGENT, "rmdp": RMDP, "single": RMDP}
 
 
-def recipe(method: str, environment: str, effort: float = 1.0) -> dict[str, Any]:
-    """A method's own settings for an environment, its iterations times `effort`."""
-    found: dict[str, Any] = dict(RECIPES[method].get(environment, RECIPES[method][""]))
-    found["max_iters"] = max(1, round(found["max_iters"] * effort))
-    return found
+def recipe(method: str, environment: str) -> dict[str, Any]:
+    """A method's own settings for an environment."""
+    return dict(RECIPES[method].get(environment, RECIPES[method][""]))
+
+
+def budget_of(settings: Settings, environment: str) -> int | None:
+    """Steps of training that each method gets; None where each method's recipe says it."""
+    if settings.budget_rule == "recipe":
+        return None
+    return settings.budget or BUDGETS.get(environment, BUDGETS[""])

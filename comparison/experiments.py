@@ -4,25 +4,45 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.config import renamed
-from comparison.config import Settings, methods_of, numbers, recipe
-from comparison.methods import METHODS
+from common.errors import UserError
+from comparison.config import Settings, budget_of, methods_of, numbers, recipe
+from comparison.methods import METHODS, serves
+from comparison.training import Training
 from envs import Problem
 from experiments.grid import Experiment, Result, same
-from rl2.config import Config as RL2Config
+
+PERSIM = ("planned", "behaviour", "simulator_iters")  # settings that make a difference to this method alone
 
 
-def experiments_of(settings: Settings, problem: Problem) -> list[Experiment]:
-    """All experiments, the longest first."""
+def experiments_of(settings: Settings, problem: Problem) -> tuple[list[Experiment], dict[str, str]]:
+    """All experiments, the longest first; and why methods that could be left out are.
+
+    Raises `UserError` for a method that was named and cannot serve the population.
+    """
+    found, left_out = [], {}
+    for name, method, k in trainings(settings, problem):
+        seeds = numbers(settings, "seeds")
+        if reason := serves(method, Training(problem, settings, seeds[0], k)):
+            if settings.methods != "all":
+                raise UserError(f"--methods {method}: cannot serve {problem.environment}: {reason}")
+            left_out[name] = reason
+            continue
+        found += [experiment(name, method, k, seed, settings, problem) for seed in seeds]
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise UserError(f"no method can serve {problem.environment}: {reasons}")
+    return found, left_out
+
+
+def trainings(settings: Settings, problem: Problem) -> list[tuple[str, str, int]]:
+    """Name, method and number of policies of each row of the table."""
     found, n = [], problem.num_agents
     for method in methods_of(settings):
-        budgets = {method: {"single": 1, "per_agent": n}.get(method, min(settings.num_policies, n))}
+        k = {"single": 1, "per_agent": n}.get(method, min(settings.num_policies, n))
+        found.append((method, method, k))
         if method == "rmdp":
-            further = [k for k in numbers(settings, "budgets") if 1 < k < n and k != settings.num_policies]
-            budgets |= {f"rmdp_k{k}": k for k in further}
-        for name, k in budgets.items():
-            seeds = numbers(settings, "seeds")
-            found += [experiment(name, method, k, seed, settings, problem) for seed in seeds]
+            budgets = [k for k in numbers(settings, "budgets") if 1 < k < n and k != settings.num_policies]
+            found += [(f"rmdp_k{k}", method, k) for k in budgets]
     return found
 
 
@@ -36,24 +56,20 @@ def experiment(
         "seed": seed,
         "population": problem.digest,
         "episodes": settings.episodes,
-        "effort": settings.effort,
+        "budget": budget_of(settings, problem.environment),
         "max_episode_len": settings.max_episode_len,
         "recipe": recipe(method, problem.environment),
-        **({"planned": settings.planned} if method == "persim" else {}),
+        **({name: getattr(settings, name) for name in PERSIM if method == "persim"}),
     }
 
     def made_for(result: Result) -> bool:
-        stored: Any = result.get("made_for")
-        if not isinstance(stored, dict) or not isinstance(stored.get("recipe"), dict):
-            return False
-        if method == "rl2":  # older results have the older names
-            stored = {**stored, "recipe": renamed(RL2Config, stored["recipe"])}
-        return same(stored, identity)
+        return same(result.get("made_for"), identity)
 
     def make() -> Result:
         print(f"{name}, seed {seed}: begun", flush=True)
         began, clock = time.process_time(), time.perf_counter()
-        result = METHODS[method](problem, settings, seed, num_policies)
+        folder = str(Path(settings.out) / "runs" / f"{name}_seed{seed}")
+        result: Any = METHODS[method](Training(problem, settings, seed, num_policies, folder))
         seconds = time.process_time() - began
         print(f"{name}, seed {seed}: {result['mean']:.2f} in {seconds:.0f} s", flush=True)
         about = {"name": name, "made_for": identity, "seed": seed, "seconds": seconds}

@@ -158,25 +158,39 @@ def budgets(rows: list[Row]) -> Figure | None:
     return Figure("budgets", "Welfare against the budget of policies", text, as_bytes(figure), names, lines)
 
 
-def costs(rows: list[Row]) -> Figure:
-    """Steps of training against the return."""
-    figure, axes = canvas()
-    for row in rows:
-        axes.plot(
-            row["train_steps"],
-            row["mean"],
-            linestyle="",
-            markersize=8,
-            label=row["method"],
-            **style(row["name"]),
+def draw_learning(axes: Any, results: list[Result]) -> list[list]:
+    """Return against steps of training; the points drawn."""
+    lines = []
+    for name in main_methods(results):
+        own = of(results, name)
+        points = min(len(r["learning"]) for r in own)  # the last is what the table has
+        cut = [[*r["learning"][: points - 1], r["learning"][-1]] for r in own]
+        steps, mean, worst = (
+            np.mean([[p[key] for p in points] for points in cut], axis=0)
+            for key in ("steps", "mean", "worst_decile")
         )
-    axes.set_xscale("log")
-    axes.set(xlabel="steps in training, all agents together", ylabel="return of the mean agent")
+        axes.plot(steps, mean, label=title(name), markersize=4, linewidth=1.3, **style(name))
+        if len(own) > 1:
+            spread = np.std([[p["mean"] for p in points] for points in cut], axis=0, ddof=1) / len(own) ** 0.5
+            axes.fill_between(steps, mean - spread, mean + spread, color=style(name)["color"], alpha=0.15)
+        lines += [[title(name), s, m, w] for s, m, w in zip(steps, mean, worst, strict=True)]
+    axes.set_xlim(left=0)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(6, 6), useMathText=True)
+    axes.set(xlabel="steps of training, all agents together", ylabel="return of the mean agent")
+    return lines
+
+
+def learning(results: list[Result]) -> Figure:
+    """Return against steps of training."""
+    figure, axes = canvas()
+    lines = draw_learning(axes, results)
     axes.legend(fontsize=7.5)
-    names = ["method", "train_steps", "new_agent_steps", "seconds", "mean"]
-    lines = [[row["method"], *(row[name] for name in names[1:])] for row in rows]
-    text = "Up and to the left is better: high returns for few steps in the agents' environments."
-    return Figure("costs", "What training costs", text, as_bytes(figure), names, lines)
+    text = (
+        "What the agents would get if training stopped there, up to the budget: one episode of each, and at "
+        "the end the whole test. Shades: the standard error over seeds."
+    )
+    names = ["method", "train_steps", "mean", "worst_decile"]
+    return Figure("learning", "Steps of training", text, as_bytes(figure), names, lines)
 
 
 def quantiles(results: list[Result]) -> Figure:
@@ -266,15 +280,16 @@ def maps(problem: Problem, results: list[Result]) -> Figure:
 
 
 def summary(results: list[Result], rows: list[Row]) -> bytes:
-    """Returns of each method, and returns by steps with a new agent, side by side, as PNG."""
-    figure, (left, right) = canvas(1, 2, size=(10, 3.6))
+    """Returns of each method, by steps of training, and by steps with a new agent, side by side, as PNG."""
+    figure, (left, middle, right) = canvas(1, 3, size=(13, 3.6))
     draw_gains(left, results, rows)
+    draw_learning(middle, results)
     draw_curves(right, results)
     return as_bytes(figure, "png")
 
 
 def all_figures(problem: Problem, results: list[Result], rows: list[Row]) -> list[Figure]:
     """Those that the results allow, in reading order."""
-    made = [gains(results, rows), curves(results), budgets(rows), costs(rows), quantiles(results)]
+    made = [gains(results, rows), learning(results), curves(results), budgets(rows), quantiles(results)]
     made += [clusters(problem, results), maps(problem, results)]
     return [figure for figure in made if figure is not None]

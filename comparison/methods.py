@@ -6,7 +6,9 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
+import caml
 import caml.config
 import caml.learner
 import persim.config
@@ -16,21 +18,24 @@ import rl2.learner
 import rmdp.config
 import rmdp.learner
 from caml.fewshot import Adaptation, Start
+from caml.problem import support_of
+from common.errors import UserError
 from common.protocols import Actor
 from common.runs.seeding import stream
-from comparison.config import Settings, recipe
-from comparison.problem import Curve, FixedHorizon, evaluate_actor, outcome
-from envs import Problem
+from comparison.config import recipe
+from comparison.problem import Curve, Exploring, FixedHorizon, outcome
+from comparison.training import ITERATIONS, POINTS, Training, fitting, train
+from envs.one_hot import as_vectors
 from mpi_utils.comm import Comm
 from persim.data import behaviour
 from persim.data.trajectories import Follows, log_episodes
 from persim.data.transitions import Transitions
 from persim.new_agents import NewAgents, first_steps, from_steps
 from persim.policy import make_actor
-from rmdp.own_dynamics import try_policies
+from rmdp.own_dynamics import SURVEY_INTERVAL, try_policies
+from rmdp.problem import shares_dynamics
 
 Outcome = dict[str, Any]
-POINTS = 8  # of the curve of agents who train a policy each
 UPDATES = 5  # of CAML on a new agent, after its start was chosen, that the curve shows
 COUNTED = 1  # of them, as in the paper, that the table counts
 EPSILON = 0.2  # how often behaviour policies act at random
@@ -38,135 +43,188 @@ FEW = 20  # steps of the first point of PerSim's curve
 SHIPPED = ("cart_pole", "mountain_car")  # environments with behaviour policies, and rewards as formulas
 
 
-def run_rl2(problem: Problem, settings: Settings, seed: int, _: int) -> Outcome:
+def run_rl2(training: Training) -> Outcome:
     """One policy with a memory: meta-episodes of agents of the population, then a few episodes with each."""
-    found = recipe("rl2", problem.environment, settings.effort)
-    num_episodes = found.pop("episodes")
+    problem, seed = training.problem, training.seed
+    found = recipe("rl2", problem.environment)
+    num_episodes, usual = found["episodes"], found["max_iters"]
+    length = num_episodes * problem.horizon
+    num_total = fitting(training.budget // (ITERATIONS * length), 20, 80) if training.budget else 80
+    iterations = training.iterations(num_total * length, usual)
     config = rl2.config.Config(
         environment=problem.environment,
-        meta_episode_len=num_episodes * problem.horizon,
+        meta_episode_len=length,
         num_features=64,
-        meta_episodes_per_policy_update=80,
+        meta_episodes_per_policy_update=num_total,
         meta_episodes_per_learner_batch=20,
+        max_iters=iterations,
         num_epochs=4,
         gamma=0.99,
         gae_lambda=0.95,
         learning_rate=2e-3,
         entropy_coef=0.01,
         seed=seed,
-        **found,
     )
-    family = FixedHorizon(problem.family, problem.horizon)
+    family, tested = (FixedHorizon(problem.family, problem.horizon) for _ in range(2))
     fixed = dataclasses.replace(problem, family=family)
     learner = rl2.learner.Learner(rl2.config.check_config(config), Comm(), fixed)
-    train(learner, config.max_iters)
-    train_steps = family.steps
+    shown = np.unique(np.geomspace(1, num_episodes, POINTS).round()) - 1
 
-    curve: Curve = []
-    adapting, evaluated = learner.actor(), learner.actor()
-    adapting.reset(problem.num_agents)
-    with closing(family.make_vec(problem.rows(slice(None)), stream(seed, "evaluation", 1))) as env:
-        observation, reward, done = env.reset()[0], None, None
-        for episode in range(num_episodes):
-            evaluated.start_from(adapting.remembered(reward, done))
-            spent = (family.steps - train_steps) / problem.num_agents
-            curve.append((spent, evaluate_actor(problem, evaluated, settings.episodes, seed)))
-            for _ in range(problem.horizon if episode + 1 < num_episodes else 0):
-                action = adapting.act(observation, reward, done)
-                observation, reward, _, done, _ = env.step(action)
+    def adapt(episodes: np.ndarray, num_tests: int = 0) -> Curve:
+        """Returns by the steps of an agent so far, before some of the `episodes` of a meta-episode."""
+        tested.steps, curve = 0, []
+        adapting, evaluated = learner.actor(), learner.actor()
+        adapting.reset(problem.num_agents)
+        with closing(tested.make_vec(problem.rows(slice(None)), stream(seed, "evaluation", 1))) as env:
+            observation, reward, done = env.reset()[0], None, None
+            for episode in range(num_episodes):
+                if episode in episodes:
+                    evaluated.start_from(adapting.remembered(reward, done))
+                    spent = tested.steps / problem.num_agents
+                    curve.append((spent, training.returns(evaluated, num_tests)))
+                for _ in range(problem.horizon if episode + 1 < num_episodes else 0):
+                    action = adapting.act(observation, reward, done)
+                    observation, reward, _, done, _ = env.step(action)
+        return curve
+
+    iterations, steps, learning = train(
+        learner,
+        iterations,
+        lambda _: family.steps,  # those that were taken: an episode that ended early waits for the others
+        lambda: adapt(shown[-1:], 1)[0][1],
+        training.budget or 0,
+        num_total * length,
+    )
+    training.keep("rl2", config, iterations, learner)
+    curve = adapt(shown)
     return outcome(
         curve[-1][1],
-        train_steps=train_steps,
+        train_steps=steps,
         new_agent_steps=curve[-1][0],
         policies=1,
         curve=curve,
-        facts={"iterations": config.max_iters, "meta_episodes": config.max_iters * 80},
+        learning=[*learning, (steps, curve[-1][1])],
+        facts={"iterations": iterations, "meta_episodes": iterations * num_total},
     )
 
 
-def run_rmdp(problem: Problem, settings: Settings, seed: int, num_policies: int) -> Outcome:
+def run_rmdp(training: Training) -> Outcome:
     """k policies; an agent tries each once, those of large groups first, and keeps the best it has tried."""
-    learner = make_rmdp("rmdp", problem, settings, seed, num_policies)
-    train_steps = train(learner, learner.config.max_iters)["train/env_steps"]
-    returns_by, steps_by = try_policies(learner.policies, problem, stream(seed, "evaluation", 1))
-    sizes = np.bincount(learner.population.assignment.everyone(), minlength=num_policies)
+    training, k = with_vectors(training), training.num_policies
+    learner, steps, learning = train_rmdp("rmdp", training)
+    returns_by, steps_by = try_policies(
+        learner.policies, training.problem, stream(training.seed, "evaluation", 1)
+    )
+    sizes = np.bincount(learner.population.assignment.everyone(), minlength=k)
     curve: Curve = []
     order, groups = np.argsort(-sizes, kind="stable"), None
-    for some in range(1, num_policies + 1):
+    for some in range(1, k + 1):
         best = order[returns_by[order[:some]].argmax(0)]
         if groups is None or (best != groups).any():
             groups = best
-            returns = evaluate_actor(problem, learner.actor(policy_of=groups), settings.episodes, seed)
+            returns = training.returns(learner.actor(policy_of=groups))
         curve.append((steps_by[order[:some]].sum(0).mean() if some > 1 else 0.0, returns))
     return outcome(
         returns,
-        train_steps=train_steps,
+        train_steps=steps,
         new_agent_steps=curve[-1][0],
-        policies=num_policies,
+        policies=k,
         curve=curve,
+        learning=[*learning, (steps, returns)],
         groups=groups,
         facts=rmdp_facts(learner.config),
     )
 
 
-def run_single(problem: Problem, settings: Settings, seed: int, num_policies: int) -> Outcome:
+def run_single(training: Training) -> Outcome:
     """r-MDP with one policy for all, which asks nothing of a new agent."""
-    learner = make_rmdp("single", problem, settings, seed, num_policies)
-    train_steps = train(learner, learner.config.max_iters)["train/env_steps"]
-    returns = evaluate_actor(problem, learner.actor(), settings.episodes, seed)
+    training = with_vectors(training)
+    learner, steps, learning = train_rmdp("single", training)
+    returns = training.returns(learner.actor())
     return outcome(
         returns,
-        train_steps=train_steps,
+        train_steps=steps,
         new_agent_steps=0.0,
-        policies=num_policies,
+        policies=1,
         curve=[(0.0, returns)],
-        groups=np.zeros(problem.num_agents, int),
+        learning=[*learning, (steps, returns)],
+        groups=np.zeros(training.problem.num_agents, int),
         facts=rmdp_facts(learner.config),
     )
 
 
-def run_per_agent(problem: Problem, settings: Settings, seed: int, num_policies: int) -> Outcome:
+def run_per_agent(training: Training) -> Outcome:
     """r-MDP with a policy for each agent; its training is what is spent on an agent."""
-    learner = make_rmdp("per_agent", problem, settings, seed, num_policies)
-    curve: Curve = []
-    config = learner.config
-    checks = set(np.linspace(0, config.max_iters, POINTS).astype(int))
-    for i in range(config.max_iters):
-        if i in checks:
-            returns = evaluate_actor(problem, learner.actor(), settings.episodes, seed)
-            curve.append((i * config.steps_per_policy, returns))
-        train_steps = learner.train_iteration(i)["train/env_steps"]
-    spent = train_steps / problem.num_agents
-    curve.append((spent, evaluate_actor(problem, learner.actor(), settings.episodes, seed)))
+    training, n = with_vectors(training), training.problem.num_agents
+    learner, steps, learning = train_rmdp("per_agent", training)
+    learning = [*learning, (steps, training.returns(learner.actor()))]
     return outcome(
-        curve[-1][1],
-        train_steps=train_steps,
-        new_agent_steps=spent,
-        policies=num_policies,
-        curve=curve,
+        learning[-1][1],
+        train_steps=steps,
+        new_agent_steps=steps / n,
+        policies=n,
+        curve=[(spent / n, returns) for spent, returns in learning],
+        learning=learning,
         groups=learner.population.assignment.everyone(),
-        facts=rmdp_facts(config),
+        facts=rmdp_facts(learner.config),
     )
 
 
-def make_rmdp(
-    method: str, problem: Problem, settings: Settings, seed: int, num_policies: int
-) -> rmdp.learner.Learner:
-    """A learner of r-MDP with a method's own settings."""
-    found = recipe(method, problem.environment, settings.effort)
-    steps, alone = found["steps_per_policy"], method == "per_agent"
+def with_vectors(training: Training) -> Training:
+    """The same with observations that policies of r-MDP can take."""
+    family = as_vectors(training.problem.family)
+    return dataclasses.replace(training, problem=dataclasses.replace(training.problem, family=family))
+
+
+def train_rmdp(method: str, training: Training) -> tuple[rmdp.learner.Learner, int, Curve]:
+    """A trained learner of r-MDP with a method's own settings; its steps and its learning curve."""
+    config = rmdp_config(method, training)
+    learner = rmdp.learner.Learner(config, Comm(), training.problem)
+    iterations, steps, learning = train(
+        learner,
+        config.max_iters,
+        lambda metrics: metrics["train/env_steps"],
+        lambda: training.returns(learner.actor(), 1),
+    )
+    training.keep("rmdp", config, iterations, learner)
+    return learner, steps, learning
+
+
+def rmdp_config(method: str, training: Training) -> rmdp.config.Config:
+    """The settings with which a method of r-MDP's code spends the budget: smaller batches if it is small."""
+    problem, budget, k = training.problem, training.budget, training.num_policies
+    found, alone = recipe(method, problem.environment), method == "per_agent"
+    usual, num_envs = found["max_iters"], found["envs_per_policy"]
+    each = found["steps_per_policy"] // num_envs  # steps of an environment in an iteration
+    if not shares_dynamics(problem):
+        each = max(each, problem.horizon)  # begin anew in each iteration, and are to see whole episodes
+    while budget is not None and num_envs > 1 and k * num_envs * each * ITERATIONS > budget:
+        num_envs //= 2
+    steps = num_envs * each
+    iterations = training.iterations(k * steps, usual)
+    surveyed = not shares_dynamics(problem) and 1 < k and not alone
+    while budget is not None and surveyed and iterations > 1:
+        surveys = iterations // SURVEY_INTERVAL - (iterations // 4) // SURVEY_INTERVAL + 1
+        if (iterations * steps + surveys * problem.num_agents * problem.horizon) * k <= budget:
+            break
+        iterations -= 1
     config = dataclasses.replace(
         rmdp.config.Config.defaults({"environment": problem.environment}),
         num_agents=problem.num_agents,
-        num_policies=num_policies,
+        num_policies=k,
+        population=training.settings.population,
+        max_episode_len=0 if problem.horizon == problem.family.max_episode_len else problem.horizon,
         algorithm="random" if alone else "em",
         policy_network="separate" if alone else "shared",
+        max_iters=iterations,
+        warm_start_iters=iterations // 4,
+        steps_per_policy=steps,
+        envs_per_policy=num_envs,
         num_minibatches=next(m for m in range(steps // 128 or 1, 0, -1) if steps % m == 0),
         num_epochs=6,
-        seed=seed,
-        **{"warm_start_iters": found["max_iters"] // 4, **found},
+        seed=training.seed,
     )
-    return rmdp.learner.Learner(rmdp.config.check_config(config), Comm(), problem)
+    return rmdp.config.check_config(config)
 
 
 def rmdp_facts(config: rmdp.config.Config) -> dict[str, int]:
@@ -175,57 +233,100 @@ def rmdp_facts(config: rmdp.config.Config) -> dict[str, int]:
     return {"iterations": config.max_iters, "steps_of_each_policy": steps}
 
 
-def run_caml(problem: Problem, settings: Settings, seed: int, num_policies: int) -> Outcome:
+def run_caml(training: Training) -> Outcome:
     """Starts are clustered with half of the agents; each agent's is chosen and updated a few times."""
-    found, n = recipe("caml", problem.environment, settings.effort), problem.num_agents
-    k = min(num_policies, 10)
-    support = np.sort(stream(seed, "assignment").permutation(n)[: -(-n // 2)])
-    config = caml.config.check_config(caml.config.Config(num_medoids=k, seed=seed, **found))
-    learner = caml.learner.Learner(config, Comm(), dataclasses.replace(problem, support=support))
-    # At least one clustering, however short the training.
-    train(learner, max(config.max_iters, config.pool_size // config.tasks_per_iteration))
+    problem, n = training.problem, training.problem.num_agents
+    config, most = caml_config(training)
+    learner = caml.learner.Learner(config, Comm(), problem)
 
-    def returns(actor: Actor) -> np.ndarray:
-        return evaluate_actor(problem, actor, settings.episodes, seed)
+    def look() -> np.ndarray | None:
+        if not len(learner.medoids["agent"]):
+            return None
+        with closing(Adaptation(learner.start(), learner.problem, config)) as adaptation:
+            adaptation.update()
+        return training.returns(adaptation.actor(), 1)
 
+    iterations, steps, learning = train(
+        learner,
+        config.max_iters,
+        lambda metrics: metrics["train/env_steps"],
+        look,
+        training.budget or 0,
+        most,
+    )
+    training.keep("caml", config, iterations, learner)
     start = learner.start()
     with closing(Adaptation(Start(start.policies, np.zeros(n, np.int64)), learner.problem, config)) as first:
-        curve: Curve = [(0.0, returns(first.actor()))]
+        curve: Curve = [(0.0, training.returns(first.actor()))]
     with closing(Adaptation(start, learner.problem, config)) as adaptation:
         for update in range(UPDATES + 1):
-            curve.append((adaptation.steps, returns(adaptation.actor())))
+            curve.append((adaptation.steps, training.returns(adaptation.actor())))
             if update < UPDATES:
                 adaptation.update()
-    trained_on = np.isin(np.arange(n), support).tolist()
+    spent, returns = curve[1 + COUNTED]
+    support = np.isin(np.arange(n), support_of(learner.problem)).tolist()
     return outcome(
-        curve[1 + COUNTED][1],
-        train_steps=learner.env_steps,
-        new_agent_steps=curve[1 + COUNTED][0],
-        policies=k,
+        returns,
+        train_steps=steps,
+        new_agent_steps=spent,
+        policies=config.num_medoids,
         curve=curve,
+        learning=[*learning, (steps, returns)],
         groups=adaptation.index,
-        facts={"iterations": config.max_iters, "trained_on": trained_on, "updates": UPDATES},
+        facts={"iterations": iterations, "trained_on": support, "updates": UPDATES},
     )
 
 
-def run_persim(problem: Problem, settings: Settings, seed: int, _: int) -> Outcome:
+def caml_config(training: Training) -> tuple[caml.config.Config, int]:
+    """CAML's settings, and the most steps of an iteration: fewer agents at once if the budget is small."""
+    problem, budget, n = training.problem, training.budget, training.problem.num_agents
+    found = recipe("caml", problem.environment)
+    usual, updates = found["max_iters"], found["updates_per_task"]
+    num_rollouts, num_tasks = caml.config.Config.num_rollouts, caml.config.Config.tasks_per_iteration
+    each = (updates + 2) * num_rollouts * problem.horizon  # K episodes to choose, before and after updates
+    while budget is not None and num_tasks > 6 and num_tasks * each * ITERATIONS > budget:
+        num_tasks //= 2
+    training.iterations(2 * num_tasks * each, usual)  # a clustering takes two
+    config = caml.config.Config(
+        environment=problem.environment,
+        num_groups=1,
+        num_variants=n,
+        num_support=n // 2,
+        split="random",
+        max_episode_len=problem.horizon,
+        tasks_per_iteration=num_tasks,
+        pool_size=2 * num_tasks,
+        num_medoids=min(training.num_policies, num_rollouts, 2 * num_tasks),
+        max_iters=training.iterations(num_tasks * each, usual),
+        updates_per_task=updates,
+        seed=training.seed,
+    )
+    return caml.config.check_config(config), num_tasks * each
+
+
+def run_persim(training: Training) -> Outcome:
     """One logged episode of each agent, a simulator of each, and a planner on it."""
-    found, n = recipe("persim", problem.environment, settings.effort), problem.num_agents
-    known = problem.environment in SHIPPED
+    problem, seed, n = training.problem, training.seed, training.problem.num_agents
+    found, known = recipe("persim", problem.environment), problem.environment in SHIPPED
+    data, log_steps, who = make_log(training)
     config = persim.config.Config.defaults({"environment": problem.environment if known else "unknown"})
     config = dataclasses.replace(
         config,
         num_agents=n,
         num_factors=min(config.num_factors, n),
-        max_iters=found["max_iters"],
+        max_iters=training.settings.simulator_iters or found["max_iters"],
         learn_reward=not known,
         seed=seed,
     )
+    if training.folder:
+        config = dataclasses.replace(config, dataset=f"{training.folder}.log.npz")
+        data.save(config.dataset)
     config = persim.config.check_config(config, with_data=False)
-    data = log(problem, seed)
     logged = dataclasses.replace(problem, environment=config.environment, log=data)
     learner = persim.learner.Learner(config, Comm(), logged)
-    train(learner, config.max_iters)
+    for i in range(config.max_iters):  # takes no steps
+        learner.train_iteration(i)
+    training.keep("persim", config, config.max_iters, learner)
 
     planning: dict[str, Any] = {
         "horizon": found["horizon"],
@@ -233,46 +334,78 @@ def run_persim(problem: Problem, settings: Settings, seed: int, _: int) -> Outco
         "seed": seed,
     }
     curve: Curve = []
-    actor = learner.actor(**planning)
+    planned = training.settings.planned
     if n > config.num_factors:  # as if an agent had been seen for a few steps only
         factor = from_steps(learner.simulator, *first_steps(learner.data, FEW))
         new = make_actor(config, problem.family, NewAgents(learner.simulator, factor), **planning)
-        curve.append((FEW, evaluate_actor(problem, new, settings.planned, seed)))
-    length = len(data) / n
-    curve.append((length, evaluate_actor(problem, actor, settings.planned, seed)))
-    who = "shipped behaviour policies" if known else "random actions"
+        curve.append((FEW, training.returns(new, planned)))
+    actor = make_actor(config, problem.family, learner.simulator, **planning)
+    curve.append((len(data) / n, training.returns(actor, planned)))
     return outcome(
         curve[-1][1],
-        train_steps=len(data),
-        new_agent_steps=length,
+        train_steps=log_steps,
+        new_agent_steps=len(data) / n,
         policies=0,
         curve=curve,
-        facts={"logged_by": who, "planned_episodes": settings.planned, **found},
+        learning=[(log_steps, curve[-1][1])],
+        facts={"logged_by": who, "planned_episodes": planned, **found},
     )
 
 
-def log(problem: Problem, seed: int) -> Transitions:
-    """One episode of each agent under shipped behaviour policies, or random actions where none are shipped.
+def make_log(training: Training) -> tuple[Transitions, int, str]:
+    """One episode of each agent, the steps that it took, those of training who acts included, and who acts.
 
-    Raises `UserError` where those that should be there are missing.
+    Raises `UserError` where policies that should be there are missing.
     """
-    policy = behaviour.random_policy(problem.family)
-    if problem.environment in SHIPPED:
-        policy = behaviour.load(problem.family).behaviour(problem.rows(slice(None)), EPSILON)
-    follows = Follows(policy, stream(seed, "environment"))
-    rng = stream(seed, "environment", 1)
-    return log_episodes(problem.family, problem.rows(slice(None)), follows, rng, problem.horizon)
+    problem, seed, behaviour_of = training.problem, training.seed, training.settings.behaviour
+    if behaviour_of == "auto":
+        behaviour_of = "shipped" if problem.environment in SHIPPED else "single"
+    agents, rng = problem.rows(slice(None)), stream(seed, "environment")
+    steps = 0
+    actor: Actor = Follows(behaviour.random_policy(problem.family), rng)
+    who = "random actions"
+    if behaviour_of == "shipped":
+        who = "policies that come with the environment, a fifth of their actions random"
+        actor = Follows(behaviour.load(problem.family).behaviour(agents, EPSILON), rng)
+    elif behaviour_of == "single":
+        who = "one policy for all, a fifth of its actions random"
+        training = dataclasses.replace(training, num_policies=1, folder="")
+        settings, budget = training.settings, training.budget
+        if budget is not None:
+            left = budget - problem.num_agents * problem.horizon
+            training = dataclasses.replace(training, settings=dataclasses.replace(settings, budget=left))
+        learner, steps, _ = train_rmdp("single", with_vectors(training))
+        actor = Exploring(learner.actor(), problem.family.action_space, EPSILON, rng)
+    data = log_episodes(problem.family, agents, actor, stream(seed, "environment", 1), problem.horizon)
+    return data, steps + len(data), who
 
 
-def train(learner: Any, num_iterations: int) -> dict[str, float]:
-    """Train; the metrics of the last iteration."""
-    metrics: dict[str, float] = {}
-    for i in range(num_iterations):
-        metrics = learner.train_iteration(i)
-    return metrics
+def serves(method: str, training: Training) -> str:
+    """Why a method cannot serve the population, in a line; "" if it can."""
+    problem, n = training.problem, training.problem.num_agents
+    if method == "persim":
+        if isinstance(problem.family.observation_space, Discrete):
+            return "its simulators predict numbers, and observations are categories here"
+        if training.settings.behaviour == "shipped" and problem.environment not in SHIPPED:
+            return f"--behaviour shipped: policies come with {' and '.join(SHIPPED)} only; give another"
+    if method == "caml" and n < 2:
+        return "it trains on one half of the agents, and there is one"
+    try:
+        if method == "caml":
+            caml_config(training)
+        elif method in ("rmdp", "single", "per_agent"):
+            rmdp_config(method, with_vectors(training))
+        elif method == "rl2":
+            length = recipe("rl2", problem.environment)["episodes"] * problem.horizon
+            training.iterations(20 * length, 1)
+        elif method == "persim":
+            training.iterations(n * problem.horizon, 1)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
-Method = Callable[[Problem, Settings, int, int], Outcome]  # the last two: seed, number of policies
+Method = Callable[[Training], Outcome]
 METHODS: dict[str, Method] = {
     "rl2": run_rl2,
     "persim": run_persim,

@@ -32,8 +32,6 @@ def load_problem(path: str, environment: str = "", max_episode_len: int = 0) -> 
         )
     limit = {"max_episode_len": max_episode_len} if max_episode_len and ":" not in name else {}
     family = make_family(load_factory(name) if ":" in name else name, **limit)
-    if not isinstance(family.action_space, Discrete):
-        raise UserError(f"{name}: its actions are no Discrete space; CAML cannot act there")
     usual = family.max_episode_len if getattr(family, "declares_length", True) else USUAL_LEN
     return Problem(name, family, family.check(population.parameters), max_episode_len or usual)
 
@@ -48,6 +46,31 @@ def evaluate_actor(problem: Problem, actor: Actor, num_episodes: int, seed: int)
     with closing(problem.family.make_vec(agents, stream(seed, "evaluation"))) as env:
         episodes = play(env, actor, problem.horizon)
     return episodes.returns.reshape(num_episodes, -1).T.copy()
+
+
+class Exploring:
+    """Acts as another actor does, and at random in a share `epsilon` of the steps of each row."""
+
+    def __init__(self, actor: Actor, space: Any, epsilon: float, rng: np.random.Generator):
+        self.actor, self.space, self.epsilon, self.rng = actor, space, epsilon, rng
+
+    def reset(self, num: int) -> None:
+        """Begin `num` rows."""
+        self.actor.reset(num)
+
+    def act(
+        self, observation: np.ndarray, reward: Any, done: Any, running: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions [num, ...] for observations [num, ...]."""
+        action = np.array(self.actor.act(observation, reward, done, running))
+        anything = self.rng.random(len(action)) < self.epsilon
+        if isinstance(self.space, Discrete):
+            action[anything] = self.rng.integers(self.space.n, size=anything.sum()) + self.space.start
+        else:
+            action[anything] = self.rng.uniform(
+                self.space.low, self.space.high, (anything.sum(), *action.shape[1:])
+            )
+        return action
 
 
 class FixedHorizon:
@@ -117,10 +140,14 @@ def outcome(
     new_agent_steps: float,
     policies: int,
     curve: Curve,
+    learning: Curve,
     groups: Any = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """What is stored of a method: returns [n, E] as the mean of each agent, and what they cost."""
+    """What is stored of a method: returns [n, E] as the mean of each agent, and what they cost.
+
+    `curve` has returns by the steps spent on a new agent, `learning` by those of training.
+    """
     agents = returns.mean(1)
     return {
         "returns": agents.tolist(),
@@ -129,14 +156,20 @@ def outcome(
         "train_steps": int(train_steps),
         "new_agent_steps": float(new_agent_steps),
         "policies": int(policies),
-        "curve": [
-            {
-                "steps": float(steps),
-                "mean": float(values.mean(1).mean()),
-                "worst_decile": worst_decile(values.mean(1)),
-            }
-            for steps, values in curve
-        ],
+        "curve": points(curve),
+        "learning": points(learning),
         "groups": None if groups is None else [int(group) for group in groups],
         **more,
     }
+
+
+def points(curve: Curve) -> list[dict[str, float]]:
+    """A curve as it is stored."""
+    return [
+        {
+            "steps": float(steps),
+            "mean": float(values.mean(1).mean()),
+            "worst_decile": worst_decile(values.mean(1)),
+        }
+        for steps, values in curve
+    ]

@@ -1,6 +1,7 @@
 """The report: one HTML file that needs no network, for readers who know nothing of the code."""
 
 import base64
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -8,7 +9,17 @@ from urllib.parse import quote
 from common.evaluation import Row
 from comparison.config import Settings
 from comparison.figures import Figure, all_figures
-from comparison.tables import EXPLANATIONS, HEADER, commands, cost, texts, whole, with_error
+from comparison.tables import (
+    EXPLANATIONS,
+    HEADER,
+    budget_line,
+    commands,
+    cost,
+    heading,
+    texts,
+    whole,
+    with_error,
+)
 from envs import Problem
 from experiments.grid import Result
 
@@ -62,14 +73,16 @@ METHODS = {
 }
 
 
-def html(problem: Problem, settings: Settings, results: list[Result], rows: list[Row]) -> str:
+def html(
+    problem: Problem, settings: Settings, results: list[Result], rows: list[Row], conclusions: Sequence[str]
+) -> str:
     """The whole page."""
-    heading = f"{len([r for r in rows if r['name'] in METHODS])} methods on {problem.num_agents} agents"
+    name = heading(problem, rows)
     parts = [
-        f"<h1>{escape(heading)}</h1>",
+        f"<h1>{escape(name)}</h1>",
         f'<p class="lead">{escape(what_was_run(problem, settings, rows))}</p>',
         "<h2>In short</h2>",
-        *(f"<p>{escape(line)}</p>" for line in in_short(rows)),
+        *(f"<p>{escape(line)}</p>" for line in conclusions),
         "<h2>In numbers</h2>",
         table(HEADER, texts(rows), "wide"),
         "<details><summary>What the columns mean</summary>",
@@ -86,7 +99,7 @@ def html(problem: Problem, settings: Settings, results: list[Result], rows: list
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(heading)}</title>",
+            f"<title>{escape(name)}</title>",
             '<link rel="icon" href="data:,">',
             f"<style>{STYLE}</style></head><body><main>",
             *parts,
@@ -105,41 +118,10 @@ def what_was_run(problem: Problem, settings: Settings, rows: list[Row]) -> str:
         f"{varied}, which no method is given. Each method was trained "
         f"{'once' if seeds == 1 else f'{seeds} times'} on the same agents and then tested on all of them, in "
         f"{settings.episodes} episodes of at most {problem.horizon} steps (PerSim in {settings.planned}). "
+        f"{budget_line(problem, settings, rows)} "
         "Episodes start the same for all methods, and no method "
         "explores in the test. Every step in an agent's environment is counted."
     )
-
-
-def in_short(rows: list[Row]) -> list[str]:
-    """What the figures say, as sentences."""
-    if not rows:
-        return ["Nothing is finished yet."]
-    best = max(rows, key=lambda row: row["mean"])
-    span = max(row["mean"] for row in rows) - min(row["worst_decile"] for row in rows)
-    near = [row for row in rows if best["mean"] - row["mean"] <= max(0.01 * abs(best["mean"]), 0.01 * span)]
-    least = min(near, key=lambda row: (row["new_agent_steps"], row["policies"]))
-    fair = max(rows, key=lambda row: row["worst_decile"])
-    lines = [
-        f"The mean agent has the highest return with {best['method']} ({best['mean']:.1f}), and the worst "
-        f"tenth with {fair['method']} ({fair['worst_decile']:.1f})."
-    ]
-    if len(near) > 1:
-        names = ", ".join(row["method"] for row in near)
-        lines.append(f"Within one per cent of the best are: {names}.")
-    single = next((row for row in rows if row["name"] == "single"), None)
-    if single in near:
-        lines.append(
-            "One policy for all is among them: on this population it is as good as the methods that "
-            "personalise."
-        )
-    elif single:
-        lines.append(
-            f"One policy for all returns {single['mean']:.1f}, that is "
-            f"{best['mean'] - single['mean']:.1f} less than the best."
-        )
-    steps = "none" if least["new_agent_steps"] < 1 else whole(least["new_agent_steps"])
-    lines.append(f"Of those, {least['method']} needs the fewest steps with a new agent: {steps}.")
-    return lines
 
 
 def card(row: Row, problem: Problem) -> str:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from common.evaluation import Row, as_csv, as_markdown, lines_as_csv, standard_error
-from comparison.config import Settings
+from comparison.config import Settings, budget_of
 from envs import Problem
 from experiments.grid import Result
 
@@ -24,8 +25,8 @@ EXPLANATIONS = (  # of the columns
     "*mean agent* is the mean return of an episode over all agents, and *worst tenth* the mean over the "
     "tenth of the agents with the lowest returns.",
     "*steps in training* are environment steps of all agents together, those in which policies are tried "
-    "on agents included. PerSim's are those of its logs; the training of the policies that acted there "
-    "is not counted.",
+    "on agents included. PerSim's are those of its logs, and of the training of a policy that acts there if "
+    "it is trained for them.",
     "*steps per new agent* are the steps that a method needs with a new agent to reach the table's "
     "return: r-MDP tries each policy once, CAML tries its starts and makes one update, RL² plays the "
     "first episodes of a meta-episode, PerSim needs one logged trajectory, one policy for all needs "
@@ -33,6 +34,7 @@ EXPLANATIONS = (  # of the columns
     "*policies to keep* are those that have to be stored, checked and maintained.",
     "*seconds of compute* are processor time of one core, for training and testing together.",
 )
+SOONER = 0.9  # of the budget: a method that took less is said to be done sooner
 FIGURES = ("mean", "worst_decile", "train_steps", "new_agent_steps", "policies", "seconds")
 
 
@@ -63,6 +65,25 @@ def rows_of(results: list[Result]) -> list[Row]:
             }
         )
     return sorted(rows, key=place)
+
+
+def heading(problem: Problem, rows: list[Row]) -> str:
+    """What is compared; further budgets of r-MDP are no further methods."""
+    num = len({row["name"].partition("_k")[0] for row in rows})
+    return f"{num} method{'s' * (num != 1)} on {problem.num_agents} agents of {problem.environment}"
+
+
+def budget_line(problem: Problem, settings: Settings, rows: list[Row]) -> str:
+    """How long the methods may train, and which are done sooner."""
+    budget = budget_of(settings, problem.environment)
+    if budget is None:
+        return "Each method trains as long as its own recipe says, so the steps of training differ."
+    line = f"Each method may train for {whole(budget)} environment steps, all agents together."
+    sooner = [row for row in rows if row["train_steps"] < SOONER * budget]
+    why = {"persim": "one logged episode of each agent is all that it learns from"}
+    usual = "its next iteration might not have fitted"
+    done = [f"{r['method']} after {whole(r['train_steps'])} ({why.get(r['name'], usual)})" for r in sooner]
+    return f"{line} Done sooner: {'; '.join(done)}." if done else line
 
 
 def whole(value: float) -> str:
@@ -118,20 +139,25 @@ def plain(rows: list[Row]) -> str:
     return "\n".join("  ".join(line) for line in made)
 
 
-def markdown(problem: Problem, settings: Settings, rows: list[Row], name: str) -> str:
+def markdown(
+    problem: Problem, settings: Settings, rows: list[Row], name: str, conclusions: Sequence[str] = ()
+) -> str:
     """The page beside the report NAME.html and the picture NAME.png."""
     seeds = max(row["seeds"] for row in rows) if rows else 0
     return "\n".join(
         [
-            f"# {len(rows)} methods on {problem.num_agents} agents of {problem.environment}",
+            f"# {heading(problem, rows)}",
             "",
-            f"Means over {seeds} {'seed' if seeds == 1 else 'seeds'}, with their standard error. Each "
-            f"agent is tested in {settings.episodes} episodes (PerSim in {settings.planned}) that start the "
+            f"{budget_line(problem, settings, rows)} Means over {seeds} "
+            f"{'seed' if seeds == 1 else 'seeds'}, with their standard error. Each agent is tested in "
+            f"{settings.episodes} episodes (PerSim in {settings.planned}) that start the "
             f"same for all methods, without exploration. [{name}.html]({name}.html) has figures of each "
             "agent and their data; it is one file that opens in any browser, without a network.",
             "",
-            f"![The mean agent, the worst tenth, and returns by the steps of a new agent]({name}.png)",
+            "![The mean agent and the worst tenth; returns by the steps of training, and of a new agent]"
+            f"({name}.png)",
             "",
+            *(f"{line}\n" for line in conclusions),
             as_markdown(HEADER, texts(rows)),
             *(f"- {line}" for line in EXPLANATIONS),
             "",
@@ -196,13 +222,17 @@ def scalars(problem: Problem) -> dict[str, list[Any]]:
     return found
 
 
-def as_json(problem: Problem, settings: Settings, results: list[Result], rows: list[Row]) -> str:
-    """Everything: the settings, the table, and each experiment's result."""
+def as_json(
+    problem: Problem, settings: Settings, results: list[Result], rows: list[Row], conclusions: Sequence[str]
+) -> str:
+    """Everything: the settings, the table, what it shows, and each experiment's result."""
     content = {
         "settings": dataclasses.asdict(settings),
         "environment": problem.environment,
         "agents": problem.num_agents,
+        "budget": budget_of(settings, problem.environment),
         "rows": rows,
+        "conclusions": list(conclusions),
         "experiments": results,
     }
     return json.dumps(content, indent=1) + "\n"

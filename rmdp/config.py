@@ -15,7 +15,7 @@ from common.config import (
     check_run_name,
 )
 from common.errors import UserError
-from envs import SHARED_FAMILIES
+from envs import FAMILIES, SHARED_FAMILIES
 from envs.target_speed import ROBOTS
 
 # Where they differ from those of target speeds (Ivanov & Ben-Porat 2024, the authors' code).
@@ -34,8 +34,6 @@ OWN_DYNAMICS: dict[str, Any] = {
     "utility_decay": 0.5,
     "envs_per_policy": 0,
 }
-DIABETES = ("diabetes", "diabetes_relative", "diabetes_discrete")
-OWN_DYNAMICS_FAMILIES = ("cart_pole", "mountain_car", "particle", *DIABETES)
 OWN_DYNAMICS_ALGORITHMS = ("em", "random")
 
 
@@ -51,8 +49,7 @@ class Config:
 
     environment: Annotated[str, Group("population")] = "half_cheetah"
     """Dynamics that all agents share, who differ in their preferences: half_cheetah, hopper, walker2d, ant,
-    resource_gathering. Or dynamics that differ: cart_pole, mountain_car, particle, diabetes
-    (diabetes_relative, diabetes_discrete), module:factory."""
+    resource_gathering. Or dynamics that differ: any other environment, or module:factory."""
     num_agents: Annotated[int, POSITIVE] = 100
     """Agents of the population (resource gathering has 25 cells: with 25 agents, each lives in one)."""
     target_low: float | None = 0.0
@@ -61,6 +58,9 @@ class Config:
     """Highest target speed, m/s; None where there are no target speeds."""
     population: Annotated[str, MAY_BE_EMPTY] = ""
     """A file of agents (written by envs.Population.save) in place of drawing them; it holds num_agents."""
+
+    max_episode_len: Annotated[int, AT_LEAST_ZERO] = 0
+    """Steps of an episode at most; 0: the environment's own."""
 
     algorithm: Annotated[Literal["em", "end_to_end", "cluster", "random", "oracle"], Group("policy")] = "em"
     """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
@@ -151,8 +151,8 @@ def check_environment(config: Config) -> None:
     name = config.environment
     if shared(config):
         return
-    if name not in OWN_DYNAMICS_FAMILIES and ":" not in name:
-        known = ", ".join([*SHARED_FAMILIES, *OWN_DYNAMICS_FAMILIES])
+    if name not in FAMILIES and ":" not in name:
+        known = ", ".join([*SHARED_FAMILIES, *(other for other in FAMILIES if other not in SHARED_FAMILIES)])
         raise UserError(f"--environment {name}: unknown; choose one of {known}, or module:factory")
     if config.algorithm not in OWN_DYNAMICS_ALGORITHMS:
         raise UserError(

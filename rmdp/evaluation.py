@@ -60,7 +60,7 @@ def restore(config: Config, state: dict, comm: Any) -> tuple[Problem, Policies]:
         agents = family.check({name: np.asarray(values) for name, values in state["agents"].items()})
         policies = Policies(config, family.observation_space, family.action_space)
         policies.load_state_dict(state["policy"])
-    return Problem(config.environment, family, agents), policies
+    return Problem(config.environment, family, agents, config.max_episode_len), policies
 
 
 def load_problem(run: str | Path, environment: str = "") -> Problem:

@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
 
 from common.errors import UserError
 from common.runs.seeding import stream
 from envs import Population, Problem, agreed_factory, make_family
+from envs.one_hot import as_vectors
 from rmdp.config import Config, shared
 
 
@@ -25,22 +25,20 @@ def make_problem(config: Config, comm: Any) -> Problem:
             agents = family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
         else:
             agents = family.sample(stream(config.seed, "tasks"), config.num_agents)
-    return Problem(config.environment, family, agents)
+    return Problem(config.environment, family, agents, config.max_episode_len)
 
 
 def make_task_family(config: Config, comm: Any) -> Any:
     """The environment; rank 0 imports a user's factory for all ranks."""
+    limit = {"max_episode_len": config.max_episode_len} if config.max_episode_len else {}
     if shared(config):
         ranges = {"low": config.target_low, "high": config.target_high}
         with comm.agree():
             given = {name: value for name, value in ranges.items() if value is not None}
-            return make_family(config.environment, **given)
+            return make_family(config.environment, **given, **limit)
     factory = agreed_factory(config.environment, comm)
     with comm.agree():
-        family = make_family(factory or config.environment)
-        if not isinstance(family.observation_space, Box):
-            raise UserError(f"--environment {config.environment}: r-MDP needs observations in a Box")
-    return family
+        return as_vectors(make_family(factory or config.environment, **({} if factory else limit)))
 
 
 def load_agents(config: Config, family: Any) -> dict[str, np.ndarray]:

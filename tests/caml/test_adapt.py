@@ -34,7 +34,7 @@ def random_episodes(P=4, B=5, T=6, seed=0):
 
 def fresh(P=4, activation="relu", sizes=SIZES):
     uniform = np.random.default_rng(9).random((P, num_weights(*sizes)), np.float32)
-    return Policies.fresh(uniform, *sizes, activation)
+    return Policies.fresh(uniform, *sizes, activation=activation)
 
 
 def only(episodes, j):
@@ -178,7 +178,7 @@ def test_every_policy_learns_its_own_two_armed_bandit(baseline):
     optimiser = make_optimiser(policies, 0.01)
     for _ in range(60):
         update(policies, optimiser, rollouts.play(policies), config)
-    probabilities = policies.probabilities(np.ones((1, 1)))[:, 0]
+    probabilities = policies.probabilities(np.ones((1, 1)), np.random.default_rng(0))[:, 0]
     assert (probabilities[[0, 1, 2], [0, 1, 0]] > 0.9).all()
 
 
@@ -194,4 +194,4 @@ def test_an_entropy_bonus_keeps_policies_open():
     )
     for _ in range(60):
         update(policies, optimiser, rollouts.play(policies), config)
-    assert policies.probabilities(np.ones((1, 1))).max() < 0.75
+    assert policies.probabilities(np.ones((1, 1)), np.random.default_rng(0)).max() < 0.75

@@ -49,7 +49,7 @@ def training(budget=8000, problem=PROBLEM, **changes):
 
 
 def probability_of_left(policies):
-    return policies.probabilities(np.ones((1, 1)))[:, 0, 0]
+    return policies.probabilities(np.ones((1, 1)), np.random.default_rng(0))[:, 0, 0]
 
 
 class OneEpisodeSet:

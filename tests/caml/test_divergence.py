@@ -134,7 +134,7 @@ def test_same_behaviour_in_different_places():
     rng = np.random.default_rng(0)
     trajectories = [rng.standard_normal((40, 2)), rng.standard_normal((25, 2)) + 50]
 
-    def uniform(states):
+    def uniform(states, rng):
         return np.full((2, len(states), 4), 0.25)
 
     normalised = policy_divergences(trajectories, uniform, 60, rng)
@@ -147,7 +147,7 @@ def test_ranks_with_equal_generators_share_the_rows():
     trajectories = list(np.random.default_rng(0).standard_normal((6, 30, 2)))
     directions = np.random.default_rng(1).standard_normal((6, 2, 4))
 
-    def softmax(states):
+    def softmax(states, rng):
         exponentials = np.exp(states @ directions)
         return exponentials / exponentials.sum(-1, keepdims=True)
 

@@ -161,7 +161,9 @@ def test_a_learner_acts_for_agents_with_policies_adapted_to_them():
     problem, agents = learner.problem, np.array([3, 0])
     env = problem.family.make_vec(problem.rows(agents.repeat(1)), np.random.default_rng(0))
     adapted = play(env, learner.actor(agents), 100).returns
-    start = Actor(learner.start().policies.take([0]), problem.family.observation_space)
+    start = Actor(
+        learner.start().policies.take([0]), problem.family.observation_space, problem.family.action_space
+    )
     unadapted = play(problem.family.make_vec(problem.rows(agents)), start, 100).returns
     assert adapted.mean() > unadapted.mean() + 5
 

@@ -237,7 +237,6 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings, text):
 @pytest.mark.parametrize(
     "environment, text",
     [
-        ("envs.examples:point_family", "CAML needs discrete actions, not a Box"),
         ("envs.examples:nothing", "--environment envs.examples:nothing: cannot be imported"),
         ("envs.parameters:one_line", "the factory failed"),
         ("nowhere", "unknown environment 'nowhere'"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from torch.nn import functional as F
 
 from caml.policy import Actor, Policies, num_weights
@@ -11,7 +11,7 @@ SIZES = (3, 7, 4)
 
 def fresh(num_policies, seed=0, activation="relu"):
     uniform = np.random.default_rng(seed).random((num_policies, num_weights(*SIZES)), np.float32)
-    return Policies.fresh(uniform, *SIZES, activation)
+    return Policies.fresh(uniform, *SIZES, activation=activation)
 
 
 def test_a_policy_has_so_many_numbers():
@@ -46,10 +46,10 @@ def test_a_fresh_policy_depends_on_its_own_row_only():
 
 def test_probabilities_are_those_of_every_policy_at_the_same_states():
     policies, states = fresh(3), np.random.default_rng(1).standard_normal((8, 3))
-    probabilities = policies.probabilities(states)
+    probabilities = policies.probabilities(states, np.random.default_rng(0))
     assert probabilities.shape == (3, 8, 4) and probabilities.dtype == np.float64
     np.testing.assert_allclose(probabilities.sum(-1), 1)
-    alone = policies.take([2]).probabilities(states)[0]
+    alone = policies.take([2]).probabilities(states, np.random.default_rng(0))[0]
     np.testing.assert_allclose(probabilities[2], alone, rtol=1e-5)
 
 
@@ -71,15 +71,19 @@ def test_taken_policies_are_copies():
 @pytest.mark.parametrize("num", [2, 5, 15, 17])
 def test_row_i_acts_by_policy_i_modulo_their_number(num):
     policies, observation = fresh(5), np.random.default_rng(0).standard_normal((num, 3)).astype(np.float32)
-    actor = Actor(policies, Box(-9, 9, (3,)))
+    actor = Actor(policies, Box(-9, 9, (3,)), Discrete(4))
     actor.reset(num)
     found = actor.act(observation, None, None)
     for i in range(num):
-        assert found[i] == policies.probabilities(observation[[i]])[i % 5, 0].argmax()
+        assert (
+            found[i] == policies.probabilities(observation[[i]], np.random.default_rng(0))[i % 5, 0].argmax()
+        )
 
 
 def test_an_actor_may_draw_its_actions():
     policies = fresh(1)
-    actor = Actor(policies, Box(-9, 9, (3,)), np.random.default_rng(0))
+    actor = Actor(policies, Box(-9, 9, (3,)), Discrete(4), np.random.default_rng(0))
     shares = np.bincount(actor.act(np.zeros((20_000, 3)), None, None)) / 20_000
-    np.testing.assert_allclose(shares, policies.probabilities(np.zeros((1, 3)))[0, 0], atol=0.02)
+    np.testing.assert_allclose(
+        shares, policies.probabilities(np.zeros((1, 3)), np.random.default_rng(0))[0, 0], atol=0.02
+    )

@@ -10,19 +10,28 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+import caml
+import rl2
+import rmdp
 from common.errors import UserError
+from common.runs.run_folder import read_config
 from common.runs.seeding import stream
 from comparison import methods
-from comparison.config import METHODS, RL2, Settings, parse_settings
+from comparison.config import BUDGETS, METHODS, RL2, Settings, parse_settings
 from comparison.experiments import experiments_of
 from comparison.problem import FixedHorizon, evaluate_actor, load_problem, outcome
 from comparison.tables import markdown, rows_of
+from comparison.training import Training
 from envs import Population, make_family
 from experiments.grid import attempt
 from mpi_utils.comm import Comm
 from tests.helpers.launch import command
 
-TINY = "--effort 0.02 --episodes 2 --planned 1 --num_policies 2 --budgets 3 --max_episode_len 20".split()
+TINY = "--budget 20000 --behaviour random --episodes 2 --planned 1 --num_policies 2 --budgets 3".split()
+TINY += ["--max_episode_len", "20", "--simulator_iters", "2"]
+
+
+LOAD = {"rl2": rl2.load, "rmdp": rmdp.load, "caml": caml.load}
 
 
 def population(tmp_path, environment="cart_pole", n=6):
@@ -75,6 +84,16 @@ def test_the_command_compares_all_and_continues(tmp_path):
         assert float(number[name]["train_steps"]) > 0 and float(number[name]["seconds"]) > 0
         assert 1 <= float(number[name]["worst_decile"]) <= float(number[name]["mean"]) <= 20
         assert int(number[name]["seeds"]) == 2
+        assert float(number[name]["train_steps"]) <= 20_000  # the budget
+    for name in ("single", "rmdp", "caml", "rl2", "per_agent"):
+        assert float(number[name]["train_steps"]) >= 0.6 * 20_000
+    assert "PerSim after" in done.output  # which is done sooner
+    assert "95 % interval" in done.output or "told apart" in done.output
+    for name in ("rl2_seed0", "caml_seed1", "rmdp_k3_seed0", "single_seed0", "per_agent_seed0"):
+        system = read_config(out / "runs" / name)["system"]
+        actor = LOAD[system](out / "runs" / name)
+        actor.reset(6)
+        assert actor.act(np.zeros((6, 4), np.float32), None, None).shape == (6,)
     agents = list(csv.DictReader((out / "agents.csv").open(newline="")))
     assert len(agents) == 2 * 7 * 6 and {"force", "length", "return", "group"} <= agents[0].keys()
     for name in METHODS:
@@ -197,9 +216,11 @@ def test_an_episode_that_ended_has_no_rewards_until_its_time_is_over(problem):
 
 def test_figures_of_an_outcome(problem, tmp_path):
     returns = np.arange(20.0)[:, None] + np.array([0.0, 2.0])
-    made = outcome(returns, train_steps=7, new_agent_steps=3, policies=2, curve=[(0, returns - 1)])
+    curves = {"curve": [(0, returns - 1)], "learning": [(7, returns)]}
+    made = outcome(returns, train_steps=7, new_agent_steps=3, policies=2, **curves)
     assert made["mean"] == 10.5 and made["worst_decile"] == 1.5  # of agents 0 and 1
     assert made["curve"] == [{"steps": 0.0, "mean": 9.5, "worst_decile": 0.5}]
+    assert made["learning"] == [{"steps": 7.0, "mean": 10.5, "worst_decile": 1.5}]
     result = made | {"name": "single", "seconds": 2.0, "seed": 0}
     rows = rows_of([result, result | {"mean": 12.5}])
     assert rows[0]["mean"] == 11.5 and rows[0]["se_mean"] == pytest.approx(1)
@@ -214,7 +235,9 @@ def test_figures_of_an_outcome(problem, tmp_path):
 
 def test_every_method_with_every_seed_is_an_experiment(tmp_path):
     settings = parse_settings("--population a --out b --seeds 3,4 --budgets 1,2,9,50".split(), show=False)
-    names = [one.name for one in experiments_of(settings, load_problem(population(tmp_path, n=50)))]
+    found, left_out = experiments_of(settings, load_problem(population(tmp_path, n=50)))
+    names = [one.name for one in found]
+    assert not left_out
     assert {"rmdp_k9_seed4", "per_agent_seed3", "single_seed3"} <= set(names)
     assert len(names) == 2 * (6 + 2)  # a budget of 1 or of n is there already
     assert methods.METHODS.keys() == set(METHODS)
@@ -224,17 +247,15 @@ def test_a_result_counts_for_what_it_was_made_for(tmp_path, problem, monkeypatch
     flags = ["--population", "a", "--out", str(tmp_path), "--methods", "rl2"]
 
     def rl2(problem=problem, *more):
-        return experiments_of(parse_settings([*flags, *more], show=False), problem)[0]
+        return experiments_of(parse_settings([*flags, *more], show=False), problem)[0][0]
 
-    monkeypatch.setitem(methods.METHODS, "rl2", lambda *_: {"mean": 1.0})
+    monkeypatch.setitem(methods.METHODS, "rl2", lambda training: {"mean": float(training.budget)})
     assert rl2().result() is None
-    assert attempt(rl2(), Comm()) and rl2().result()["mean"] == 1.0
-    assert rl2(problem, "--episodes", "6").result() is None
+    assert attempt(rl2(), Comm()) and rl2().result()["mean"] == BUDGETS["cart_pole"]
+    assert rl2(problem, "--budget", str(BUDGETS["cart_pole"])).result()  # the usual budget, said
+    for flags_given in (["--episodes", "6"], ["--budget", "90000"], ["--budget_rule", "recipe"]):
+        assert rl2(problem, *flags_given).result() is None
     assert rl2(load_problem(population(tmp_path, n=7))).result() is None
-    older = json.loads(rl2().file.read_text())
-    older["made_for"]["recipe"]["max_pol_iters"] = older["made_for"]["recipe"].pop("max_iters")
-    rl2().file.write_text(json.dumps(older))
-    assert rl2().result()["mean"] == 1.0
     monkeypatch.setitem(RL2, "cart_pole", RL2["cart_pole"] | {"max_iters": 7})
     assert rl2().result() is None
 
@@ -243,7 +264,7 @@ def test_missing_behaviour_policies_are_no_reason_to_log_random_actions(problem,
     elsewhere = functools.partial(methods.behaviour.load, folder=tmp_path)
     monkeypatch.setattr(methods.behaviour, "load", elsewhere)
     with pytest.raises(UserError, match="policies of cart_pole"):
-        methods.log(problem, 0)
+        methods.make_log(Training(problem, Settings(), 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +275,10 @@ def test_missing_behaviour_policies_are_no_reason_to_log_random_actions(problem,
         ("--population P --out OUT --methods rl3", "--methods rl3: 'rl3' is unknown"),
         ("--population P --out OUT --seeds a", "--seeds a: give whole numbers"),
         ("--population P --out OUT --planned 9", "--planned 9: more than --episodes"),
+        ("--population P --out OUT --behaviour me", "--behaviour me: is unknown"),
+        ("--population P --out OUT --budget 9 --methods rl2", "--budget 9: the least that it can train for"),
+        ("--population P --out OUT --budget 9", "no method can serve cart_pole"),
+        ("--population P --out OUT --budget 9 --budget_rule recipe", "leave it out with --budget_rule"),
     ],
 )
 def test_mistakes_end_with_one_line(tmp_path, flags, said):
