@@ -18,6 +18,7 @@ import comparison.command
 import persim.evaluation
 import rl2.evaluation
 import rmdp.evaluation
+from common import export
 from common.allocator import keep_freed_memory
 from common.errors import UserError
 from common.runs import checkpoint
@@ -45,6 +46,10 @@ def main(comm: Comm) -> None:
             )
         evaluation = EVALUATIONS[systems.pop()]
         settings = evaluation.parse_settings(flags, show=comm.is_root)
+        if settings.export and len(paths) > 1:
+            raise UserError(f"--export {settings.export}: one folder for {len(paths)} runs; give one run")
+        if comm.is_root:
+            export.check(settings.export, settings.onnx)
     set_threads(comm)
     keep_freed_memory()
     reports = []

@@ -2,7 +2,8 @@
 
 from setuptools import setup
 
-TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "mo-gymnasium"]
+ONNX = ["onnx>=1.17,<2"]  # of Python 3.11 to 3.13, beside NumPy 2; torch's tracing exporter needs no more
+TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "mo-gymnasium", "onnxruntime>=1.20,<2"]
 
 setup(
     name="personalised-meta-rl",
@@ -53,7 +54,8 @@ setup(
         "behaviour": ["stable-baselines3>=2.9"],  # trains what experiments.behaviour ships
         # BCQ and CQL (d3rlpy 2.8.1 asks for Gymnasium 1.0.0 and nothing else), and PPO for MOReL.
         "baselines": ["d3rlpy==2.8.0", "stable-baselines3>=2.9"],
-        "dev": [*TESTS, "pyarrow>=17", "minari[hdf5]"],
-        "all": ["mpich", *TESTS, "pyarrow>=17", "minari[hdf5]"],
+        "onnx": ONNX,  # evaluate --export FOLDER --onnx True
+        "dev": [*TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
+        "all": ["mpich", *TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
     },
 )

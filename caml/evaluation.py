@@ -9,6 +9,7 @@ from caml import figures, report
 from caml.baselines import METHODS, Training, train_all
 from caml.config import Config, check_config
 from caml.divergence_study import divergence_study
+from caml.export import export
 from caml.fewshot import Adaptation, Start, adaptation_curve
 from caml.learner import Learner
 from caml.problem import groups_of, identities, make_problem, query_of
@@ -113,6 +114,9 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
         if settings.study:
             snapshots = divergence_study(testing, problem, CHECKPOINTS)
             rows += report.study(snapshots, groups, identities(problem))
+    with comm.agree():
+        if settings.export and comm.is_root:
+            export(learner, rows, settings, stored.get("iteration"))
     return rows
 
 

@@ -29,6 +29,11 @@ class EvaluationSettings:
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
     plot: Annotated[str, MAY_BE_EMPTY] = ""
     """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
+    export: Annotated[str, MAY_BE_EMPTY] = ""
+    """Write the run's networks to this new folder: TorchScript files that run without this project, and a
+    card for each."""
+    onnx: bool = False
+    """Write them as ONNX too (needs the extra `onnx`)."""
 
 
 def parse_settings(settings_class: type[Settings], flags: list[str], show: bool) -> Settings:

@@ -14,6 +14,7 @@ from mpi_utils.comm import Comm
 from persim import new_agents
 from persim.config import Config, check_config
 from persim.data import behaviour
+from persim.export import NO_PLANNER, export
 from persim.learned_reward import LearnedReward
 from persim.planning.planner import settings_of
 from persim.planning.true_dynamics import TrueModel
@@ -72,12 +73,24 @@ def evaluate(stored: dict[str, Any], state: dict[str, Any], settings: Settings, 
         config = check_config(stored_config(Config, stored), with_data=False)
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
+    rows = measure(config, simulator, state["data"], settings, comm)
+    with comm.agree():
+        if settings.export and comm.is_root:
+            print(f"--export: {NO_PLANNER}")
+            export(config, simulator, state["data"], rows, settings, stored.get("iteration"))
+    return rows
+
+
+def measure(
+    config: Config, simulator: Simulator, data: dict[str, Any], settings: Settings, comm: Comm
+) -> list[Row]:
+    """The rows of `evaluate`; `data` is what the save says of what the run learnt from."""
+    with comm.agree():
         if settings.log:
             return held_out_log.evaluate(
-                settings.log, state["data"], simulator, config, settings.trajectories, settings.observed
+                settings.log, data, simulator, config, settings.trajectories, settings.observed
             )
         family = family_of(config)
-        data = state["data"]
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
         chosen = chosen_agents(settings, list(data["names"]), config.dataset)
         if family is None or not covariates:

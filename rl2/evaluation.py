@@ -15,6 +15,7 @@ from common.plots import curves_figure
 from common.runs.seeding import stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
+from rl2 import export
 from rl2.baselines import BANDITS, MDPS, make_baseline
 from rl2.config import Config
 from rl2.policy import Actor, RecurrentPolicy
@@ -64,6 +65,8 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     """
     with comm.agree():
         config = stored_config(stored, settings.environment)
+        if settings.export:
+            export.check(config)
     problem = make_problem(config, comm)
     policy = stored_policy(config, state, problem)
 
@@ -92,6 +95,9 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     rows = []
     for method in methods:
         rows += report(method, played[method], settings.instances, own.start * CHUNK, comm)
+    with comm.agree():
+        if settings.export and comm.is_root:
+            export.export(config, policy, problem.family, rows, settings, stored.get("iteration"))
     return rows
 
 

@@ -96,6 +96,17 @@ class TransitionFeatures:
         else:
             last_observation, action = self.observation(last.observation), self.action(last.action)
             reward, done = last.reward[:, None], last.done[:, None]
+        return self.join(here, last_observation, action, reward, done)
+
+    def join(
+        self,
+        here: torch.Tensor,
+        last_observation: torch.Tensor,
+        action: torch.Tensor,
+        reward: torch.Tensor,
+        done: torch.Tensor,
+    ) -> torch.Tensor:
+        """Inputs `[N, size]` from the vectors of observations and of the last action, and `[N, 1]` each."""
         parts = [here, action, reward, done]
         if self.encoder == "joint":
             pair = (last_observation[:, :, None] * action[:, None, :]).flatten(1)

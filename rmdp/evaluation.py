@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from common import evaluation
-from common.config import MAY_BE_EMPTY, POSITIVE
+from common.config import POSITIVE
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row
 from common.runs import checkpoint
@@ -17,8 +17,9 @@ from envs import Problem
 from mpi_utils.comm import Comm
 from rmdp import figures
 from rmdp.assignment import policies_of
+from rmdp.cards import Served
 from rmdp.config import Config, check_config
-from rmdp.export import check_folder, export
+from rmdp.export import check_assigned, export
 from rmdp.own_dynamics import try_policies
 from rmdp.policy import Actor, Policies
 from rmdp.problem import make_task_family, shares_dynamics
@@ -36,8 +37,6 @@ class Settings(EvaluationSettings):
 
     episodes: Annotated[int, POSITIVE] = 20
     """Fresh episodes of each policy; all policies have the same starts."""
-    export: Annotated[str, MAY_BE_EMPTY] = ""
-    """Write the policies to this new folder: files that run without this project, and a card for each."""
 
 
 parse_settings = functools.partial(evaluation.parse_settings, Settings)
@@ -96,13 +95,16 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
     problem, policies = restore(config, state, comm)
     if shares_dynamics(problem):
         return evaluate_shared(config, problem, policies, state, settings, comm, stored.get("iteration"))
-    with comm.agree():
-        if settings.export:
-            raise UserError(
-                f"--export: cards tell the agents' preferences; those of {config.environment} have none"
-            )
     returns = try_episodes(policies, problem, settings, comm)
-    return own_dynamics_rows(config, problem, np.asarray(state["assignment"]["policy_of"]), returns)
+    policy_of = np.asarray(state["assignment"]["policy_of"])
+    rows = own_dynamics_rows(config, problem, policy_of, returns)
+    with comm.agree():
+        if settings.export and comm.is_root:
+            own = returns.mean(2)[policy_of, np.arange(problem.num_agents)]
+            each = [r for r in rows if r["metric"] == "policy_return"]
+            served = Served(config, problem.family, problem.rows(slice(None)), policy_of, own, each)
+            export(policies, served, settings, stored.get("iteration"), state["env_steps"])
+    return rows
 
 
 def evaluate_shared(
@@ -119,8 +121,8 @@ def evaluate_shared(
     `state` holds the `assignment` of a save, and what training measured as `welfare`.
     """
     with comm.agree():
-        if settings.export and comm.is_root:
-            check_folder(Path(settings.export), state["assignment"])
+        if settings.export:
+            check_assigned(state["assignment"])
     seed = int(stream(settings.seed, "evaluation").integers(2**62))
     episodes = play(policies, problem.family, settings.episodes, seed, comm)
     scores = score(problem, state["assignment"], episodes, comm)
@@ -128,7 +130,8 @@ def evaluate_shared(
     with comm.agree():
         rows = report.rows()
         if settings.export and comm.is_root:
-            export(Path(settings.export), policies, report, settings, iteration)
+            steps = config.steps_per_policy * config.num_policies * (iteration or 0)
+            export(policies, report.served(), settings, iteration, steps)
     return rows
 
 

@@ -9,6 +9,7 @@ from envs import Problem
 from envs.resource_gathering import HOME, SIZE
 from rmdp.assignment import policies_of
 from rmdp.bounds import speed_optimum, walk_bound
+from rmdp.cards import Served
 from rmdp.config import Config
 from rmdp.scoring import Episodes, Scores
 from rmdp.shared_dynamics import SCALE
@@ -46,6 +47,21 @@ class Report:
         """Rows on welfare, on each policy and, if they are few, on each agent."""
         behaviour = self.walks() if "cell" in self.agents else self.speeds()
         return self.welfare() + self.policy_returns() + behaviour + self.agent_returns()
+
+    def served(self) -> Served:
+        """What cards tell; only where agents are assigned."""
+        assert self.policy_of is not None
+        unit, most = " (times 100)" if self.scale != 1 else "", self.scale * self.family.max_return
+        return Served(
+            self.config,
+            self.family,
+            self.agents,
+            self.policy_of,
+            self.own,
+            self.policy_returns(),
+            unit,
+            most,
+        )
 
     def row(self, metric: str, values: Any, method: str = "", **columns: Any) -> Row:
         """One row of this run."""

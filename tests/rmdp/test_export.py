@@ -65,6 +65,8 @@ def test_a_stranger_with_torch_alone_gets_the_same_actions(environment, network,
     assert done.returncode == 0 and not done.stderr, done.stderr
     with torch.no_grad():
         expected = made.policies.most_likely(observation.expand(3, -1, -1))
+        if not made.policies.discrete:
+            expected = expected.clamp(-1, 1)  # the bounds of its motors
     assert len(torch.unique(expected, dim=0)) == 3
     for j, path in enumerate(paths):
         whole, one, none = torch.load(f"{path}.actions", weights_only=True)
@@ -80,7 +82,7 @@ def test_cards_and_index_tell_the_truth(tmp_path):
     assert index["policy_of_agent"] == made.population.assignment.everyone().tolist()
     returns = [row for row in rows if row["metric"] == "policy_return"]
     names = {"index.json"}
-    for entry, row in zip(index["policies"], returns, strict=True):
+    for entry, row in zip(index["files"], returns, strict=True):
         data, card = (folder / entry["file"]).read_bytes(), (folder / entry["card"]).read_text()
         assert hashlib.sha256(data).hexdigest() == entry["sha256"] and entry["sha256"] in card
         assert hashlib.sha256(card.encode()).hexdigest() == entry["card_sha256"]
@@ -93,7 +95,7 @@ def test_cards_and_index_tell_the_truth(tmp_path):
             assert text in card
         for text in (
             "iterations: 7",
-            "224 of this policy, 672 of all",
+            "environment steps: 224 of this policy, 672 of all",
             "seed: 0",
             f"torch {torch.__version__}",
         ):
@@ -131,3 +133,26 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     (tmp_path / "policies").mkdir()  # an empty one is as good as none
     evaluated("resource_gathering", "shared", tmp_path / "policies")
     assert len(list((tmp_path / "policies").iterdir())) == 7
+
+
+def test_agents_with_dynamics_of_their_own(tmp_path):
+    """Their cards tell their dynamics where these are numbers, and the steps of training and surveys."""
+    folder = tmp_path / "policies"
+    made, _, rows = evaluated("cart_pole", "shared", folder, algorithm="random")
+    members = made.population.assignment.everyone()
+    for row in (row for row in rows if row["metric"] == "policy_return"):
+        j, card = row["policy"], (folder / f"policy_{row['policy']}.md").read_text()
+        for name, values in made.problem.agents.items():
+            each = ", ".join(f"{values[i]:.4g} (agent {i})" for i in np.flatnonzero(members == j))
+            assert f"- {name}: {each}" in card
+        assert f"agents: {row['agents']} of 10" in card and f"{row['mean']:.2f}" in card
+        assert "is possible" not in card and "224 of this policy, 0 of all" in card  # it has not trained
+
+
+def test_preferences_that_are_arrays_are_told_by_their_shape(tmp_path):
+    made, _, _ = evaluated("particle", "separate", tmp_path / "policies", algorithm="random")
+    shape = made.problem.agents["moves"].shape[1:]
+    assert (
+        f"- moves: of each agent an array of shape {shape}"
+        in (tmp_path / "policies" / "policy_0.md").read_text()
+    )

@@ -1,0 +1,139 @@
+"""One step of the recurrent policy as a file: an observation and what is remembered in, an action out."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from common import export as shared
+from common.errors import UserError
+from common.evaluation import Row
+from common.export import Network, Port, Section, bullets
+from rl2.config import Config
+from rl2.policy import RecurrentPolicy, State
+
+
+class Step(nn.Module):
+    """The step of an `Actor` that takes the most likely action, without anything kept between calls.
+
+    Indices -1 in place of the last observation and action, or zeros where they are vectors, stand for the
+    beginning of a meta-episode.
+    """
+
+    def __init__(self, policy: RecurrentPolicy, action_space: Any):
+        super().__init__()
+        self.policy, self.to_space = policy, shared.ToSpace(action_space)
+
+    def forward(
+        self,
+        observation: torch.Tensor,
+        reward: torch.Tensor,
+        done: torch.Tensor,
+        last_observation: torch.Tensor,
+        last_action: torch.Tensor,
+        *memory: torch.Tensor,
+    ) -> State:
+        """The action, then what the next call is given: last observation, last action and memory."""
+        features = self.policy.features
+        here, before, taken = observation, last_observation, last_action
+        if features.discrete_observation:
+            here, before = (shared.one_hot(index, features.num_observations) for index in (here, before))
+        if features.discrete_action:
+            taken = shared.one_hot(last_action, features.num_actions)
+        x = features.join(here, before, taken, reward[:, None], done[:, None])
+        distribution, _, state = self.policy.step(x, observation, memory)
+        action = distribution.mode()
+        return (self.to_space(action), observation.clone(), action.clone(), *state)
+
+
+def check(config: Config) -> None:
+    """Refuse memories whose step is not one and the same function at each time."""
+    if config.architecture not in ("lstm", "gru"):
+        raise UserError(
+            f"--export: a step of --architecture {config.architecture} depends on its number; only those of "
+            "lstm and gru can be exported"
+        )
+
+
+def network(config: Config, policy: RecurrentPolicy, family: Any, about: list[Section]) -> Network:
+    """The file and card of a policy; in float32, whatever the arithmetic of the run was."""
+    policy.actor.autocast = False
+    observation, action = (
+        shared.observation_port(family.observation_space),
+        shared.action_port(family.action_space),
+    )
+    memory = [f"memory_{i}" for i in range(len(policy.initial_state(2)))]
+    number = torch.zeros(2)
+    first = {True: "-1", False: "zeros"}
+    features = policy.features
+    state = {
+        "last_observation": Port(
+            observation.example, f"at the first step {first[features.discrete_observation]}"
+        ),
+        "last_action": Port(action.example, f"at the first step {first[features.discrete_action]}"),
+        **{
+            name: Port(part, "at the first step zeros", axis=1)
+            for name, part in zip(memory, policy.initial_state(2), strict=True)
+        },
+    }
+    return Network(
+        name="policy",
+        title=f"A policy that learns while it acts: {config.environment}",
+        module=Step(policy, family.action_space),
+        inputs={
+            "observation": observation,
+            "reward": Port(number, "of the step before, at the first step 0"),
+            "done": Port(number, "1 if an episode ended with the step before, else 0; at the first step 1"),
+            **state,
+        },
+        outputs={
+            "action": action,
+            **{
+                f"next_{name}": Port(port.example, f"{name} of the next call", port.axis)
+                for name, port in state.items()
+            },
+        },
+        card=about,
+        notes=(
+            f"Begin anew with each agent, not with each episode; its memory was trained for "
+            f"{config.meta_episode_len} steps with an agent. `next_last_action` is what the network chose "
+            "before it was turned into the environment's units: hand it back as it is."
+        ),
+    )
+
+
+def export(
+    config: Config,
+    policy: RecurrentPolicy,
+    family: Any,
+    rows: list[Row],
+    settings: Any,
+    iteration: int | None,
+) -> None:
+    """Write the policy with its card to the folder `settings.export`; on one rank only."""
+    steps = config.meta_episodes_per_policy_update * config.meta_episode_len
+    measured = [r for r in rows if r["metric"] == "return"]
+    lines = [
+        (r["method"], f"{r['mean']:.2f}" + ("" if r["se"] is None else f" ± {r['se']:.2f}")) for r in measured
+    ]
+    about = [
+        (
+            "What it is for",
+            f"Any agent of {config.environment}: it is not told which, and finds out from rewards. It has no "
+            "list of agents.",
+        ),
+        (
+            "Measured returns",
+            f"Return of {config.meta_episode_len} steps in a task, mean and standard error over "
+            f"{settings.instances} fresh tasks, seed {settings.seed}, actions: {settings.actions}.\n\n"
+            + bullets(lines),
+        ),
+        shared.training(
+            config,
+            iteration,
+            ("algorithm", f"RL², {config.architecture} of {config.num_features} units"),
+            ("environment steps", "not recorded" if iteration is None else f"{iteration * steps:,}"),
+        ),
+    ]
+    index = {"system": "rl2", "environment": config.environment, "meta_episode_len": config.meta_episode_len}
+    shared.export(settings.export, [network(config, policy, family, about)], index, settings.onnx)
