@@ -16,40 +16,54 @@ from common.export import Network, Port, Section, bullets, one_hot
 
 
 class Exported(nn.Module):
-    """One policy, whose parameters can be trained on: observations `[B, ...]` to actions and logits."""
+    """One policy, whose parameters can be trained on: observations `[B, ...]` to actions and what training
+    draws them from.
+    """
 
-    def __init__(self, policy: Policies, observation_space: Any):
+    def __init__(self, policy: Policies, observation_space: Any, action_space: Any):
         super().__init__()
-        self.activation = policy.activation
+        self.activation, self.names = policy.activation, tuple(policy.tensors)
         self.size = int(observation_space.n) if isinstance(observation_space, Discrete) else 0
+        self.to_space = shared.ToSpace(action_space)
         for name, value in policy.tensors.items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(value.detach().clone()))
 
-    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The most likely actions `[B]` and logits `[B, A]`."""
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The most likely actions `[B, ...]`; logits `[B, A]`, or means and log standard deviations."""
         x = one_hot(observation, self.size) if self.size else observation
-        tensors: dict[str, torch.Tensor] = {
-            name.replace("_", "."): value for name, value in self.named_parameters()
-        }
-        logits = Policies(tensors, self.activation)(x[None])[0]
-        return logits.argmax(-1), logits
+        tensors = {name: self.get_parameter(name.replace(".", "_")) for name in self.names}
+        policy = Policies({**tensors}, self.activation)
+        outputs = policy(x[None])[0]
+        if not policy.gaussian:
+            return outputs.argmax(-1), outputs
+        return self.to_space(outputs), outputs, policy.log_std[:, :, 0].expand_as(outputs)
+
+
+def distribution_ports(policies: Policies) -> dict[str, Port]:
+    """What actions are drawn from while a policy is trained."""
+    example = torch.zeros(2, policies.num_outputs)
+    if not policies.gaussian:
+        return {"logits": Port(example, "logits of the actions, which training drew from them")}
+    return {
+        "mean": Port(example, "of the Gaussian from which training drew actions, before they were clipped"),
+        "log_std": Port(example, "logarithm of its standard deviation, the same for all rows"),
+    }
 
 
 def export(learner: Learner, rows: list[Row], settings: Any, iteration: int | None) -> None:
     """Write each medoid with its card to the folder `settings.export`; on one rank only."""
     config, family, start = learner.config, learner.problem.family, learner.start()
     agents = learner.medoids["agent"].long().tolist()
-    logits = Port(
-        torch.zeros(2, int(family.action_space.n)),
-        "unnormalised logarithms of probabilities; training drew actions from them",
-    )
     networks = [
         Network(
             name=f"start_{j}",
             title=f"Start {j} of {len(start.policies)}: {config.environment}",
-            module=Exported(start.policies.take([j]), family.observation_space),
+            module=Exported(start.policies.take([j]), family.observation_space, family.action_space),
             inputs={"observation": shared.observation_port(family.observation_space)},
-            outputs={"action": shared.action_port(family.action_space), "logits": logits},
+            outputs={
+                "action": shared.action_port(family.action_space),
+                **distribution_ports(start.policies),
+            },
             card=sections(config, learner, agents[j], rows, settings, iteration),
             entry={"start": j, "adapted_to_agent": agents[j]},
         )

@@ -32,4 +32,7 @@ CASES = {
     "rmdp, dynamics of its own": Case("rmdp", rmdp.load, ("--environment", "cart_pole")),
     "persim": Case("persim", persim.load, options=PLANNER, numbered=True),
     "caml": Case("caml", caml.load, adapts=True),
+    "caml, continuous": Case(
+        "caml", caml.load, ("--environment", POINTS), loading={"environment": POINTS}, adapts=True
+    ),
 }

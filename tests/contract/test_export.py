@@ -75,7 +75,7 @@ def test_files_act_as_the_actor(run, folder, history):  # noqa: F811
     if run.case.system == "persim":
         pytest.skip("plans: see below")
     if run.case.system == "caml":  # its files are the medoids as they are
-        expected = replay(run.case.load(run.folder), history)
+        expected = replay(run.case.load(run.folder, **run.case.loading), history)
         owners = np.zeros(len(history[0][0]), int)
     else:
         expected = replay(run.actor(), history)
@@ -130,7 +130,11 @@ def test_starts_say_that_they_are_and_can_be_trained_on(run, folder):
         pytest.skip("its files are finished")
     assert "A start, not a finished policy" in (folder / "start_0.md").read_text()
     script = torch.jit.load(folder / "start_0.pt")
-    logits = script(torch.randn(3, len(run.env(1).reset()[0][0])))[1]
-    torch.log_softmax(logits, -1)[:, 0].sum().backward()
-    assert len(list(script.parameters())) == 4
+    action, *drawn_from = script(torch.randn(3, len(run.env(1).reset()[0][0])))
+    if len(drawn_from) == 1:
+        torch.log_softmax(drawn_from[0], -1)[:, 0].sum().backward()
+    else:
+        mean, log_std = drawn_from
+        torch.distributions.Normal(mean, log_std.exp()).log_prob(action.detach() + 0.1).sum().backward()
+    assert len(list(script.parameters())) == (4 if len(drawn_from) == 1 else 5)
     assert all(parameter.grad is not None for parameter in script.parameters())
