@@ -177,32 +177,46 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         self.simulation = Simulation(parameters, family.absorption, family.meals)
         self.basal = self.simulation.physiology.basal
         self.history = np.zeros((self.num_envs, HISTORY, 2), np.float32)
+        # The starts that come next, prepared for all at once where one is needed: a start takes 12 steps.
+        self.coming = Simulation(parameters, family.absorption, family.meals)
+        self.coming_history = self.history.copy()
 
     def start(self) -> np.ndarray:
         """Begin an episode in every task; the first observations `[N, ...]`."""
-        self.next_keys = keys(self._draws().random(self.num_envs, dtype=np.float64))
+        self.key = keys(self._draws().random(self.num_envs, dtype=np.float64))
+        self.episode = np.zeros(self.num_envs, np.int64)
+        self.ready = np.zeros(self.num_envs, bool)
         return super().start()
 
     def begin(self, tasks: np.ndarray) -> np.ndarray:
         """Begin an episode in the tasks `[N]` bool; all observations `[N, ...]`."""
-        pending, tried = np.flatnonzero(tasks), 0
-        filtered = self.family.start != "any"
+        if not self.ready[tasks].all():
+            self.prepare(np.flatnonzero(~self.ready))
+        rows = np.flatnonzero(tasks)
+        self.simulation.put(rows, self.coming, rows)
+        self.history[rows], self.ready[rows] = self.coming_history[rows], False
+        return self.observe()
+
+    def prepare(self, pending: np.ndarray) -> None:
+        """Make the next start of the tasks `pending`; raises `EnvError` where none is accepted."""
+        self.episode[pending] += 1
+        self.ready[pending] = True
+        key, tried = child(self.key, self.episode), 0
+        low, high = FILTER if self.family.start != "any" else (-np.inf, np.inf)
         while pending.size:
-            times = max(1, min(64, LARGEST_TRIAL // pending.size)) if filtered else 1
+            times = max(1, min(64, LARGEST_TRIAL // pending.size)) if tried else 1
             rows = np.tile(pending, times)
             tries = tried + np.arange(times).repeat(pending.size)
-            trial, history = self.try_starts(rows, child(self.next_keys[rows], tries))
-            low, high = FILTER if filtered else (-np.inf, np.inf)
+            trial, history = self.try_starts(rows, child(key[rows], tries))
             good = ((trial.reading >= low) & (trial.reading <= high)).reshape(times, -1)
             found = good.any(0)
             first = (good.argmax(0) * pending.size + np.arange(pending.size))[found]
-            self.simulation.put(pending[found], trial, first)
-            self.history[pending[found]] = history[first]
+            self.coming.put(pending[found], trial, first)
+            self.coming_history[pending[found]] = history[first]
             pending, tried = pending[~found], tried + times
             if pending.size and tried >= TRIES:
                 text = f"task {pending[0]} had none of {tried} starts with a reading in 110..130 mg/dl"
                 raise EnvError(f'diabetes: {text}; choose start="any"')
-        return self.observe()
 
     def try_starts(self, rows: np.ndarray, key: np.ndarray) -> tuple[Simulation, np.ndarray]:
         """The tasks `rows` at the start of days with these keys, and their histories [n, 12, 2]."""
@@ -231,8 +245,7 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
     def advance(self, actions: np.ndarray, rng: Draws) -> tuple[np.ndarray, ...]:
         """Observations, rewards and where a failure ends the episode."""
         family, simulation = self.family, self.simulation
-        # The keys of the next episodes are drawn at every step: when episodes end depends on the data.
-        self.next_keys = keys(rng.random(self.num_envs, dtype=np.float64))
+        # Nothing is drawn: all that follows comes from the keys, whenever episodes end.
         dose = family.rates(actions, self.basal)
         if family.suspend_below:
             dose = np.where(simulation.reading < family.suspend_below, 0.0, dose)

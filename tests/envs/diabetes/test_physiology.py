@@ -1,14 +1,12 @@
 """The physiology beside recorded numbers, beside the reference itself, and at rest."""
 
-import csv
-import importlib.metadata
-
 import numpy as np
 import pytest
 
+from benchmarks import diabetes_reference as reference
 from envs.diabetes.patients import choose
 from envs.diabetes.physiology import Physiology, basal_rate
-from tests.helpers.simglucose import needs_simglucose, reference_glucose
+from tests.helpers.simglucose import needs_simglucose
 
 pytestmark = needs_simglucose
 TEN = np.arange(0, 30, 3)  # four adolescents, three adults, three children
@@ -80,23 +78,20 @@ def test_a_day_of_ten_patients_as_recorded(patients, absorption):
 @pytest.mark.slow
 @pytest.mark.parametrize("absorption, some", [("published", range(10)), ("corrected", (0, 4, 8))])
 def test_a_day_is_the_references(patients, absorption, some):
-    table = importlib.metadata.distribution("simglucose").locate_file("simglucose/params/vpatient_params.csv")
-    with open(table, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = reference.table()
     found, (grams, dose) = traces(patients, absorption), day(patients)
     for i in some:
-        theirs = reference_glucose(rows[TEN[i]], grams[:, i], dose[:, i], absorption == "corrected")
+        patient = reference.patient(rows[TEN[i]], absorption == "corrected")
+        theirs = reference.glucose(patient, grams[:, i], dose[:, i])
         np.testing.assert_allclose(found[:, i], theirs, rtol=0, atol=0.005)
 
 
 def test_at_rest_nothing_moves_and_the_file_says_the_same():
-    table = importlib.metadata.distribution("simglucose").locate_file("simglucose/params/vpatient_params.csv")
-    with open(table, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = reference.table()
     body = Physiology(choose("all"), "published")
-    first = [[float(row[f"x0_{number:2d}"]) for row in rows] for number in range(1, 14)]
+    first = [[row[f"x0_{number:2d}"] for row in rows] for number in range(1, 14)]
     np.testing.assert_allclose(body.rest, first, rtol=1e-9)
-    basal = [float(row["u2ss"]) * float(row["BW"]) / 6000 for row in rows]
+    basal = [row["u2ss"] * row["BW"] / 6000 for row in rows]
     np.testing.assert_allclose(body.basal, basal, rtol=1e-9)
     for _ in range(60):
         body.minute(None, body.basal)
