@@ -1,17 +1,19 @@
 """Settings of PerSim; the command-line flags are made from this class."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, POSITIVE, Group, check, check_run_name
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Group, check, check_run_name
 from common.errors import UserError
 
 DATASETS = ("pure", "random", "pure_eps_20", "pure_eps_40")
 # Networks of the authors' code (March 2021): factors, hidden layers of the state and action encoders.
 SMALL = {"state_features": 256, "state_layers": 1, "action_features": 50, "action_layers": 0}
 LARGE = {"state_features": 512, "state_layers": 4, "action_features": 512, "action_layers": 2}
+LOG_FLAGS = ("columns", "action_kind", "decimal")
 NETWORKS: dict[str, dict[str, Any]] = {
     "mountain_car": {"num_factors": 3, **SMALL},
     "cart_pole": {"num_factors": 5, **SMALL},
@@ -75,6 +77,15 @@ class Config:
     """The dynamics that agents share but for hidden covariates; unknown: those of the log in --dataset."""
     dataset: str = "random"
     """Who acted: pure, random, pure_eps_20, pure_eps_40; or the path of a log (csv, parquet, npz, Minari)."""
+    columns: Annotated[str, MAY_BE_EMPTY] = ""
+    """Which columns of the log are what, where their names do not say it:
+    agent=patient,time=timestamp,state=glucose+pulse,action=insulin; others are left out. A role that is not
+    given is found by name; reward=none: the log has none."""
+    action_kind: Literal["auto", "continuous", "discrete"] = "auto"
+    """Whether the log's action is a quantity or one of several choices; auto: by its type (numbers that are
+    written with a decimal point are quantities)."""
+    decimal: Annotated[str, MAY_BE_EMPTY] = ""
+    """The decimal sign of a CSV, a point or a comma; empty: found out."""
     num_agents: Annotated[int, POSITIVE] = 500
     """Agents, each with one trajectory; the first five are the test agents (a log has its own agents)."""
 
@@ -152,6 +163,11 @@ class Config:
         return cls(**chosen, **NETWORKS[environment], **RECIPES[recipe][environment])
 
     @property
+    def by_content(self) -> tuple[str, ...]:
+        """Settings that say where data are and how they are read: runs compare what was read instead."""
+        return ("dataset", *LOG_FLAGS) if self.dataset not in DATASETS else ()
+
+    @property
     def iterations(self) -> int:
         """Iterations of training."""
         return self.max_iters
@@ -171,6 +187,12 @@ def check_config(config: Config, with_data: bool = True) -> Config:
 
 def check_dataset(config: Config) -> None:
     """Refuse data that cannot be had, or that are too few."""
+    check_decimal(config.decimal)
+    said = [flag for flag in LOG_FLAGS if getattr(config, flag) != getattr(Config, flag)]
+    if config.dataset in DATASETS and said:
+        raise UserError(f"--{said[0]}: {config.dataset} data are made; it is for a log, --dataset PATH")
+    if config.learn_reward and re.search(r"(^|,)\s*reward\s*=\s*none\s*(,|$)", config.columns):
+        raise UserError("--learn_reward: --columns says reward=none; name the column of the reward")
     if config.dataset not in DATASETS:
         if not Path(config.dataset).exists():
             raise UserError(
@@ -183,3 +205,9 @@ def check_dataset(config: Config) -> None:
             f"--num_factors {config.num_factors}: more factors than the {config.num_agents} agents "
             "(--num_agents); choose fewer"
         )
+
+
+def check_decimal(decimal: str) -> None:
+    """Refuse a decimal sign that is none."""
+    if decimal not in ("", ".", ","):
+        raise UserError(f"--decimal {decimal!r}: give . or ,")

@@ -12,18 +12,21 @@ from common.evaluation import parse_settings as parse
 from common.runs.seeding import stream
 from mpi_utils.comm import Comm
 from persim import new_agents
-from persim.config import Config, check_config
+from persim.config import Config, check_config, check_decimal
 from persim.data import behaviour
+from persim.data.form import Form, keep_quiet
 from persim.export import NO_PLANNER, export
 from persim.learned_reward import LearnedReward
 from persim.planning.planner import settings_of
 from persim.planning.true_dynamics import TrueModel
 from persim.policy import Actor, make_actor, play
-from persim.problem import family_of
+from persim.problem import family_of, print_now
 from persim.simulator import Simulator
 from persim.testing import figures, held_out_log, prediction, report
 
 plot, show = figures.plot, report.show
+NOT_WITH_LOG = ("episodes", "upper_bound", "unseen", "horizon", "num_candidates")
+ONLY_WITH_LOG = ("columns", "decimal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Settings(EvaluationSettings):
     """Evaluate a PerSim run: how well its simulators predict agents, and what planning on them returns."""
 
     agents: Annotated[str, MAY_BE_EMPTY] = ""
-    """Names of the agents to test, with commas between; default: the first five (our test agents)."""
+    """Names of the agents to test, with commas between; default: the first five (our test agents), with --log
+    all that are there."""
     trajectories: Annotated[int, POSITIVE] = 200
     """Trajectories of each agent, under a policy not seen in training, whose next 50 states are predicted."""
     episodes: Annotated[int, AT_LEAST_ZERO] = 20
@@ -49,13 +53,24 @@ class Settings(EvaluationSettings):
     log: Annotated[str, MAY_BE_EMPTY] = ""
     """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the
     next 51 states from each window's first on) and of others (factors from their first steps)."""
+    columns: Annotated[str, MAY_BE_EMPTY] = ""
+    """Which columns of that log are what, as in training; default: as the run's own log has them."""
+    decimal: Annotated[str, MAY_BE_EMPTY] = ""
+    """Its decimal sign, as in training."""
 
     ALIASES: ClassVar[dict[str, str]] = {"bound": "upper_bound", "candidates": "num_candidates"}
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
-    return parse(Settings, flags, show)
+    settings = parse(Settings, flags, show)
+    check_decimal(settings.decimal)
+    for flag in NOT_WITH_LOG if settings.log else ONLY_WITH_LOG:
+        if getattr(settings, flag) != getattr(Settings, flag):
+            raise UserError(
+                f"--{flag}: does not apply {'with' if settings.log else 'without'} --log; leave it out"
+            )
+    return settings
 
 
 def title(name: str, settings: Settings) -> str:
@@ -87,9 +102,12 @@ def measure(
     """The rows of `evaluate`; `data` is what the save says of what the run learnt from."""
     with comm.agree():
         if settings.log:
-            return held_out_log.evaluate(
-                settings.log, data, simulator, config, settings.trajectories, settings.observed
+            form = Form(
+                settings.columns, decimal=settings.decimal, tell=print_now if comm.is_root else keep_quiet
             )
+            numbers = settings.trajectories, settings.observed
+            about = settings.agents, form
+            return held_out_log.evaluate(settings.log, data, simulator, config, *numbers, *about)
         family = family_of(config)
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
         chosen = chosen_agents(settings, list(data["names"]), config.dataset)

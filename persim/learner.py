@@ -175,6 +175,7 @@ class Learner:
                 "covariates": data.covariates or {},
                 "state_names": data.state_names,
                 "action_names": data.action_names,
+                "step": list(data.step),
             },
         }
 

@@ -10,6 +10,7 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 from persim.config import DATASETS, Config
 from persim.data import behaviour
+from persim.data.form import Form, keep_quiet
 from persim.data.logs import read
 from persim.data.trajectories import log_dynamics
 from persim.data.transitions import Transitions
@@ -22,9 +23,21 @@ def make_problem(config: Config, comm: Comm) -> Problem:
     with comm.agree():
         family = family_of(config)
         made = config.dataset in DATASETS
-        log = make_log(config, family) if made else read(config.dataset, family)
+        log = make_log(config, family) if made else read_log(config, family, comm.is_root)
     horizon = family.max_episode_len if family else int(np.bincount(log.agent).max())
     return Problem(config.environment, family, log.covariates, horizon, log=log)
+
+
+def read_log(config: Config, family: Any, show: bool) -> Transitions:
+    """The log in --dataset; what is found out about it is printed if `show`."""
+    tell = print_now if show else keep_quiet
+    form = Form(config.columns, config.action_kind, config.decimal, tell=tell)
+    return read(config.dataset, family, form)
+
+
+def print_now(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
 
 
 def family_of(config: Config) -> Any:

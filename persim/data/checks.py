@@ -1,5 +1,6 @@
 """What is wrong with logged transitions, and where."""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,21 @@ if TYPE_CHECKING:
     from persim.data.transitions import Transitions
 
 Place = Callable[..., str]  # where something was read, as text
+MAX_MESSAGE = 500  # characters
+MAX_DECODED = 1 << 34  # bytes of a log when it is unpacked; more, or half the memory, is a mistake or malice
 
 
 def fault(place: str, what: str) -> UserError:
-    """The error `place: what`, as one line of at most 500 characters."""
-    return UserError(" ".join(f"{place}: {what}".split())[:500])
+    """The error `place: what`, as one line of at most `MAX_MESSAGE` characters."""
+    return UserError(" ".join(f"{place}: {what}".split())[:MAX_MESSAGE])
+
+
+def check_size(place: str, size: int) -> None:
+    """Refuse a log of `size` bytes when unpacked that would fill the memory."""
+    most = min(MAX_DECODED, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    if size > most:
+        text = f"holds {size / 2**30:.1f} GiB when unpacked, more than {most / 2**30:.1f}"
+        raise fault(place, f"{text}; give fewer rows or columns")
 
 
 def refuse(bad: np.ndarray, place: Place, what: Callable[..., str]) -> None:
@@ -26,12 +37,12 @@ def refuse(bad: np.ndarray, place: Place, what: Callable[..., str]) -> None:
         raise fault(place(*index), what(*index))
 
 
-def check(data: "Transitions", place: Place, family: Any = None) -> None:
+def check(data: "Transitions", place: Place, family: Any = None, held_out: bool = False) -> None:
     """Refuse `data` (Transitions) that cannot be learnt from, or that disagree with `family`.
 
     `place(array, *index)` tells where an element of an array was read. Raises `UserError`, for: no rows;
     an agent that is unknown, out of order or without a row; times that do not grow; numbers that are missing
-    or not finite; a state that never changes; and what `check_family` refuses.
+    or not finite; a state that never changes, unless `held_out`; and what `check_family` refuses.
     """
     if not len(data):
         raise fault(place("agent"), "there are no transitions; log at least two steps of each agent")
@@ -51,7 +62,7 @@ def check(data: "Transitions", place: Place, family: Any = None) -> None:
         _check_finite(getattr(data, array), array, place, names)
     for name, values in (data.covariates or {}).items():
         _check_finite(values, f"covariate.{name}", place, [f"covariate {name!r}"])
-    constant = (data.state == data.state[0]).all(axis=0)
+    constant = (data.state == data.state[0]).all(axis=0) & (not held_out)
     text = f"in all {len(data)} rows; nothing can be learnt of it: leave it out, or check the recording"
     refuse(
         constant,

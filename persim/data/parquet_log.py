@@ -1,68 +1,188 @@
-"""Logs in Parquet, through PyArrow."""
+"""Logs in Parquet, through PyArrow: a file, or a folder of files, which may be partitioned."""
 
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
-from persim.data.checks import fault
-from persim.data.columns import MAX_COLUMNS, understand
+from persim.data.checks import check_size, fault
+from persim.data.clock import Moments
+from persim.data.columns import MAX_COLUMNS, Columns, understand
+from persim.data.csv_log import Codes
+from persim.data.form import Form
 from persim.data.table import Table
 
-MAX_VALUES_PER_BYTE = 10  # real measurements do not shrink that much; a file made to fill the memory does
 
+def read_parquet(path: Path, family: Any = None, form: Form | None = None) -> Table:
+    """The rows of a Parquet file, or of all below a folder, where folders `name=value` are columns.
 
-def read_parquet(path: Path, family: Any = None) -> Table:
-    """The rows of a Parquet file; faults are placed at `file:column:row`, rows counted from 0.
-
-    Raises `UserError`, for: no PyArrow (extra [data]); a damaged file; no rows; a column that does not hold
-    numbers; agents that are neither text nor whole numbers; and what `understand` refuses.
+    Faults are placed at `file:column:row`, rows counted from 0. Raises `UserError`, for: no PyArrow (extra
+    [data]); a damaged file; no rows; more than the memory holds; files of a folder that have other columns
+    than the first; a column that does not hold numbers; agents that are neither text nor whole numbers; and
+    what `understand` refuses.
     """
+    form = form or Form()
     try:
         import pyarrow.parquet as parquet
     except ImportError:
         raise fault(str(path), "Parquet needs PyArrow; pip install 'personalised-meta-rl[data]'") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            return _read(path, file, family)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file can fail in any way, and every way means the same
-        kind = f"{type(error).__name__}: {error}"[:200]
-        raise fault(str(path), f"cannot be read as Parquet ({kind}); write it again") from None
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(
+            p for p in path.rglob("*.parquet") if p.is_file() and not p.name.startswith((".", "_"))
+        )
+    columns, parts, codes, size = None, [], {}, 0
+    for file in paths:
+        fixed = dict(part.split("=", 1) for part in file.relative_to(path).parts[:-1] if "=" in part)
+        fixed = {name: urllib.parse.unquote(value) for name, value in fixed.items()}
+        try:
+            with parquet.ParquetFile(file) as opened:
+                header = [*(n for n in opened.schema_arrow.names if n not in fixed), *fixed]
+                if columns is None:
+                    columns = _columns(file, header, family, form)
+                    codes = {name: Codes() for name in columns.texts}
+                size += _size(opened, len(columns.texts) + 1 + len(columns.numbers))
+                check_size(str(path), size)
+                if opened.metadata.num_rows:
+                    parts.append(_read(file, opened, fixed, columns, codes))
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file can fail in any way, and every way means the same
+            kind = f"{type(error).__name__}: {error}"[:200]
+            raise fault(str(file), f"cannot be read as Parquet ({kind}); write it again") from None
+    assert columns is not None  # there is a file: `read` has looked
+    if not parts:
+        raise fault(f"{path}:{columns.agent}:0", "there are no rows; give a row for each step")
+    return _join(path, columns, codes, parts)
 
 
-def _read(path: Path, file: Any, family: Any) -> Table:
+def _columns(file: Path, header: list[str], family: Any, form: Form) -> Columns:
+    if len(header) > MAX_COLUMNS:
+        raise fault(str(file), f"more than {MAX_COLUMNS} columns; give fewer")
+    columns = understand(header, lambda j: f"{file}:{header[j] if header else '-'}:0", family, form.columns)
+    if columns.left_out:
+        form.tell(f"{file}: columns left out: {', '.join(map(repr, columns.left_out))}"[:300])
+    return columns
+
+
+def _size(opened: Any, columns: int) -> int:
+    """The bytes of a file's rows in memory, and no less than it says itself."""
+    groups = (opened.metadata.row_group(i).total_byte_size for i in range(opened.num_row_groups))
+    return max(opened.metadata.num_rows * columns * 8, sum(groups))
+
+
+def _read(
+    file: Path, opened: Any, fixed: dict[str, str], columns: Columns, codes: dict[str, Codes]
+) -> dict[str, Any]:
+    """The columns of one file; also its `path`, whether its times are `dated` and its actions `whole`."""
     import pyarrow
     import pyarrow.types as types
 
-    header, rows = file.schema_arrow.names, file.metadata.num_rows
-    if len(header) > MAX_COLUMNS:
-        raise fault(str(path), f"more than {MAX_COLUMNS} columns; give fewer")
-    columns = understand(header, lambda j: f"{path}:{header[j] if header else '-'}:0", family)
-    if not rows:
-        raise fault(f"{path}:agent:0", "there are no rows; give a row for each step")
-    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    most = MAX_VALUES_PER_BYTE * path.stat().st_size
-    if rows * len(header) > most or sum(group.total_byte_size for group in groups) > 8 * most:
-        raise fault(str(path), "holds far more than its size allows; write it again")
-    for field in file.schema_arrow:
-        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        text = types.is_string(kind) or types.is_large_string(kind)
-        number = types.is_integer(kind) or types.is_floating(kind)
-        if not (types.is_integer(kind) or text if field.name == "agent" else number):
-            wanted = "text or whole numbers" if field.name == "agent" else "numbers"
-            raise fault(f"{path}:{field.name}:0", f"column of {str(field.type)[:40]}; give {wanted}")
-    values: dict[str, np.ndarray] = {}
-    read: dict[str, Any] = {"use_threads": False}
+    rows = opened.metadata.num_rows
+    found: dict[str, Any] = {"path": file, "rows": rows}
+    schema = {field.name: field.type for field in opened.schema_arrow if field.name not in fixed}
+    for name in [*columns.texts, columns.time, *columns.numbers]:
+        if name not in schema and name not in fixed:
+            raise fault(f"{file}:{name}:0", "there is no such column, as the first file has; add it")
+    action = schema.get(columns.action[0])
+    found["whole"] = action is not None and types.is_integer(_values_of(action))
+
+    def column(name: str) -> Any:
+        if name in fixed:
+            return pyarrow.chunked_array(
+                [pyarrow.array([fixed[name]]).take(pyarrow.array(np.zeros(rows, int)))]
+            )
+        return opened.read(columns=[name], use_threads=False).column(0)
+
+    for name in columns.texts:
+        kind = _values_of(schema.get(name, pyarrow.string()))
+        if not (types.is_integer(kind) or _is_text(kind)):
+            what = "agents" if name == columns.agent else "episodes"
+            raise fault(
+                f"{file}:{name}:0", f"column of {str(kind)[:40]}; give text or whole numbers for {what}"
+            )
+        texts = column(name).cast(pyarrow.large_string()).fill_null("").combine_chunks().dictionary_encode()
+        own = np.array([codes[name][text.strip()] for text in texts.dictionary.to_pylist()], np.int64)
+        found[name] = own[np.asarray(texts.indices, np.int64)]
     for name in columns.numbers:
-        column = file.read(columns=[name], **read).column(0)
-        values[name] = np.asarray(column.cast(pyarrow.float64(), safe=False), np.float64)
-    column = file.read(columns=["agent"], **read).column(0).cast(pyarrow.large_string())
-    column = column.fill_null("").combine_chunks().dictionary_encode()
-    agent = np.asarray(column.indices, np.int64)
-    names = [name.strip() for name in column.dictionary.to_pylist()]
-    if len(set(names)) < len(names):
-        raise fault(f"{path}:agent:0", "two agents' names differ only in spaces; give other names")
-    return Table(columns, names, agent, values, lambda row, column: f"{path}:{column}:{row or 0}")
+        kind = _values_of(schema.get(name, pyarrow.string()))
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+            if name not in fixed:
+                raise fault(f"{file}:{name}:0", f"column of {str(kind)[:40]}; give numbers")
+        found[name] = _floats(column(name))
+    kind = _values_of(schema.get(columns.time, pyarrow.string()))
+    time = column(columns.time)
+    found["dated"] = types.is_timestamp(kind) or types.is_date(kind) or _is_text(kind)
+    if types.is_timestamp(kind) or types.is_date(kind):
+        time = time.cast(pyarrow.timestamp("us", getattr(kind, "tz", None)), safe=False)
+        found[columns.time] = _floats(time.cast(pyarrow.int64())) / 1e6
+    elif _is_text(kind):
+        found[columns.time] = _moments(file, columns.time, time.to_pylist())
+    elif types.is_integer(kind) or types.is_floating(kind):
+        found[columns.time] = _floats(time)
+    else:
+        raise fault(f"{file}:{columns.time}:0", f"column of {str(kind)[:40]}; give numbers or timestamps")
+    return found
+
+
+def _values_of(kind: Any) -> Any:
+    import pyarrow.types as types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def _floats(column: Any) -> np.ndarray:
+    import pyarrow
+
+    return np.asarray(column.cast(pyarrow.float64(), safe=False), np.float64)
+
+
+def _moments(file: Path, name: str, texts: list[str | None]) -> np.ndarray:
+    """Texts in ISO 8601 as seconds since 1970."""
+    moments, found = Moments(), []
+    for i, text in enumerate(texts):
+        try:
+            found.append(moments[text or ""])
+        except ValueError:
+            wanted = "give numbers, timestamps or ISO 8601, e.g. 2024-03-01 06:05"
+            raise fault(f"{file}:{name}:{i}", f"{name} is {str(text)[:40]!r}; {wanted}") from None
+    return np.array(found)
+
+
+def _join(path: Path, columns: Columns, codes: dict[str, Codes], parts: list[dict[str, Any]]) -> Table:
+    """One table of the files' rows."""
+    begins = np.cumsum([0, *(part["rows"] for part in parts)])
+
+    def place(row: int | None, column: str) -> str:
+        if row is None:
+            return f"{parts[0]['path']}:{column}:0"
+        at = int(np.searchsorted(begins, row, "right")) - 1
+        return f"{parts[at]['path']}:{column}:{row - begins[at]}"
+
+    dated = {part["dated"] for part in parts}
+    if len(dated) > 1:
+        raise fault(place(None, columns.time), "some files have dates here, others numbers; give one of them")
+
+    def whole(name: str) -> np.ndarray:
+        return np.concatenate([part[name] for part in parts])
+
+    return Table(
+        path=str(path),
+        columns=columns,
+        names=list(codes[columns.agent]),
+        agent=whole(columns.agent),
+        time=whole(columns.time),
+        dated=dated.pop(),
+        episode=whole(columns.episode) if columns.episode else None,
+        values={name: whole(name) for name in columns.numbers},
+        whole=all(part["whole"] for part in parts),
+        place=place,
+    )

@@ -1,59 +1,87 @@
 """A table of logged steps, one row each, and the transitions that it holds."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from persim.data.checks import check, refuse
+from common.errors import UserError
+from persim.data import clock
+from persim.data.checks import check, fault, refuse
 from persim.data.columns import Columns
+from persim.data.form import Form
 from persim.data.transitions import Transitions
 
 MAX_ACTIONS = 1000  # more different whole numbers in a log of unknown kind are measurements
 MAX_NAME = 100  # characters
+SHOWN = 5  # names in a line
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """R rows as read: `agent` [R] int64 indexes `names`; `values` maps every other column to [R] float64.
+    """R rows as read: `agent` [R] int64 indexes `names`; `values` maps columns of numbers to [R] float64.
 
-    A missing value is NaN. `place(row, column)` tells where a value stands in the file, or with row None the
-    column's name.
+    `time` [R] float64 is in seconds since 1970 where `dated`, else in the file's own unit; `episode` [R]
+    numbers an agent's episodes by first appearance, None without such a column. `whole` says whether the
+    first action column holds whole numbers by its type. A missing value is NaN. `place(row, column)` tells
+    where a value stands in the file, or with row None the column's name.
     """
 
+    path: str
     columns: Columns
     names: list[str]
     agent: np.ndarray
+    time: np.ndarray
+    dated: bool
+    episode: np.ndarray | None
     values: dict[str, np.ndarray]
+    whole: bool
     place: Callable[[int | None, str], str]
 
 
-def to_transitions(table: Table, family: Any = None) -> Transitions:
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """N rows `used` that have a next state, by agent and time, the rows `following` [N] that hold it, and
+    their numbers `time` [N]; a step takes `step`."""
+
+    used: np.ndarray
+    following: np.ndarray
+    time: np.ndarray
+    step: tuple[float, str]
+
+
+def to_transitions(table: Table, family: Any = None, form: Form | None = None) -> Transitions:
     """The transitions of a table, checked by themselves and against `family`; see `persim.data.logs.read`."""
+    form = form or Form()
     _check_names(table)
-    _check_whole(table, "time", np.arange(len(table.agent)), "give the number of the step")
-    order = np.lexsort((table.values["time"], table.agent))
-    used, following = _steps(table, order)
-    columns = table.columns
+    tell_alike(table.path, table.names, form)
+    steps = _steps(table, form)
+    used, following, columns = steps.used, steps.following, table.columns
 
     def stack(names: list[str], rows: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # beyond 32 bits becomes infinite, and is refused as that
             return np.stack([table.values[name][rows].astype(np.float32) for name in names], axis=1)
 
-    discrete = _is_discrete(table, used, family)
+    discrete = _is_discrete(table, used, family, form)
     if discrete:
-        _check_whole(table, columns.action[0], used, "give the number of the action")
-    first = np.unique(table.agent, return_index=True)[1]
+        _check_actions(table, used, family)
+    names, agent = table.names, table.agent[used]
+    kept = np.arange(len(names))
+    if form.held_out:
+        kept, agent = np.unique(agent, return_inverse=True)
+        names = [names[i] for i in kept]
+    first = np.unique(table.agent, return_index=True)[1][kept]
     origin = {
         "next_state": (following, columns.next_state or columns.state),
         "state": (used, columns.state),
         "action": (used, columns.action),
-        "reward": (used, ["reward"]),
-        "time": (used, ["time"]),
-        "agent": (used, ["agent"]),
-        "names": (first, ["agent"]),
+        "reward": (used, [columns.reward]),
+        "time": (used, [columns.time]),
+        "agent": (used, [columns.agent]),
+        "names": (first, [columns.agent]),
         "covariates": (first, columns.covariate),
         **{f"covariate.{s}": (first, [c]) for c, s in _short(columns.covariate)},
     }
@@ -63,21 +91,22 @@ def to_transitions(table: Table, family: Any = None) -> Transitions:
         return table.place(None if row is None else int(rows[row]), names[column])
 
     data = Transitions(
-        names=table.names,
-        agent=table.agent[used],
-        time=table.values["time"][used].astype(np.int64),
+        names=names,
+        agent=agent,
+        time=steps.time,
         state=stack(columns.state, used),
         action=table.values[columns.action[0]][used].astype(np.int64)
         if discrete
         else stack(columns.action, used),
-        reward=stack(["reward"], used)[:, 0],
+        reward=stack([columns.reward], used)[:, 0] if columns.reward else np.zeros(len(used), np.float32),
         next_state=stack(columns.next_state or columns.state, following),
         state_names=Columns.short(columns.state),
         action_names=Columns.short(columns.action),
         covariates={s: table.values[c][first] for c, s in _short(columns.covariate)} or None,
+        step=steps.step,
     )
-    check(data, place, family)
-    _check_covariates(table, first)
+    check(data, place, family, form.held_out)
+    _check_covariates(table)
     return data
 
 
@@ -88,7 +117,7 @@ def _short(names: list[str]) -> Iterator[tuple[str, str]]:
 def _check_names(table: Table) -> None:
     bad = np.array([not 0 < len(name) <= MAX_NAME for name in table.names])[table.agent]
     text = f"agent is missing or too long; give 1 to {MAX_NAME} characters"
-    refuse(bad, lambda i: table.place(i, "agent"), lambda i: text)
+    refuse(bad, lambda i: table.place(i, table.columns.agent), lambda i: text)
 
 
 def _check_whole(table: Table, column: str, rows: np.ndarray, hint: str) -> None:
@@ -102,48 +131,163 @@ def _check_whole(table: Table, column: str, rows: np.ndarray, hint: str) -> None
     refuse(bad, lambda i: table.place(int(rows[i]), column), what)
 
 
-def _steps(table: Table, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [N] that have a next state, ordered by agent and time, and the rows [N] that hold it."""
-    agent, time, columns = table.agent[order], table.values["time"][order], table.columns
-    same, step = agent[1:] == agent[:-1], np.diff(time)
+def _check_actions(table: Table, used: np.ndarray, family: Any) -> None:
+    """Refuse what is no number of an action; those of a family are checked against it."""
+    column = table.columns.action[0]
+    _check_whole(table, column, used, "give the number of the action")
+    values, most = table.values[column][used], MAX_ACTIONS - 1
+    refuse(
+        ((values < 0) | (values > most)) & (family is None),
+        lambda i: table.place(int(used[i]), column),
+        lambda i: f"{column} is {values[i]:.0f}, outside 0 to {most}; number actions from 0",
+    )
+
+
+def _steps(table: Table, form: Form) -> Steps:
+    """Which rows follow one another; tells what was found out about the times."""
+    columns = table.columns
+    at_fault = ~np.isfinite(table.time)
+    refuse(
+        at_fault,
+        lambda i: table.place(i, columns.time),
+        lambda i: f"{columns.time} is missing; give the number of the step, or a moment",
+    )
+    time, unit, kind = table.time, "s" if table.dated else "", "ISO 8601" if table.dated else ""
+    if not table.dated and (scale := clock.epoch(time)):
+        time, unit, kind = time / clock.EPOCHS[scale], "s", f"{scale} since 1970"
+    keys = (table.agent,) if table.episode is None else (table.episode, table.agent)
+    order = np.lexsort((time, *keys))
+    agent, time = table.agent[order], time[order]
+    same = agent[1:] == agent[:-1]
+    within = same if table.episode is None else same & (np.diff(table.episode[order]) == 0)
+    difference = np.diff(time)
 
     def name(i: int) -> str:
         return repr(table.names[agent[i]])
 
     def at(i: int) -> str:
-        return table.place(int(order[i + 1]), "time")
+        return table.place(int(order[i + 1]), columns.time)
+
+    def when(i: int) -> str:
+        return f"{table.time[order[i]]:.15g}" if not table.dated else f"{np.datetime64(round(time[i]), 's')}"
 
     text = "more than once; keep one row for each step"
-    refuse(same & (step == 0), at, lambda i: f"agent {name(i)} has time {time[i]:.0f} {text}")
+    text += "" if columns.episode else ", or add a column `episode` where times start anew"
+    refuse(within & (difference == 0), at, lambda i: f"agent {name(i)} has time {when(i)} {text}")
+
+    given = form.step[0] if form.step and form.step[1] == unit else None
+    usual = clock.usual_step(difference[within])
+    step = given or usual
+    follows = within & clock.is_step(difference, step)
     if columns.next_state:
-        return order, order
-    text = "log every step, or add columns next_state"
-    refuse(
-        same & (step != 1),
-        at,
-        lambda i: f"agent {name(i)} goes from time {time[i]:.0f} to {time[i + 1]:.0f}; {text}",
+        follows = within & _continued(table, order)
+    tell_time(table, form, kind, (step, unit), order, within & ~follows)
+    number = clock.numbered(agent, np.floor(time) if not unit else 0 * time, difference / step, follows)
+    if columns.next_state:
+        return Steps(order, order, number, (step, unit))
+    if given and within.any() and not follows.any():
+        raise fault(
+            table.place(None, columns.time),
+            f"no two rows of an agent are a step of the run, {clock.spelled(given, unit)}, apart; most are "
+            f"{clock.spelled(usual, unit)}; give times in the unit of the run's log",
+        )
+    if not form.held_out:
+        _check_alone(table, order, agent, follows, clock.spelled(step, unit))
+    return Steps(order[:-1][follows], order[1:][follows], number[:-1][follows], (step, unit))
+
+
+def _continued(table: Table, order: np.ndarray) -> np.ndarray:
+    """Whether the next states of ordered rows are the states of the rows behind them."""
+    pairs = zip(table.columns.next_state, table.columns.state, strict=True)
+    values = table.values
+    return np.all(
+        [values[a][order[:-1]].astype("f4") == values[b][order[1:]].astype("f4") for a, b in pairs], axis=0
     )
+
+
+def _check_alone(table: Table, order: np.ndarray, agent: np.ndarray, follows: np.ndarray, step: str) -> None:
+    """Refuse agents without two rows in a row."""
     rows = np.bincount(table.agent, minlength=len(table.names))
+    pairs = np.bincount(agent[1:], follows, minlength=len(table.names))
     text = "log at least two steps, or leave the agent out"
-    refuse(
-        rows[agent] == 1,
-        lambda i: table.place(int(order[i]), "agent"),
-        lambda i: f"agent {name(i)} has a single row and so no transition; {text}",
-    )
-    return order[:-1][same], order[1:][same]
+
+    def what(i: int) -> str:
+        own = "a single row" if rows[agent[i]] == 1 else f"no two rows that are {step} apart"
+        return f"agent {table.names[agent[i]]!r} has {own} and so no transition; {text}"
+
+    refuse(pairs[agent] == 0, lambda i: table.place(int(order[i]), table.columns.agent), what)
 
 
-def _is_discrete(table: Table, used: np.ndarray, family: Any) -> bool:
-    """The family's kind of action; without one, a single column of whole numbers from 0 is discrete."""
-    if len(table.columns.action) > 1:
+def tell_time(
+    table: Table, form: Form, kind: str, step: tuple[float, str], order: np.ndarray, gaps: np.ndarray
+) -> None:
+    """Tell the unit of time, the step, gaps and rows that were sorted, where there is anything to tell."""
+    told = [f"a step is {clock.spelled(*step)}"] if kind or step[0] != 1 else []
+    if kind and told:
+        told = [f"{kind}, {told[0]}"]
+    if count := int(gaps.sum()):
+        told.append(f"{count} gap{'s' * (count > 1)} end windows")
+    if table.episode is not None:
+        pairs = table.agent * (table.episode.max() + 1) + table.episode
+        told.append(f"{len(np.unique(pairs))} episodes of {len(table.names)} agents")
+    # Rows of an agent that stand before earlier ones of it; agents may be mixed as they like.
+    if (np.diff(order)[(np.diff(table.agent[order]) == 0)] < 0).any():
+        told.append("rows were not in the order of time and are sorted")
+    if told:
+        form.tell(f"{table.path}: {table.columns.time}: {'; '.join(told)}")
+
+
+def tell_alike(path: str, names: list[str], form: Form) -> None:
+    """Warn of agents of one log whose names differ only in spelling."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(plain(name), []).append(name)
+    pairs = [f"{own[0]!r} and {own[1]!r}" for own in found.values() if len(own) > 1]
+    if pairs:
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        form.tell(
+            f"warning: {path}: agents {', '.join(pairs[:SHOWN])}{more} differ only in spelling and are taken "
+            "for different agents; spell one agent's name alike"
+        )
+
+
+def plain(name: str) -> str:
+    """A name without what spelling adds: case, blanks, signs, zeros in front, a whole number's .0."""
+    name = re.sub(r"^(\d+)\.0+$", r"\1", name.strip())
+    name = re.sub(r"[\W_]+", "", name.casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
+
+
+def _is_discrete(table: Table, used: np.ndarray, family: Any, form: Form) -> bool:
+    """The family's kind of action, or the given one; else a single column of whole numbers is discrete."""
+    columns = table.columns
+    if form.action_kind == "discrete" and len(columns.action) > 1:
+        raise UserError(
+            f"--action_kind discrete: {table.path} has the action columns {', '.join(columns.action)}; one "
+            "column numbers discrete actions"
+        )
+    if form.action_kind != "auto":
+        return form.action_kind == "discrete"
+    if len(columns.action) > 1:
         return False
     if family is not None:
         return isinstance(family.action_space, Discrete)
-    values = table.values[table.columns.action[0]][used]
-    return bool(((values >= 0) & (values < MAX_ACTIONS) & (values == np.floor(values))).all())
+    values = table.values[columns.action[0]][used]
+    low, high = (values.min(), values.max()) if len(values) else (0, 0)
+    number = bool((low >= 0) & (high < MAX_ACTIONS) and (values == np.floor(values)).all())
+    discrete, name = number and table.whole, f"{table.path}: {columns.action[0]} is taken"
+    if discrete:
+        form.tell(
+            f"{name} for one of {high + 1:.0f} categories, as whole numbers by type; if it is a quantity: "
+            "--action_kind continuous"
+        )
+    elif number:
+        form.tell(f"{name} for a quantity, by type; if it is one of several choices: --action_kind discrete")
+    return discrete
 
 
-def _check_covariates(table: Table, first: np.ndarray) -> None:
+def _check_covariates(table: Table) -> None:
+    first = np.unique(table.agent, return_index=True)[1]
     for column in table.columns.covariate:
         values, own = table.values[column], table.values[column][first]
         refuse(

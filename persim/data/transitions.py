@@ -37,7 +37,8 @@ class Transitions:
     `agent` [N] int64 indexes `names` (n strings, all different); `time` [N] int64 grows within an agent, and
     two rows of an agent follow one another where it grows by 1. `state` and `next_state` are [N, d] float32;
     `action` is [N] int64 (discrete) or [N, a] float32; `reward` is [N] float32. `covariates` maps names to
-    [n] float64, one value an agent; None where they are not known.
+    [n] float64, one value an agent; None where they are not known. `step` (size, unit "s" or "") is the time
+    between two rows that follow one another; it is no part of what is stored or compared.
     """
 
     names: list[str]
@@ -50,6 +51,7 @@ class Transitions:
     state_names: list[str]
     action_names: list[str]
     covariates: dict[str, np.ndarray] | None = None
+    step: tuple[float, str] = (1.0, "")
 
     def __len__(self) -> int:
         return len(self.agent)

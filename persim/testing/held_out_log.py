@@ -1,5 +1,7 @@
 """Predictions held against a log that was not trained on: all that a real population can be tested by."""
 
+import dataclasses
+import difflib
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,9 @@ from common.errors import UserError
 from common.evaluation import Row
 from persim import new_agents
 from persim.config import Config
+from persim.data.form import Form
 from persim.data.logs import read
+from persim.data.table import SHOWN, plain
 from persim.data.transitions import Transitions
 from persim.learned_reward import with_reward
 from persim.simulator import Simulator
@@ -24,18 +28,33 @@ def evaluate(
     config: Config,
     num_trajectories: int,
     num_observed: int,
+    names: str = "",
+    form: Form | None = None,
 ) -> list[Row]:
     """Rows on each agent of the log at `path`: the next states, from every window's first state on.
 
     `data` is what the run's save says of what it learnt from. Agents that the run knows, by name, have their
     simulators (method `persim`, or `pooled`); the others have factors from their first `num_observed` steps
     (`from_steps`), and are tested on what follows. At most `num_trajectories` windows of each count.
+    `names`, with commas between, are those of the agents to test (default: all). The log is read as the run's
+    own was, in `form`'s columns where it gives any.
     """
-    log, pooled = read(path), config.pooled
+    form, pooled = form or Form(), config.pooled
+    step = data.get("step")  # saves of before do not say it
+    form = dataclasses.replace(
+        form,
+        columns=form.columns or config.columns,
+        decimal=form.decimal or config.decimal,
+        action_kind="discrete" if simulator.num_actions else "continuous",
+        step=(float(step[0]), str(step[1])) if step else None,
+        held_out=True,
+    )
+    log = chosen(path, read(path, form=form), names)
     whole = with_reward(log) if config.learn_reward else log
     check_same(path, whole, data, simulator)
     number = {name: i for i, name in enumerate(data["names"])}
     known = np.array([name in number for name in log.names])
+    tell_known(path, log.names, list(number), form)
     groups = {"pooled" if pooled else "persim": (known, 0)}
     if not pooled:
         groups["from_steps"] = (~known, num_observed)
@@ -62,6 +81,34 @@ def evaluate(
             + ("" if pooled else f" (of agents that the run does not know, after {num_observed})")
         )
     return rows
+
+
+def chosen(path: str, log: Transitions, agents: str) -> Transitions:
+    """What the agents of these names did; all if none are named."""
+    if not agents:
+        return log
+    names = [name.strip() for name in agents.split(",")]
+    if missing := [name for name in names if name not in log.names]:
+        near = difflib.get_close_matches(missing[0], log.names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"--agents {agents}: {path} has no agent {missing[0]!r}{hint}")
+    return log.of([log.names.index(name) for name in dict.fromkeys(names)])
+
+
+def tell_known(path: str, names: list[str], trained: list[str], form: Form) -> None:
+    """Tell how many of `names` the run trained on; warn of those that differ from its own by spelling."""
+    known = set(trained)
+    new = [name for name in names if name not in known]
+    shown = f" ({', '.join(new[:SHOWN])}{', ...' * (len(new) > SHOWN)})" if new else ""
+    form.tell(f"{path}: {len(names) - len(new)} agents that the run knows, {len(new)} new{shown}")
+    alike = {plain(name): name for name in trained}
+    pairs = [f"{name!r} is {alike[plain(name)]!r} there" for name in new if plain(name) in alike]
+    if pairs:
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        form.tell(
+            f"warning: {path}: {len(pairs)} of the new agents have names that differ from the run's only "
+            f"in spelling ({', '.join(pairs[:SHOWN])}{more}); spell them as the run does if they are the same"
+        )
 
 
 def check_same(path: str, log: Transitions, data: dict[str, Any], simulator: Simulator) -> None:

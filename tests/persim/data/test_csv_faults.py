@@ -25,8 +25,19 @@ FAULTS = {
     "ragged, long": (replaced(2, ",9.5", ",9.5,8"), "4:8: 8 fields under 7 columns"),
     "duplicate step": (replaced(5, "9", "8"), "7:2: agent 'bob' has time 8 more than once"),
     "duplicate row": ([*ROWS, ROWS[1]], "8:2: agent 'ann' has time 1 more than once"),
-    "gap": (replaced(5, "9", "11"), "7:2: agent 'bob' goes from time 8 to 11; log every step"),
-    "half a step": (replaced(1, "1", "0.5"), "3:2: time is 0.5, not a whole number"),
+    "gaps only": (
+        ["ann,0,1,2,0,1,9.5", "ann,1,2,3,0,1,9.5", "ann,2,3,4,0,1,9.5", "bob,7,1,1,0,1,3", "bob,9,1,1,0,1,3"],
+        "5:1: agent 'bob' has no two rows that are 1 apart and so no transition",
+    ),
+    "time as text": (replaced(1, "1", "noon"), "3:2: time is 'noon'; give a number"),
+    "date of a country": (
+        replaced(1, "1", "1/3/2024 5:00"),
+        "3:2: time is '1/3/2024 5:00'; give a number, or",
+    ),
+    "date among numbers": (
+        replaced(1, "1", "2024-03-01"),
+        "3:2: time is '2024-03-01'; give a number, or a time",
+    ),
     "one step": ([*ROWS, "cid,4,1,1,0,0,1"], "8:1: agent 'cid' has a single row and so no transition"),
     "constant state": (
         [",".join([*row.split(",")[:3], "7", *row.split(",")[4:]]) for row in ROWS],
@@ -52,18 +63,14 @@ def test_a_fault_is_placed_at_line_and_column(tmp_path, fault):
 
 
 HEADERS = {
-    "no time": ("time", "step", "1:2: unknown column 'step'; remove it"),
-    "no agent": ("agent,", "", "1:1: there is no column 'agent'; add it"),
-    "no reward": ("reward", "action_b", "1:1: there is no column 'reward'"),
-    "no state": (
-        "state_x,state_v",
-        "action_x,action_v",
-        "1:1: there is no column whose name starts with 'state'",
-    ),
-    "no action": ("action", "state_z", "1:1: there is no column whose name starts with 'action'"),
+    "no time": ("time", "step", "1:2: recognised agent, reward, "),
+    "no agent": ("agent,", "", "1:1: recognised time, reward, state_x as state, "),
+    "no reward": ("reward", "action_b", "1:1: recognised agent, time, "),
+    "no state": ("state_x,state_v", "action_x,action_v", "1:1: recognised agent, time, reward, action_x as"),
+    "no action": ("action", "state_z", "1:1: recognised agent, time, reward, state_x as state, "),
     "duplicate": ("state_v", "state_x", "1:4: column 'state_x' is there twice"),
-    "index": ("agent,", ",agent,", "1:1: unknown column ''; remove it"),
-    "semicolons": (",", ";", "1:1: unknown column 'agent;time"),
+    "index": ("agent,", ",agent,", "1:1: recognised agent, time, reward, "),
+    "semicolons": (",", ";", "2:2: 1 fields under 7 columns"),
     "half a next state": ("covariate_gravity", "next_state_x", "1:1: there is no column 'next_state_v'"),
     "next of nothing": ("covariate_gravity", "next_state_z", "1:7: column 'next_state_z' goes with no state"),
 }

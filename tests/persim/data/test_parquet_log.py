@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from persim.data import checks
 from persim.data.logs import read
 from tests.persim.logged import family, same, transitions
 
@@ -46,10 +47,11 @@ FAULTS = {
     "lists": ("state_v", [[1.0]] * 6, "state_v:0: column of list<"),
     "booleans": ("action", [True] * 6, "action:0: column of bool; give numbers"),
     "real agents": ("agent", [0.5] * 6, "agent:0: column of double; give text or whole numbers"),
-    "gap": ("time", [0, 1, 2, 7, 8, 10], "time:5: agent 'bob' goes from time 8 to 10"),
+    "gaps only": ("time", [0, 1, 2, 7, 9, 11], "agent:3: agent 'bob' has no two rows that are 1 apart"),
     "constant": ("state_v", [4] * 6, "state_v:0: state 'v' is 4 in all 4 rows"),
-    "unknown": ("done", [0] * 6, "done:0: unknown column 'done'; remove it"),
-    "spaces": ("agent", ["ann"] * 3 + ["ann "] * 3, "agent:0: two agents' names differ only in spaces"),
+    "unknown": ("done", [0] * 6, "done:0: recognised agent, time, reward, state_x as state, "),
+    "times": ("time", [True] * 6, "time:0: column of bool; give numbers or timestamps"),
+    "text times": ("time", ["noon"] * 6, "time:0: time is 'noon'; give numbers, timestamps or ISO 8601"),
 }
 
 
@@ -62,14 +64,21 @@ def test_a_fault_is_placed_at_column_and_row(tmp_path, name):
     assert str(error.value).startswith(f"{path}:{text}") and "\n" not in str(error.value)
 
 
-def test_no_rows_and_too_much(tmp_path):
+def test_no_rows_and_too_much(tmp_path, monkeypatch):
     path = tmp_path / "log.parquet"
     with pytest.raises(UserError, match="parquet:agent:0: there are no rows"):
         read(write(path, {name: np.array(values)[:0] for name, values in COLUMNS.items()}))
-    # A run of one value takes a few bytes, however long it is.
-    million = {name: np.full(10**6, 1.0) for name in COLUMNS} | {"agent": np.zeros(10**6, int)}
-    with pytest.raises(UserError, match="holds far more than its size allows"):
-        read(write(path, million, compression="zstd"))
+    # Few different values take a few bytes, however many there are: what counts is the memory that they need.
+    rows = 10**6
+    steps = {name: np.zeros(rows) for name in COLUMNS}
+    steps |= {"agent": np.zeros(rows, int), "time": np.arange(rows), "action": np.arange(rows) % 2}
+    steps |= {"state_x": np.arange(rows) % 7, "state_v": np.arange(rows) % 5}
+    write(path, steps, compression="zstd")
+    assert path.stat().st_size < rows * 7
+    assert len(read(path)) == rows - 1
+    monkeypatch.setattr(checks, "MAX_DECODED", 7 * 8 * rows - 1)
+    with pytest.raises(UserError, match=r"holds 0\.1 GiB when unpacked, more than 0\.1; give fewer rows"):
+        read(path)
 
 
 def test_mutations_are_read_or_refused(tmp_path):
