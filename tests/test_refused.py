@@ -57,11 +57,16 @@ def test_a_refused_training_leaves_nothing_and_its_advice_works_at_once(tmp_path
     assert (tmp_path / "new" / "runs" / "run" / "step_00000001").is_dir()
 
 
-def test_other_data_leave_the_settings_of_a_run_as_they_were(tmp_path):
+def test_the_same_data_elsewhere_continue_and_other_data_leave_the_settings_of_a_run_as_they_were(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
     data = ["--environment", "unknown", "--dataset", tmp_path / "log.csv", "--num_factors", 2]
     train = ["train", *runs.flags("persim", tmp_path, "run"), *data, "--max_iters"]
     assert command(1, *train, 1).code == 0
+    (tmp_path / "moved.csv").write_text(LOG.replace(",", ";"))
+    moved = [word if word != tmp_path / "log.csv" else tmp_path / "moved.csv" for word in train]
+    done = command(1, *moved, 1, "--columns", "agent=agent")
+    assert done.code == 0 and "finished" in done.output, done.output
+    assert command(1, *train, 1).code == 0  # and as it was
     before = (tmp_path / "run" / "config.json").read_bytes()
     (tmp_path / "log.csv").write_text(LOG.replace("0.0,", "0.5,"))
     refused = command(1, *train, 2)

@@ -8,7 +8,7 @@ from persim.data.checks import fault
 from persim.data.csv_log import read_csv
 from persim.data.form import Form
 from persim.data.minari_log import read_minari
-from persim.data.parquet_log import read_parquet
+from persim.data.parquet_log import parquet_files, read_parquet
 from persim.data.table import to_transitions
 from persim.data.transitions import Transitions
 
@@ -33,7 +33,7 @@ def read(path: str | Path, family: Any = None, form: Form | None = None) -> Tran
     path, form = Path(path), form or Form()
     name = path.name.lower()
     try:
-        if path.is_dir() and any(path.rglob("*.parquet")):
+        if path.is_dir() and parquet_files(path):
             return to_transitions(read_parquet(path, family, form), family, form)
         if not path.is_dir() and not path.is_file():  # a pipe would make us wait
             raise fault(str(path), "no such file; check the path")

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from persim.data.checks import check, fault
+from persim.data.checks import check, check_size, fault
 from persim.data.transitions import Transitions
 
 MAX_METADATA = 1 << 24  # bytes
 ARRAYS = ("observations", "actions", "rewards")
-MAX_BYTES_PER_BYTE = 50  # real measurements do not shrink that much; a file made to fill the memory does
 
 
 def read_minari(folder: Path, family: Any = None) -> Transitions:
@@ -84,8 +83,7 @@ def _check_content(h5py: Any, file: Any, path: Path) -> list[int]:
             if item.is_virtual or item.external:
                 raise fault(f"{path}:{name}", "is kept in another file; write the data themselves")
             total += math.prod(item.shape) * item.dtype.itemsize
-    if total > MAX_BYTES_PER_BYTE * path.stat().st_size:
-        raise fault(str(path), "holds far more than its size allows; write it again")
+    check_size(str(path), total)
     return episodes
 
 

@@ -1,5 +1,6 @@
 """Logs in Parquet, through PyArrow: a file, or a folder of files, which may be partitioned."""
 
+import dataclasses
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,17 @@ from persim.data.form import Form
 from persim.data.table import Table
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The R rows of one file; `values` maps columns to [R], names as their numbers."""
+
+    path: Path
+    rows: int
+    dated: bool
+    whole: bool
+    values: dict[str, np.ndarray]
+
+
 def read_parquet(path: Path, family: Any = None, form: Form | None = None) -> Table:
     """The rows of a Parquet file, or of all below a folder, where folders `name=value` are columns.
 
@@ -28,13 +40,8 @@ def read_parquet(path: Path, family: Any = None, form: Form | None = None) -> Ta
         import pyarrow.parquet as parquet
     except ImportError:
         raise fault(str(path), "Parquet needs PyArrow; pip install 'personalised-meta-rl[data]'") from None
-    paths = [path]
-    if path.is_dir():
-        paths = sorted(
-            p for p in path.rglob("*.parquet") if p.is_file() and not p.name.startswith((".", "_"))
-        )
     columns, parts, codes, size = None, [], {}, 0
-    for file in paths:
+    for file in parquet_files(path) if path.is_dir() else [path]:
         fixed = dict(part.split("=", 1) for part in file.relative_to(path).parts[:-1] if "=" in part)
         fixed = {name: urllib.parse.unquote(value) for name, value in fixed.items()}
         try:
@@ -58,6 +65,12 @@ def read_parquet(path: Path, family: Any = None, form: Form | None = None) -> Ta
     return _join(path, columns, codes, parts)
 
 
+def parquet_files(folder: Path) -> list[Path]:
+    """The files in a folder and in its partitions, folders `name=value`, by name."""
+    found = [*folder.glob("*.parquet"), *folder.glob("*=*/**/*.parquet")]
+    return sorted(file for file in found if file.is_file() and not file.name.startswith((".", "_")))
+
+
 def _columns(file: Path, header: list[str], family: Any, form: Form) -> Columns:
     if len(header) > MAX_COLUMNS:
         raise fault(str(file), f"more than {MAX_COLUMNS} columns; give fewer")
@@ -73,21 +86,17 @@ def _size(opened: Any, columns: int) -> int:
     return max(opened.metadata.num_rows * columns * 8, sum(groups))
 
 
-def _read(
-    file: Path, opened: Any, fixed: dict[str, str], columns: Columns, codes: dict[str, Codes]
-) -> dict[str, Any]:
-    """The columns of one file; also its `path`, whether its times are `dated` and its actions `whole`."""
+def _read(file: Path, opened: Any, fixed: dict[str, str], columns: Columns, codes: dict[str, Codes]) -> Part:
+    """The columns of one file."""
     import pyarrow
     import pyarrow.types as types
 
     rows = opened.metadata.num_rows
-    found: dict[str, Any] = {"path": file, "rows": rows}
+    found: dict[str, np.ndarray] = {}
     schema = {field.name: field.type for field in opened.schema_arrow if field.name not in fixed}
     for name in [*columns.texts, columns.time, *columns.numbers]:
         if name not in schema and name not in fixed:
             raise fault(f"{file}:{name}:0", "there is no such column, as the first file has; add it")
-    action = schema.get(columns.action[0])
-    found["whole"] = action is not None and types.is_integer(_values_of(action))
 
     def column(name: str) -> Any:
         if name in fixed:
@@ -108,29 +117,37 @@ def _read(
         found[name] = own[np.asarray(texts.indices, np.int64)]
     for name in columns.numbers:
         kind = _values_of(schema.get(name, pyarrow.string()))
-        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-            if name not in fixed:
-                raise fault(f"{file}:{name}:0", f"column of {str(kind)[:40]}; give numbers")
+        if not _is_number(kind) and name not in fixed:
+            raise fault(f"{file}:{name}:0", f"column of {str(kind)[:40]}; give numbers")
         found[name] = _floats(column(name))
     kind = _values_of(schema.get(columns.time, pyarrow.string()))
     time = column(columns.time)
-    found["dated"] = types.is_timestamp(kind) or types.is_date(kind) or _is_text(kind)
-    if types.is_timestamp(kind) or types.is_date(kind):
+    moment = types.is_timestamp(kind) or types.is_date(kind)
+    if moment:
         time = time.cast(pyarrow.timestamp("us", getattr(kind, "tz", None)), safe=False)
         found[columns.time] = _floats(time.cast(pyarrow.int64())) / 1e6
     elif _is_text(kind):
         found[columns.time] = _moments(file, columns.time, time.to_pylist())
-    elif types.is_integer(kind) or types.is_floating(kind):
+    elif _is_number(kind):
         found[columns.time] = _floats(time)
     else:
         raise fault(f"{file}:{columns.time}:0", f"column of {str(kind)[:40]}; give numbers or timestamps")
-    return found
+    whole = types.is_integer(_values_of(schema.get(columns.action[0], pyarrow.string())))
+    return Part(file, rows, moment or _is_text(kind), whole, found)
 
 
 def _values_of(kind: Any) -> Any:
     import pyarrow.types as types
 
     return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _is_number(kind: Any) -> bool:
+    """Whether a column holds numbers, or nothing at all, as one file of many may."""
+    import pyarrow.types as types
+
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    return number or types.is_null(kind)
 
 
 def _is_text(kind: Any) -> bool:
@@ -157,22 +174,22 @@ def _moments(file: Path, name: str, texts: list[str | None]) -> np.ndarray:
     return np.array(found)
 
 
-def _join(path: Path, columns: Columns, codes: dict[str, Codes], parts: list[dict[str, Any]]) -> Table:
+def _join(path: Path, columns: Columns, codes: dict[str, Codes], parts: list[Part]) -> Table:
     """One table of the files' rows."""
-    begins = np.cumsum([0, *(part["rows"] for part in parts)])
+    begins = np.cumsum([0, *(part.rows for part in parts)])
 
     def place(row: int | None, column: str) -> str:
         if row is None:
-            return f"{parts[0]['path']}:{column}:0"
+            return f"{parts[0].path}:{column}:0"
         at = int(np.searchsorted(begins, row, "right")) - 1
-        return f"{parts[at]['path']}:{column}:{row - begins[at]}"
+        return f"{parts[at].path}:{column}:{row - begins[at]}"
 
-    dated = {part["dated"] for part in parts}
+    dated = {part.dated for part in parts}
     if len(dated) > 1:
         raise fault(place(None, columns.time), "some files have dates here, others numbers; give one of them")
 
     def whole(name: str) -> np.ndarray:
-        return np.concatenate([part[name] for part in parts])
+        return np.concatenate([part.values[name] for part in parts])
 
     return Table(
         path=str(path),
@@ -183,6 +200,6 @@ def _join(path: Path, columns: Columns, codes: dict[str, Codes], parts: list[dic
         dated=dated.pop(),
         episode=whole(columns.episode) if columns.episode else None,
         values={name: whole(name) for name in columns.numbers},
-        whole=all(part["whole"] for part in parts),
+        whole=all(part.whole for part in parts),
         place=place,
     )

@@ -81,6 +81,43 @@ def test_no_rows_and_too_much(tmp_path, monkeypatch):
         read(path)
 
 
+def test_a_folder_of_files_and_partitions(tmp_path):
+    ann, bob = ({name: values[part] for name, values in COLUMNS.items()} for part in (slice(3), slice(3, 6)))
+    (tmp_path / "log" / "agent=ann").mkdir(parents=True)
+    (tmp_path / "log" / "agent=0%2F1").mkdir()
+    (tmp_path / "log" / "_metadata").write_text("no data")
+    without = {name: values for name, values in ann.items() if name != "agent"}
+    write(tmp_path / "log" / "agent=ann" / "0.parquet", without)
+    bobs = {name: values for name, values in bob.items() if name != "agent"}
+    write(tmp_path / "log" / "agent=0%2F1" / "0.parquet", {n: values[:2] for n, values in bobs.items()})
+    last = write(
+        tmp_path / "log" / "agent=0%2F1" / "1.parquet", {n: values[2:] for n, values in bobs.items()}
+    )
+    data = read(tmp_path / "log")
+    assert data.names == ["0/1", "ann"]  # in the order of the files
+    assert data.next_state.tolist() == [[2, 20], [3, 30], [0.25, -2], [0.125, -3]]
+    write(last, {n: values[2:] for n, values in bobs.items()} | {"state_x": [None]})
+    with pytest.raises(UserError, match=r"1\.parquet:state_x:0: state 'x' is missing"):
+        read(tmp_path / "log")
+    write(last, {n: values[2:] for n, values in bobs.items() if n != "reward"})
+    with pytest.raises(
+        UserError, match=r"1\.parquet:reward:0: there is no such column, as the first file has"
+    ):
+        read(tmp_path / "log")
+
+
+def test_timestamps_and_types_of_actions(tmp_path):
+    start = np.datetime64("2024-03-01T06:00", "us")
+    clock = pyarrow.array(start + np.array(COLUMNS["time"]) * np.timedelta64(300, "s"))
+    zoned = clock.cast(pyarrow.timestamp("ms", "Europe/Berlin"))
+    text = [f"2024-03-01T06:{5 * t:02d}:00" for t in COLUMNS["time"]]
+    for times in (clock, zoned, text):
+        data = read(write(tmp_path / "log.parquet", COLUMNS | {"time": times}))
+        assert data.step == (300, "s") and data.time.tolist() == [0, 1, 0, 1] and data.discrete
+    whole_floats = [float(value) for value in COLUMNS["action"]]
+    assert not read(write(tmp_path / "log.parquet", COLUMNS | {"action": whole_floats})).discrete
+
+
 def test_mutations_are_read_or_refused(tmp_path):
     path, rng = tmp_path / "log.parquet", np.random.default_rng(0)
     good, refused = write(path, COLUMNS, compression="snappy").read_bytes(), 0

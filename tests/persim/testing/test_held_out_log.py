@@ -130,6 +130,62 @@ def test_a_run_of_unknown_dynamics_asks_for_a_log(folder):
         evaluation.evaluate(stored, state, evaluation.parse_settings([], show=False), Comm())
 
 
+def test_known_and_new_agents_are_told_and_names_that_are_spelled_otherwise(folder, capsys):
+    log = table(["p3", "new", "p17"], 100, 60).replace("new", "P-04")
+    rows = rows_of(folder, log)
+    assert list(fits(rows, "from_steps")) == ["P-04"]
+    *_, told, warning = capsys.readouterr().out.splitlines()
+    assert told.endswith("held.csv: 2 agents that the run knows, 1 new (P-04)")
+    assert warning.startswith("warning: ") and "'P-04' is 'p4' there" in warning
+
+
+def test_agents_of_the_log_are_chosen_by_name(folder):
+    log = table(["p3", "new", "p17"], 100, 60)
+    rows = rows_of(folder, log, "--agents", "new, p17")
+    assert list(fits(rows, "persim")) == ["p17"] and list(fits(rows, "from_steps")) == ["new"]
+    with pytest.raises(UserError, match="held.csv has no agent 'p18'; did you mean 'p17'?"):
+        rows_of(folder, log, "--agents", "p17,p18")
+
+
+@pytest.mark.parametrize("flags", [["--log", "x.csv", "--episodes", "3"], ["--columns", "agent=who"]])
+def test_flags_that_do_not_apply_are_refused(flags):
+    with pytest.raises(UserError, match="does not apply with"):
+        evaluation.parse_settings(flags, show=False)
+
+
+def doses(names, minute, whole, meals=True):
+    """A log [csv text] of whole or half doses every five minutes, in columns of other names."""
+    rng, lines = np.random.default_rng(0), ["row,who,when,level,meal,dose"]
+    for name in names:
+        level = 10.0
+        for t in range(30):
+            dose, meal = int(rng.integers(3)) if whole else rng.integers(5) / 2, meals * int(rng.integers(2))
+            clock = f"2024-03-01 {(minute + 5 * t) // 60:02d}:{(minute + 5 * t) % 60:02d}:00"
+            lines.append(f"{len(lines)},{name},{clock},{level:.6g},{meal},{dose}")
+            level += 0.2 * meal - 0.1 * dose
+    return "\n".join([*lines, ""])
+
+
+def test_a_held_out_log_is_read_as_the_run_was(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text(doses(["a", "b"], 0, whole=False))
+    columns = "agent=who,time=when,state=level+meal,action=dose,reward=none"
+    sizes = {"num_models": 1, "num_factors": 1, "state_features": 8, "max_iters": 1, "num_minibatches": 2}
+    config = configured("unknown", dataset=str(tmp_path / "log.csv"), columns=columns, **sizes)
+    learner = train(config)
+    stored, state = dataclasses.asdict(config), learner.state_dict()
+    assert learner.data.step == (300, "s") and not learner.data.discrete
+    # Whole doses, no meals, another header: none of it is refused, and doses stay quantities.
+    later = doses(["a"], 200, whole=True, meals=False)
+    for text, more in (
+        (later, []),
+        (later.replace("who", "Who"), ["--columns", columns.replace("who", "Who")]),
+    ):
+        (tmp_path / "later.csv").write_text(text)
+        settings = evaluation.parse_settings(["--log", str(tmp_path / "later.csv"), *more], show=False)
+        assert list(fits(evaluation.evaluate(stored, state, settings, Comm()), "persim")) == ["a"]
+    assert "categories" not in capsys.readouterr().out
+
+
 @pytest.mark.mpi
 def test_the_command_line(folder):
     stored, state = trained(folder)
