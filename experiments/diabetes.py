@@ -76,13 +76,14 @@ class Days(NamedTuple):
 
 
 class Recording:
-    """An actor and its environments, of which each step's readings and doses are kept."""
+    """An actor and its environments, of which each step's readings, doses and meals are kept."""
 
     def __init__(self, env: Any, actor: Any):
         self.env, self.actor = env, actor
         self.reading: list[np.ndarray] = []
         self.running: list[np.ndarray] = []
         self.given: list[np.ndarray] = []
+        self.eaten: list[np.ndarray] = []
 
     def reset(self, num: int) -> None:
         """Begin."""
@@ -99,6 +100,7 @@ class Recording:
         if self.running:
             self.reading.append(self.env.reading)
             self.given.append(self.env.given)
+            self.eaten.append(self.env.eaten)
 
 
 def play_days(family: Diabetes, patients: Parameters, actor: Any, num_days: int, seed: int) -> Days:
@@ -239,7 +241,7 @@ def markdown(rows: list[Row], settings: argparse.Namespace) -> str:
             cells += [f"{row[band]:.2f}" for band in BANDS]
             cells += [f"{row['failed']:.1f}", f"{row['in_range_whole']:.1f}"]
             body.append([method, str(row["policies"]), *cells])
-        if settings.absorption == "published":
+        if settings.absorption == "published" and not settings.suspend_below:
             body += [published(name, *of[cohort]) for name, of in PUBLISHED.items() if cohort in of]
         text.append(f"\n## {cohort}\n\n{as_markdown(head, body)}")
     return "".join(text).rstrip() + "\n"
