@@ -97,15 +97,16 @@ def claim(name: str, config: Any) -> run_folder.Lock:
 def describe(name: str, config: Any) -> dict[str, Any]:
     """What config.json is to hold; refuse a run folder whose own says otherwise."""
     run_dir, description = folder(config), {"system": name, **dataclasses.asdict(config)}
-    same: tuple[str, ...] = MAY_CHANGE
     if (run_dir / "config.json").exists():
         stored = run_folder.read_config(run_dir)
         if stored.get("system") == name:  # what it lacks did not exist then; what was renamed is the same
-            before = SYSTEMS[name].check(from_stored(type(config), stored))
-            stored = {"system": name, **dataclasses.asdict(before)}
+            before = from_stored(type(config), stored)
+            # The learner compares data themselves: they may lie elsewhere now, and not there any more.
             both = set(getattr(before, "by_content", ())) & set(getattr(config, "by_content", ()))
-            same = (*MAY_CHANGE, *both)  # the learner compares data themselves, which may lie elsewhere now
-        if differences := run_folder.config_differences(stored, description, ignore=same):
+            given = {field: getattr(config, field) for field in both}
+            before = SYSTEMS[name].check(dataclasses.replace(before, **given))
+            stored = {"system": name, **dataclasses.asdict(before)}
+        if differences := run_folder.config_differences(stored, description, ignore=MAY_CHANGE):
             raise UserError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "
                 "give the same settings or another --model_name"

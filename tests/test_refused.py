@@ -74,6 +74,17 @@ def test_the_same_data_elsewhere_continue_and_other_data_leave_the_settings_of_a
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
+def test_the_same_data_elsewhere_are_the_same_data(tmp_path):
+    (tmp_path / "log.csv").write_text(LOG)
+    train = ["train", *runs.flags("persim", tmp_path, "run"), "--environment", "unknown", "--num_factors", 2]
+    assert command(1, *train, "--dataset", tmp_path / "log.csv", "--max_iters", 1).code == 0
+    (tmp_path / "log.csv").rename(tmp_path / "moved.csv")
+    moved = command(1, *train, "--dataset", tmp_path / "moved.csv", "--max_iters", 2)
+    assert moved.code == 0 and (tmp_path / "run" / "step_00000002").is_dir(), moved.output
+    other = command(1, *train, "--dataset", tmp_path / "moved.csv", "--num_models", 3, "--max_iters", 3)
+    assert other.code == 2 and "num_models: " in other.output and "dataset" not in other.output
+
+
 def test_a_refused_sweep_leaves_nothing(tmp_path):
     out, folder = tmp_path / "table", tmp_path / "runs"
     words = f"rl2 --over seed=0 --runs {folder} --table {out} -- --environment envs.examples:nothing".split()
