@@ -17,6 +17,7 @@ import numpy as np
 
 from common.errors import SaveError, UserError, is_user_mistake
 from mpi_utils.collective_check import same_call
+from mpi_utils.console import keep_going
 from mpi_utils.exit import exit_code, leave
 
 if TYPE_CHECKING:
@@ -219,8 +220,9 @@ def guard(main: Callable[[Comm], Any]) -> None:
 
     Exit codes: 0 done, 2 UserError, 75 SaveError, 130 Ctrl-C, that of a SystemExit, 1 any other exception.
     UserError and SaveError print their line once; any other exception prints its rank's traceback once, and
-    ends the ranks that would wait for it.
+    ends the ranks that would wait for it. A lost console ends nothing.
     """
+    keep_going()
     faulthandler.enable()
     error: BaseException | None = None
     try:

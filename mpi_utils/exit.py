@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -77,5 +78,6 @@ def leave(comm: Comm, error: BaseException | None) -> NoReturn:
 
 def _say(text: str) -> None:
     sys.stdout.flush()
-    os.write(2, text.encode(errors="replace"))  # in one piece: lines of several ranks cannot mix
+    with suppress(OSError):  # a console that is lost
+        os.write(2, text.encode(errors="replace"))  # in one piece: lines of several ranks cannot mix
     sys.stderr.flush()

@@ -133,7 +133,8 @@ class Watchdog:
             named = "\n".join(blame(last_reports, self._reports(), self.names))
             text = f"stuck for {stalled:.1f} s (limit by {VARIABLE}), so all ranks are ended\n{named}\n{text}"
         sys.stdout.flush()
-        os.write(2, text.encode(errors="replace"))  # in one piece: lines of several ranks cannot mix
+        with suppress(OSError):  # a console that is lost
+            os.write(2, text.encode(errors="replace"))  # in one piece: lines of several ranks cannot mix
         self.logged = True
         patience = (1 if speaks else 2) * (3 * self.interval + 1)  # twice: the speaker may be stopped too
         deadline = time.monotonic() + patience
