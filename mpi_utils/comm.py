@@ -192,21 +192,22 @@ def world() -> Comm:
 
 
 def set_threads(comm: Comm) -> int:
-    """Give torch this rank's share of the host's cores, and NumPy one; call it before the first tensor.
+    """Give torch one thread, or as many as OMP_NUM_THREADS, and NumPy one; call it before the first tensor.
 
-    Threads of both at once fight over the cores: idle ones of NumPy's OpenBLAS go on yielding theirs, for
-    which those of torch wait. On two cores this made small alternating products 20 times slower.
+    Cores are for ranks. The products of these networks take less than a millisecond, and threads wait for one
+    another after each: for one that another process keeps from its core, a hundred times as long
+    (`benchmarks.threads`; docs/clusters.md has numbers). Nor may both libraries have threads: idle ones of
+    NumPy's OpenBLAS go on yielding their cores, for which those of torch wait.
 
-    Returns the number of threads, max(1, cores of the host // its ranks), at most OMP_NUM_THREADS if set.
+    Returns the number of threads, at most this rank's share of the host's cores.
     """
     from threadpoolctl import threadpool_limits
 
     hosts = comm.allgather_object((socket.gethostname(), sorted(os.sched_getaffinity(0))))
     neighbours = [own for host, own in hosts if host == socket.gethostname()]
     cores = len(set().union(*neighbours))  # a union: ranks may be bound to cores
-    threads = max(1, cores // len(neighbours))
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    threads = min(threads, max(1, int(asked))) if asked.isdigit() else threads
+    threads = max(1, min(cores // len(neighbours), int(asked) if asked.isdigit() else 1))
     # The environment is for libraries that are imported later.
     os.environ.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS="1")
     threadpool_limits({"openmp": threads, "blas": 1})

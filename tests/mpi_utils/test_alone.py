@@ -104,18 +104,21 @@ def test_flat_gradients_survive_a_foreign_zero_grad_and_clip():
 
 
 THREADS = """
-import os
 import torch
 from threadpoolctl import threadpool_info
 from mpi_utils.comm import Comm, set_threads
-print(set_threads(Comm()), torch.get_num_threads(), len(os.sched_getaffinity(0)))
+print(set_threads(Comm()), torch.get_num_threads())
 print(*{pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
 """
 
 
-def test_torch_gets_the_cores_and_numpy_one():
+@pytest.mark.parametrize("asked", ["", "2", "1000", "many"])
+def test_torch_gets_one_thread_or_those_that_are_asked_for_and_numpy_one(asked):
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment |= {"OMP_NUM_THREADS": asked} if asked else {}
+    cores = len(os.sched_getaffinity(0))
+    threads = min(int(asked), cores) if asked.isdigit() else 1
     command = [sys.executable, "-c", THREADS]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     torchs, numpys = result.stdout.splitlines()
-    assert len(set(torchs.split())) == 1 and numpys == "1", result.stderr
+    assert torchs.split() == [str(threads)] * 2 and numpys == "1", result.stderr
