@@ -18,7 +18,8 @@ import rmdp.evaluation
 import rmdp.learner
 import rmdp.problem
 from comparison import methods
-from comparison.config import Settings
+from comparison.config import CAML, PERSIM, RL2, RMDP, Settings
+from comparison.training import Training
 from envs import EnvError, Problem, make_family
 from envs.examples import CartPoles
 from mpi_utils.comm import Comm
@@ -104,10 +105,11 @@ def test_an_error_leaves_nothing_open(system):
 
 
 @pytest.mark.slow
-def test_a_comparison_closes_what_it_opens():
+def test_a_comparison_closes_what_it_opens(monkeypatch):
     family = make_family(poles)
     problem = Problem(ENVIRONMENT, family, family.sample(np.random.default_rng(0), 3), 20)
-    settings = Settings(effort=0.01, episodes=1)
-    for method in (methods.run_rl2, methods.run_rmdp, methods.run_caml, methods.run_persim):
-        method(problem, settings, 0, 2)
+    for system, small in {"rl2": RL2, "rmdp": RMDP, "caml": CAML, "persim": PERSIM}.items():
+        monkeypatch.setitem(small, "", {**small[""], "max_iters": 1})
+        settings = Settings(budget_rule="recipe", behaviour="random", episodes=1)
+        methods.METHODS[system](Training(problem, settings, 0, 2))
         assert Poles.open == 0
