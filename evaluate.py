@@ -20,6 +20,7 @@ import rl2.evaluation
 import rmdp.evaluation
 from common import export
 from common.allocator import keep_freed_memory
+from common.config import check_outputs
 from common.errors import UserError
 from common.runs import checkpoint
 from mpi_utils.comm import Comm, guard, set_threads
@@ -38,8 +39,10 @@ def main(comm: Comm) -> None:
         return comparison.command.main(comm, sys.argv[2:])
     with comm.agree():
         paths, flags = split_arguments(sys.argv[1:], comm)
-        runs = [open_run(path) for path in paths]
-        systems = {stored["system"] for stored, _ in runs}
+        runs = [open_run(path) for path in paths] if comm.is_root else []
+    runs = comm.bcast_object(runs)  # files and all: a run that is at work removes its saves
+    with comm.agree():
+        systems = {stored["system"] for stored, *_ in runs}
         if len(systems) > 1:
             raise UserError(
                 f"runs of several systems ({', '.join(sorted(systems))}): evaluate one system at a time"
@@ -48,38 +51,63 @@ def main(comm: Comm) -> None:
         settings = evaluation.parse_settings(flags, show=comm.is_root)
         if settings.export and len(paths) > 1:
             raise UserError(f"--export {settings.export}: one folder for {len(paths)} runs; give one run")
+        if settings.plot and len(paths) > 1:
+            raise UserError(f"--plot {settings.plot}: one picture for {len(paths)} runs; give one run")
         if comm.is_root:
             export.check(settings.export, settings.onnx)
+            check_outputs(settings)
     set_threads(comm)
     keep_freed_memory()
-    reports = []
-    for path, (stored, step_dir) in zip(paths, runs, strict=True):
-        with comm.agree():
-            step, state = checkpoint.load(step_dir)
-        rows = evaluation.evaluate({**stored, "iteration": step}, state, settings, comm)
-        reports.append({"run": str(path), "step": step, "config": stored, "rows": rows})
-        with comm.agree():
-            if comm.is_root:
-                show(path, step_dir.parent, evaluation, settings, reports[-1])
+    reports: list[dict[str, Any]] = []
+    failed: list[str] = []
+    try:
+        for path, (stored, step_dir, contents) in zip(paths, runs, strict=True):
+            step, state = checkpoint.unpack(contents)
+            rows = evaluation.evaluate({**stored, "iteration": step}, state, settings, comm)
+            reports.append({"run": str(path), "step": step, "config": stored, "rows": rows})
+            with comm.agree():
+                if comm.is_root:
+                    failed += show(path, step_dir.parent, evaluation, settings, reports)
+    except KeyboardInterrupt:
+        whole = f"{len(reports)} of {len(paths)} runs are evaluated, which is kept"
+        raise KeyboardInterrupt(f"interrupted; {whole}; the same command begins anew") from None
     with comm.agree():
-        if comm.is_root and settings.json:
-            write(Path(settings.json), reports[0] if len(reports) == 1 else reports)
+        if failed:
+            raise UserError("; ".join(failed))
 
 
-def show(path: Path, run_dir: Path, evaluation: ModuleType, settings: Any, report: dict[str, Any]) -> None:
-    """Print a run's table; draw its figure and write its rows, beside the run where nothing else is said."""
-    print(f"{path} (iteration {report['step']})")
+def show(
+    path: Path, run_dir: Path, evaluation: ModuleType, settings: Any, reports: list[dict[str, Any]]
+) -> list[str]:
+    """Write the rows of all runs so far and print the last one's table; then draw its figure.
+
+    They go beside the run where nothing else is said. Returns what is wrong with the figure, which is no
+    reason to lose anything else. Raises UserError where rows would be lost.
+    """
+    report = reports[-1]
     writable = os.access(run_dir, os.W_OK)
-    if plot := settings.plot or (run_dir / "evaluation.png" if writable else None):
-        evaluation.plot(report["rows"], plot, evaluation.title(path.name, settings))
-        print(f"figure: {plot}")
-    if writable and not settings.json:
-        write(run_dir / "evaluation.json", report)
+    rows_at = settings.json or (run_dir / "evaluation.json" if writable else None)
+    if rows_at:
+        write(Path(rows_at), report if len(reports) == 1 or not settings.json else reports)
+    print(f"{path} (iteration {report['step']})")
     evaluation.show(report["rows"])
+    sys.stdout.flush()
+    if not rows_at and getattr(sys.stdout, "lost", None):
+        raise UserError(f"the rows of {path} could not be printed, and {run_dir} not written: give --json")
+    plot = settings.plot or (run_dir / "evaluation.png" if writable else None)
+    try:
+        if plot:
+            evaluation.plot(report["rows"], plot, evaluation.title(path.name, settings))
+            print(f"figure: {plot}", flush=True)
+    except Exception as error:  # whatever it is, the rows are what counts
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [f"{plot}: the figure cannot be drawn ({reason}); the rows are in {rows_at or 'the table'}"]
+    return []
 
 
 def write(path: Path, content: Any) -> None:
     """Write JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -98,12 +126,12 @@ def split_arguments(arguments: list[str], comm: Comm) -> tuple[list[Path], list[
     return [Path(word) for word in arguments[:count]], arguments[count:]
 
 
-def open_run(path: Path) -> tuple[dict[str, Any], Path]:
-    """The stored configuration of a run and the save to use."""
-    stored, step_dir = checkpoint.find(path)
+def open_run(path: Path) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
+    """The stored configuration of a run, the save to use and its files."""
+    stored, step_dir, contents = checkpoint.find(path)
     if stored.get("system") not in EVALUATIONS:
         raise UserError(f"{step_dir.parent}/config.json: unknown system {stored.get('system')!r}")
-    return stored, step_dir
+    return stored, step_dir, contents
 
 
 if __name__ == "__main__":

@@ -13,15 +13,18 @@ import functools
 import inspect
 import io
 import math
+import os
 import re
 import sys
 import textwrap
 import typing
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from common.errors import UserError
+from common.runs import files
 
 MAX_MESSAGE = 500  # characters of a message: it may hold what was given, of any length
 Settings = TypeVar("Settings")
@@ -57,6 +60,15 @@ class MayBeEmpty:
     """A text that may be empty."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """The path of what is to be written, for which `check_outputs` looks; its endings where they count."""
+
+    endings: tuple[str, ...] = ()
+    folder: bool = False
+
+
+PICTURE, OUTPUT_FILE, OUTPUT_FOLDER = Output((".png", ".svg", ".pdf")), Output(), Output(folder=True)
 POSITIVE, AT_LEAST_ZERO, UNIT_INTERVAL = Within(0, above=True), Within(0), Within(0, 1)
 MAY_BE_EMPTY = MayBeEmpty()
 
@@ -128,6 +140,7 @@ def current(settings_class: type, flags: list[str]) -> list[str]:
             name = aliases.get(name, name)
             start = f"--{name}{equals}"
         today = {str(old): str(new) for old, new in values.get(name, {}).items()}
+        value = os.path.expanduser(value)  # a shell does so only where the word begins with ~
         words.append(start + today.get(value, value))
     return words
 
@@ -260,6 +273,19 @@ def check(config: Any) -> None:
         for limits in said:
             if isinstance(limits, Within) and number and (complaint := limits.complaint(value)):
                 raise UserError(f"--{name} {value}: {complaint}")
+
+
+def check_outputs(settings: Any) -> None:
+    """Refuse paths of outputs that cannot be written, before the work; nothing is made. For one rank only."""
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        path = getattr(settings, name)
+        for output in extras(hint):
+            if isinstance(output, Output) and path:
+                try:
+                    files.check_output(Path(path), output.endings, output.folder)
+                except (OSError, ValueError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    raise UserError(f"--{name} {path}: cannot be written ({reason})") from None
 
 
 def check_run_name(config: Any) -> None:

@@ -8,7 +8,17 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, Group, check, from_stored, parse_flags
+from common.config import (
+    AT_LEAST_ZERO,
+    MAY_BE_EMPTY,
+    OUTPUT_FILE,
+    OUTPUT_FOLDER,
+    PICTURE,
+    Group,
+    check,
+    from_stored,
+    parse_flags,
+)
 from common.errors import UserError
 
 Row = dict[str, Any]  # method, metric, mean, se, n, then the columns of its paper
@@ -25,11 +35,11 @@ class EvaluationSettings:
     """Draws starts, tasks and all noise; another seed gives others."""
     environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a run on a user's own module:factory, which is never taken from a file."""
-    json: Annotated[str, MAY_BE_EMPTY] = ""
+    json: Annotated[str, MAY_BE_EMPTY, OUTPUT_FILE] = ""
     """Write the rows here as JSON (default: evaluation.json in the run folder, if it can be written)."""
-    plot: Annotated[str, MAY_BE_EMPTY] = ""
+    plot: Annotated[str, MAY_BE_EMPTY, PICTURE] = ""
     """Draw the figures here as PNG (default: evaluation.png in the run folder, likewise)."""
-    export: Annotated[str, MAY_BE_EMPTY] = ""
+    export: Annotated[str, MAY_BE_EMPTY, OUTPUT_FOLDER] = ""
     """Write the run's networks to this new folder: TorchScript files that run without this project, and a
     card for each."""
     onnx: bool = False

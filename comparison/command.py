@@ -10,6 +10,7 @@ nobody works on. What is done is not done again: the same command continues wher
 from pathlib import Path
 
 from common.allocator import keep_freed_memory
+from common.config import check_outputs
 from common.runs.files import write_atomic
 from comparison import conclusions, figures, report, tables
 from comparison.config import Settings, parse_settings
@@ -28,6 +29,8 @@ def main(comm: Comm, flags: list[str]) -> None:
         if comm.is_root and flags[:1] in (["-h"], ["--help"]):
             print(__doc__)
         settings = parse_settings(flags, show=comm.is_root)
+        if comm.is_root:
+            check_outputs(settings)
         problem = load_problem(settings.population, settings.environment, settings.max_episode_len)
         experiments, left_out = experiments_of(settings, problem)
         if comm.is_root:

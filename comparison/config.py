@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, check, parse_flags
+from common.config import (
+    AT_LEAST_ZERO,
+    MAY_BE_EMPTY,
+    OUTPUT_FILE,
+    OUTPUT_FOLDER,
+    POSITIVE,
+    check,
+    parse_flags,
+)
 from common.errors import UserError
 from envs.target_speed import ROBOTS
 
@@ -22,7 +30,7 @@ class Settings:
     all: those that can serve the population, with a line on each that cannot."""
     seeds: str = "0"
     """Seeds with commas between; each is a training of its own of every method."""
-    out: Annotated[str, MAY_BE_EMPTY] = ""
+    out: Annotated[str, MAY_BE_EMPTY, OUTPUT_FOLDER] = ""
     """Folder of everything that is written; the same command again continues there."""
     num_policies: Annotated[int, POSITIVE] = 5
     """The budget k of rmdp, and the medoids of caml."""
@@ -45,7 +53,7 @@ class Settings:
     """Steps of an episode at most; 0: the environment's (200 where it says nothing)."""
     environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a population of a user's own module:factory, which is never taken from a file."""
-    page: Annotated[str, MAY_BE_EMPTY] = ""
+    page: Annotated[str, MAY_BE_EMPTY, OUTPUT_FILE] = ""
     """Also write PAGE.md, PAGE.html and PAGE.png, e.g. results/comparison/particle."""
 
 

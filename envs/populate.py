@@ -7,6 +7,7 @@ parameters, one row an agent. ENVIRONMENT is a family's name, or module:factory 
 
 import argparse
 import csv
+import os
 import re
 import sys
 from pathlib import Path
@@ -23,13 +24,19 @@ def main(arguments: list[str]) -> None:
     """Write the file and print what it holds; raises `EnvError` for whatever cannot be."""
     parser = argparse.ArgumentParser("python -m envs.populate", description=__doc__.split("\n")[0])
     parser.add_argument("environment", help="a family's name, or module:factory")
-    parser.add_argument("--num_agents", type=int, default=100, help="agents to draw (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
+    parser.add_argument("--num_agents", type=int, help="agents to draw (default: 100)")
+    parser.add_argument("--seed", type=int, help="draws them (default: 0)")
     parser.add_argument("--members", default="", help="agents by name, e.g. adult or adult#001,child#002")
     parser.add_argument("--table", default="", help="a CSV file of parameters, in place of drawing")
     parser.add_argument("--out", required=True, help="the file to write, .npz")
     settings = parser.parse_args(arguments)
-    name = settings.environment
+    name, out = settings.environment, Path(settings.out).expanduser()
+    if out.suffix != ".npz":
+        raise EnvError(f"--out {out}: must end with .npz")
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise EnvError(f"--out {out}: cannot be written; choose another place")
+    settings.num_agents, settings.seed = drawn(settings)
     family = make_family(load_factory(name) if ":" in name else name)
     if settings.table and settings.members:
         raise EnvError("--table and --members are given; give one of them")
@@ -39,7 +46,7 @@ def main(arguments: list[str]) -> None:
             raise EnvError(f"--members: {name} has no agents by name; give --num_agents or --table")
         parameters = members(settings.members.split(","))
     elif settings.table:
-        parameters = read_table(Path(settings.table))
+        parameters = read_table(Path(settings.table).expanduser())
     elif settings.num_agents < 1 or settings.seed < 0:
         raise EnvError("give --num_agents of at least 1 and --seed of at least 0")
     else:
@@ -47,10 +54,19 @@ def main(arguments: list[str]) -> None:
     parameters = family.check(parameters)
     family.make_vec({key: values[:1] for key, values in parameters.items()}).close()  # a user's may fail
     population = Population(name, parameters)
-    if not settings.out.endswith(".npz"):
-        raise EnvError(f"--out {settings.out}: must end with .npz")
-    population.save(settings.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    population.save(out)
     print(population.describe())
+
+
+def drawn(settings: argparse.Namespace) -> tuple[int, int]:
+    """How many agents to draw, and their seed; raises `EnvError` where they are given for nothing."""
+    source = "--table" if settings.table else "--members" if settings.members else ""
+    for name in ("num_agents", "seed"):
+        if source and getattr(settings, name) is not None:
+            raise EnvError(f"--{name}: draws agents, but {source} gives them; leave one of the two out")
+    num_agents = 100 if settings.num_agents is None else settings.num_agents
+    return num_agents, settings.seed or 0
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ lies in RUNS and is not done again: an interrupted command goes on where it was.
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -18,9 +19,18 @@ from caml.config import Config, check_config
 from caml.divergence_study import divergence_study
 from caml.problem import identities, make_problem
 from common.allocator import keep_freed_memory
-from common.config import MAY_BE_EMPTY, POSITIVE, check, from_stored, parse_flags
+from common.config import (
+    MAY_BE_EMPTY,
+    OUTPUT_FOLDER,
+    POSITIVE,
+    check,
+    check_outputs,
+    from_stored,
+    parse_flags,
+)
 from common.errors import UserError
 from common.evaluation import Row
+from common.runs import files
 from common.runs.files import write_atomic
 from envs.particle import TARGET
 from experiments import caml_tables
@@ -57,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Settings:
     """OUT is the folder of tables and figure."""
 
-    runs: Annotated[str, MAY_BE_EMPTY] = ""
+    runs: Annotated[str, MAY_BE_EMPTY, OUTPUT_FOLDER] = ""
     """Folder of the run folders."""
     seeds: tuple[int, ...] = tuple(range(10, 20))
     """Seeds of populations and runs; the settings were chosen on seeds 0 to 4."""
@@ -104,6 +114,10 @@ def parse(arguments: list[str], comm: Comm) -> tuple[Path, Settings]:
     out, flags = (arguments[0], arguments[1:]) if arguments and arguments[0][0] != "-" else ("", arguments)
     settings = parse_flags(Settings, flags, "python -m experiments.caml_study OUT", show=comm.is_root)
     check(settings)
+    out = os.path.expanduser(out)
+    if out and comm.is_root:
+        check_outputs(settings)
+        files.check_output(Path(out), folder=True)
     if not out or not settings.runs or not settings.seeds:
         raise UserError("usage: python -m experiments.caml_study OUT --runs RUNS [--seeds 10 11 12]")
     evaluation.parse_settings(["--baselines", settings.baselines], show=False)

@@ -206,7 +206,7 @@ def protocol(settings: argparse.Namespace, tuned: dict[str, Any]) -> list[Row]:
 
 def load_run(path: str) -> tuple[int, str, Any]:
     """Number of policies, start and actor of a trained run; raises `UserError` if it is of something else."""
-    stored, _ = checkpoint.find(Path(path))
+    stored, *_ = checkpoint.find(Path(path))
     module: Any = SYSTEMS[stored["system"]]
     problem = module.load_problem(path)
     if not isinstance(problem.family, Diabetes):

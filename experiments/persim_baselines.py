@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from common.allocator import keep_freed_memory
-from common.config import MAY_BE_EMPTY, POSITIVE, check, parse_flags
+from common.config import MAY_BE_EMPTY, OUTPUT_FOLDER, POSITIVE, check, check_outputs, parse_flags
 from common.errors import UserError
 from common.evaluation import Row
 from common.runs import checkpoint, run_folder
@@ -58,7 +58,7 @@ class Settings(Budgets):
     """More flags of PerSim's training, as one word: "--max_iters 40"; sizes of networks are MOReL's too."""
     runs: str = ""
     """Folder of PerSim's run folders."""
-    out: str = ""
+    out: Annotated[str, OUTPUT_FOLDER] = ""
     """Folder of the results and tables."""
 
     VALUE_ALIASES: ClassVar[dict[str, dict]] = Config.VALUE_ALIASES
@@ -93,6 +93,7 @@ def main(comm: Comm) -> None:
             return show(sys.argv[2:], comm)
         settings = parse_settings(sys.argv[1:], comm)
         if comm.is_root:
+            check_outputs(settings)
             claim(settings)
     set_threads(comm)
     keep_freed_memory()

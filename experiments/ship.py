@@ -34,8 +34,8 @@ def main(comm: Comm) -> None:
 
 def ship(run: Path, target: Path) -> int:
     """Copy a run's newest save to `target`, and return its iteration."""
-    config, save = checkpoint.find(run)
-    step, state = checkpoint.load(save)
+    config, _, contents = checkpoint.find(run)
+    step, state = checkpoint.unpack(contents)
     checkpoint.save(target, step, {name: state[name] for name in KEPT if name in state})
     write_config(target, {**config, "model_name": target.name, "checkpoint_dir": "checkpoints/examples"})
     curve = learning_curve(run / "metrics.csv", CURVES.get(config["system"], "train/return"))

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import caml.evaluation
 import persim.evaluation
@@ -25,7 +25,7 @@ import rl2.evaluation
 import rmdp.evaluation
 import train
 from common.allocator import keep_freed_memory
-from common.config import from_stored, parse_flags
+from common.config import OUTPUT_FOLDER, check_outputs, from_stored, parse_flags
 from common.errors import UserError
 from common.evaluation import Row
 from common.runs import checkpoint, run_folder
@@ -52,9 +52,9 @@ class Settings:
 
     over: tuple[str, ...] = ()
     """What varies: field=value,value,... of the system's settings."""
-    runs: str = ""
+    runs: Annotated[str, OUTPUT_FOLDER] = ""
     """Folder of the run folders."""
-    table: str = ""
+    table: Annotated[str, OUTPUT_FOLDER] = ""
     """Folder of table.csv, curves.csv, table.md and the figures."""
     evaluate: str = ""
     """Flags of the system's evaluation, as one word: "--episodes 20"."""
@@ -81,6 +81,8 @@ def sweep(arguments: list[str], comm: Comm) -> None:
             if comm.is_root:
                 draw(Path(settings.redraw), settings.metric)
             return
+        if comm.is_root:
+            check_outputs(settings)
         configs = configurations(system, settings, flags, comm)
         protocol = EVALUATIONS[system].parse_settings(settings.evaluate.split(), show=comm.is_root)
         for config, _ in configs if comm.is_root else []:

@@ -1,5 +1,7 @@
 """A command that is refused leaves nothing behind: what its message advises works at once."""
 
+import json
+
 import pytest
 
 from common.errors import UserError
@@ -110,3 +112,71 @@ def test_a_check_makes_nothing_and_refuses_what_a_lock_would(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     with run_folder.lock(tmp_path / "run"), pytest.raises(run_folder.InUse):
         run_folder.check(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one iteration."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert command(1, "train", *runs.flags("rl2", folder, "run"), "--max_iters", 1).code == 0
+    return folder / "run"
+
+
+def evaluate(*words):
+    return command(1, "evaluate", *words, "--instances", 2, "--opponents", "none")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--json", "/proc/version/rows.json"], "--json /proc/version/rows.json: cannot be written"),
+        (["--json", "/proc"], "--json /proc: cannot be written (Is a directory)"),
+        (["--plot", "figure.jpeg2"], "its ending is none of .png"),
+        (["--export", "/proc/version"], "--export /proc/version"),
+    ],
+)
+def test_outputs_are_checked_before_the_work(trained, monkeypatch, flags, told):
+    monkeypatch.setattr("rl2.evaluation.evaluate", lambda *_: pytest.fail("it began to work"))
+    refused = evaluate(trained, *flags)
+    assert refused.code == 2 and told in refused.output
+
+
+def test_folders_of_outputs_are_made_and_a_tilde_is_a_home(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = evaluate(trained, "--json=~/new/rows.json", "--plot=~/pictures/a.png")
+    assert done.code == 0, done.output
+    assert (tmp_path / "new" / "rows.json").is_file() and (tmp_path / "pictures" / "a.png").is_file()
+    where = ["--checkpoint_dir=~/runs", "--model_name", "home", "--max_iters", 1]
+    assert command(1, "train", *runs.flags("rl2", tmp_path, "run"), *where).code == 0
+    assert (tmp_path / "runs" / "home" / "config.json").is_file()
+
+
+def test_a_failed_picture_loses_no_rows(trained, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("rl2.evaluation.plot", broken)
+    both = evaluate(trained, trained, "--json", tmp_path / "rows.json")
+    assert both.code == 2 and both.output.count("cannot be drawn (RuntimeError: no font)") == 2
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 2
+
+
+def test_a_save_that_is_removed_while_it_is_read_gives_way_to_a_newer_one(tmp_path, monkeypatch):
+    run_folder.write_config(tmp_path, {"system": "rl2"})
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"step": step})
+    found = checkpoint.newest_valid
+
+    def meanwhile(run_dir):
+        chosen = found(run_dir)
+        if not (tmp_path / "step_00000003").exists():  # the run goes on between a look and the reading
+            checkpoint.save(tmp_path, 3, {"step": 3})
+            checkpoint.prune(tmp_path, keep=1)
+        return chosen
+
+    monkeypatch.setattr(checkpoint, "newest_valid", meanwhile)
+    _, save, contents = checkpoint.find(tmp_path)
+    assert save.name == "step_00000003"
+    checkpoint.save(tmp_path, 4, {"step": 4})
+    checkpoint.prune(tmp_path, keep=1)
+    assert checkpoint.unpack(contents) == (3, {"step": 3}), "what was found is held"

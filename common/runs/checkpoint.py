@@ -178,7 +178,8 @@ def newest_valid(run_dir: Path | str) -> tuple[Path | None, list[str]]:
         reason = f"{path}: not a valid save: a link" if path.is_symlink() else _damage(path)
         if not reason:
             return path, reasons
-        reasons.append(reason)
+        if path.exists() or path.is_symlink():  # else the run, which is at work, has removed it meanwhile
+            reasons.append(reason)
     return None, reasons
 
 
@@ -198,12 +199,13 @@ def prune(run_dir: Path | str, keep: int = 5) -> None:
         raise SaveError(f"{run_dir}: cannot remove old saves: {error.strerror}; make it writable") from error
 
 
-def find(path: Path | str) -> tuple[dict[str, Any], Path]:
-    """The settings of a run and the save to use: of a run folder its newest valid one, or the one named.
+def find(path: Path | str) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
+    """The settings of a run, the save to use (of a run folder its newest valid one, or the one named) and its
+    files, for `unpack`: a run that is at work may remove them.
 
     A line on standard error names each damaged newer save. Raises `UserError` where there is nothing to use.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     run_dir = path.parent if path.name.startswith("step_") else path
     if not path.is_dir():
         raise UserError(
@@ -211,18 +213,35 @@ def find(path: Path | str) -> tuple[dict[str, Any], Path]:
         )
     stored = read_config(run_dir)
     if path is not run_dir:
-        return stored, path
-    newest, skipped = newest_valid(run_dir)
+        return stored, path, read(path)
+    newest, contents, skipped = _read_newest(run_dir)
     for reason in skipped:
         print(f"warning: {reason}", file=sys.stderr)
     if newest is None:
         raise UserError(f"{run_dir}: holds no valid save")
-    return stored, newest
+    return stored, newest, contents
+
+
+def _read_newest(run_dir: Path) -> tuple[Path | None, dict[str, bytes], list[str]]:
+    """The newest whole save, its files, and what `newest_valid` says of newer ones.
+
+    One that a run at work removes between two looks is no fault: there are newer ones by then.
+    """
+    while True:
+        newest, skipped = newest_valid(run_dir)
+        if newest is None and (skipped or not _saves(run_dir)):
+            return None, {}, skipped
+        if newest is not None:
+            try:
+                return newest, read(newest), skipped
+            except CheckpointError:
+                if newest.exists():
+                    raise
 
 
 def open_run(path: Path | str, system: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings and the state of a run of one system, to act with; raises `UserError`."""
-    stored, save = find(path)
+    stored, _, contents = find(path)
     if stored.get("system") != system:
         raise UserError(f"{path}: a run of {stored.get('system')!r}, not of {system}")
-    return stored, load(save)[1]
+    return stored, unpack(contents)[1]

@@ -21,6 +21,21 @@ def check_folder(path: Path) -> None:
         raise PermissionError(errno.EACCES, "not writable", str(there))
 
 
+def check_output(path: Path, endings: tuple[str, ...] = (), folder: bool = False) -> None:
+    """Raise OSError if a file or folder could not be written, ValueError for none of the endings, if any."""
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"its ending is none of {', '.join(endings)}")
+    if path.is_dir() and not folder:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_dir():
+        if folder:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable", str(path))
+    else:
+        check_folder(path)
+
+
 def create(path: Path) -> int:
     """Create a new file, following no link, and return its descriptor."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
