@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from envs import EnvError, make_family
 from envs.examples import Points, PointVectorEnv
 from envs.user_env import CopiedVectorEnv, shown
+from tests.helpers.launch import command
 
 
 class Climb(Env):
@@ -155,6 +156,21 @@ def test_an_error_names_the_task_and_the_seed_that_brings_it_again():
     assert again.height == env.envs[1].height - 4 * 30
     env.close()
     again.close()
+
+
+def diverging():
+    """A factory for `make_family`."""
+    return Climbs(Diverges)
+
+
+@pytest.mark.mpi
+def test_an_error_of_one_environment_ends_all_ranks_with_one_line(tmp_path):
+    flags = "--meta_episode_len 40 --meta_episodes_per_policy_update 8 --meta_episodes_per_learner_batch 4"
+    where = ["--environment", "tests.envs.test_user_env:diverging", "--checkpoint_dir", str(tmp_path)]
+    done = command(2, "train", "rl2", *flags.split(), "--num_features", "8", *where)
+    assert done.code == 2 and "Traceback" not in done.output, done.output
+    assert done.output.count("diverging: step 31 of episode 1, begun by reset(seed=") == 1, done.output
+    assert "failed in the task {'stride': 4}: ZeroDivisionError: the simulator diverged" in done.output
 
 
 def test_a_task_that_cannot_be_made_is_named_and_the_others_are_closed():
