@@ -1,6 +1,7 @@
 """The protocol: unseen agents, K episodes to choose a start, then a few updates; and the clusters."""
 
 import dataclasses
+from contextlib import closing
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from caml.export import export
 from caml.fewshot import Adaptation, Start, adaptation_curve
 from caml.learner import Learner
 from caml.problem import groups_of, identities, make_problem, query_of
+from caml.rollout import Rollouts
 from common import evaluation as shared
 from common.config import POSITIVE
 from common.errors import UserError
@@ -23,6 +25,7 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 
 CHECKPOINTS = (0, 10, 20, 40)
+RANDOM = "random_actions"
 
 plot, show = figures.plot, report.show
 
@@ -38,7 +41,8 @@ class Settings(EvaluationSettings):
 
     baselines: str = "all"
     """all, none, or some of joint, same_agent, different_agent, reptile, maml, fomaml, random, with commas
-    between. Each is trained first, with as many environment steps as the run."""
+    between. Each is trained first, with as many environment steps as the run (joint is one policy for all).
+    all: outside of the particle also random_actions, which learns nothing."""
     medoid_selection: Literal["mean", "halving"] = "mean"
     """How K episodes choose the medoid: all take turns, or the worse half leaves after each round."""
     updates: Annotated[int, POSITIVE] = 5
@@ -109,6 +113,10 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
         rows.append(row(method, "env_steps", start.env_steps))
         if config.environment == "particle" and groups is not None:
             rows.append(report.end_points(method, ends, groups[agents], TARGET[config.variant]))
+    if settings.baselines == "all" and config.environment != "particle":
+        curve = random_curve(problem, testing, agents, settings.updates, comm)
+        curve = curve.reshape(*curve.shape[:2], len(query), settings.repeats)
+        rows += [*report.adaptation(RANDOM, curve, query), row(RANDOM, "env_steps", 0)]
     if groups is not None and len(set(groups.tolist())) > 1:
         rows += report.medoids(learner, groups, seed)
         if settings.study:
@@ -118,6 +126,23 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
         if settings.export and comm.is_root:
             export(learner, rows, settings, stored.get("iteration"))
     return rows
+
+
+def random_curve(
+    problem: Problem, config: Config, agents: np.ndarray, updates: int, comm: Comm
+) -> np.ndarray:
+    """The curve `[2, updates + 1, agents]` of uniform actions, with the starts that adapted policies have
+    after as many updates; a collective.
+    """
+    own = comm.share(len(agents))
+    curve = np.zeros((2, updates + 1, len(agents)))
+    if own.stop > own.start:
+        rollouts = Rollouts(problem, agents, config, 0, own)
+        with closing(rollouts):
+            for u in range(updates + 1):
+                rollouts.plays = u + 1  # the first play chose a start
+                curve[:, u, own] = rollouts.play_randomly()
+    return comm.allreduce_(curve)
 
 
 def adapt_shared(

@@ -9,7 +9,8 @@ from gymnasium.vector import VectorEnv
 
 from caml.config import Config
 from caml.policy import Policies, inputs
-from common.rollout import final_observations, to_space
+from common.baselines import RandomActions
+from common.rollout import Recorder, final_observations, play, to_space
 from common.runs.seeding import SharedStream, stream
 from envs.problem import Problem
 
@@ -88,6 +89,16 @@ class Rollouts:
         self.plays += 1
         self.num_steps += played.alive.sum((0, 2)).reshape(self.num_agents, -1).sum(1)
         return played
+
+    def play_randomly(self) -> np.ndarray:
+        """Mean return and last reward `[2, P]` of uniform actions, by the streams of the next play."""
+        self.dynamics.generator = self.stream("environment")
+        acting = self.shared(self.stream("acting"), self.config.num_rollouts)
+        record = Recorder()
+        actor = RandomActions(self.env.single_action_space, acting)
+        played = play(self.env, actor, self.horizon, record)
+        last = np.stack(record.reward)[played.lengths - 1, np.arange(len(played.lengths))]
+        return np.stack([played.returns, last]).reshape(2, self.num_agents, -1).mean(2)
 
     def close(self) -> None:
         """Close the environments."""

@@ -91,10 +91,37 @@ class GRU(nn.Module):
         return self.core(x)[0]
 
 
+class NoMemory(nn.Module):
+    """Remembers nothing: a layer of tanh units on the step's own input."""
+
+    def __init__(self, input_size: int, num_features: int):
+        super().__init__()
+        self.output_size = num_features
+        self.core = nn.Sequential(nn.Linear(input_size, num_features), nn.Tanh())
+
+    def initial_state(self, batch: int) -> State:
+        """Nothing."""
+        return ()
+
+    def repeat(self, state: State, times: int) -> State:
+        """Nothing."""
+        return state
+
+    def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """One step `[N, D]` -> `[N, H]`."""
+        return self.core(x), state
+
+    def unroll(self, x: torch.Tensor) -> torch.Tensor:
+        """Whole meta-episodes `[T, N, D]` -> `[T, N, H]`."""
+        return self.core(x)
+
+
 def make_memory(
     architecture: str, input_size: int, num_features: int, meta_episode_len: int, span: int
-) -> LSTM | GRU | SNAIL | Transformer:
+) -> LSTM | GRU | SNAIL | Transformer | NoMemory:
     """The memory named by `--architecture`; `span` is used by the gated ones only."""
+    if architecture == "none":
+        return NoMemory(input_size, num_features)
     if architecture == "lstm":
         return LSTM(input_size, num_features, span)
     if architecture == "gru":

@@ -40,8 +40,8 @@ class Config:
     meta_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of a meta-episode: how long the policy learns about one task."""
 
-    architecture: Annotated[Literal["lstm", "gru", "snail", "transformer"], Group("policy")] = "lstm"
-    """The memory."""
+    architecture: Annotated[Literal["lstm", "gru", "snail", "transformer", "none"], Group("policy")] = "lstm"
+    """The memory. none: one policy for all tasks, which sees the observation alone."""
     num_features: Annotated[int, POSITIVE] = 256
     """Units of the memory."""
     memory_span: Annotated[int, Within(-1)] = -1

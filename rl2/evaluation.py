@@ -9,7 +9,8 @@ import numpy as np
 
 from common import evaluation as shared
 from common import protocols
-from common.config import POSITIVE
+from common.baselines import RandomActions, train
+from common.config import POSITIVE, Within
 from common.evaluation import EVALUATION, EvaluationSettings, Row, row
 from common.plots import curves_figure
 from common.runs.seeding import stream
@@ -18,12 +19,14 @@ from mpi_utils.comm import Comm
 from rl2 import export
 from rl2.baselines import BANDITS, MDPS, make_baseline
 from rl2.config import Config
+from rl2.learner import Learner
 from rl2.policy import Actor, RecurrentPolicy
 from rl2.problem import make_problem
 from rl2.rollout import episode_returns, play_meta_episodes
 
 # Instances played together; a rank takes whole chunks, so that numbers do not depend on the ranks.
 CHUNK = 100
+RANDOM, ONE = "random", "one_policy"  # baselines where no classical ones are known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,10 @@ class Settings(EvaluationSettings):
     actions: Literal["greedy", "sample"] = "greedy"
     """Take the most likely action, or sample as in training."""
     baselines: Literal["all", "none"] = "all"
-    """Also play the classical algorithms that know these tasks' prior."""
+    """Also play the classical algorithms that know these tasks' prior; where none is known, random actions
+    and one policy without memory, which is trained first."""
+    one_policy_share: Annotated[float, Within(0, 1, above=True)] = 0.1
+    """Iterations for which that policy is trained, as a share of the run's."""
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
@@ -73,8 +79,13 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     num_steps, num_chunks = config.meta_episode_len, -(-settings.instances // CHUNK)
     own = comm.share(num_chunks)
     methods = ["rl2"]
+    classical = {"bandit": BANDITS, "tabular_mdp": MDPS}.get(config.environment)
     if settings.baselines == "all":
-        methods += {"bandit": BANDITS, "tabular_mdp": MDPS}.get(config.environment, ())
+        methods += classical or [RANDOM, ONE]
+    alone = None
+    if ONE in methods:
+        iterations = max(1, round(settings.one_policy_share * stored.get("iteration", config.max_iters)))
+        alone = one_policy(config, problem, iterations, comm)
     played: dict[str, list] = {method: [] for method in methods}
     for chunk in range(own.start, own.stop):
         num_tasks = min(CHUNK, settings.instances - chunk * CHUNK)
@@ -84,9 +95,12 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             dynamics = stream(settings.seed, "environment", EVALUATION, chunk)
             rng = stream(settings.seed, "acting", EVALUATION, chunk)
             actor: protocols.Actor
-            if method == "rl2":
+            acting = {"rl2": policy, ONE: alone}.get(method)
+            if acting is not None:
                 sampled = settings.actions == "sample"
-                actor = Actor(policy, problem.family.action_space, rng if sampled else None)
+                actor = Actor(acting, problem.family.action_space, rng if sampled else None)
+            elif not classical:
+                actor = RandomActions(problem.family.action_space, rng)
             else:
                 rng.integers(2**31)  # it was the environment's seed when the tables in results/ were made
                 actor = make_baseline(method, tasks, num_steps, problem.horizon, rng=rng)
@@ -95,10 +109,21 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     rows = []
     for method in methods:
         rows += report(method, played[method], settings.instances, own.start * CHUNK, comm)
+    if alone:
+        steps = iterations * config.meta_episodes_per_policy_update * num_steps
+        rows.append(row(ONE, "env_steps", steps, share_of_steps=settings.one_policy_share))
     with comm.agree():
         if settings.export and comm.is_root:
             export.export(config, policy, problem.family, rows, settings, stored.get("iteration"))
     return rows
+
+
+def one_policy(config: Config, problem: Problem, iterations: int, comm: Comm) -> RecurrentPolicy:
+    """The run's settings without a memory, trained for some iterations; a collective."""
+    cut = dataclasses.replace(config, architecture="none", max_iters=iterations)
+    learner = Learner(cut, comm, problem)
+    train(learner, iterations, ONE, comm)
+    return learner.policy
 
 
 def report(method: str, played: list, num_instances: int, first: int, comm: Comm) -> list[Row]:
@@ -140,6 +165,9 @@ def show(rows: list[Row]) -> None:
         curve = [r["mean"] for r in episodes[total["method"]]] or [float("nan")]
         spread = float("nan") if total["se"] is None else total["se"]
         print(f"{total['method']:22s}{total['mean']:9.2f}{spread:7.2f}{curve[0]:16.2f}{curve[-1]:15.2f}")
+    for r in (r for r in rows if r["metric"] == "env_steps"):
+        share = f"{r['share_of_steps']:.0%} of the run's (--one_policy_share)"
+        print(f"{r['method']}: no memory, trained for {r['mean']:,.0f} steps, {share}")
 
 
 def plot(rows: list[Row], path: str | Path, title: str) -> None:

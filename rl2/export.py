@@ -47,11 +47,11 @@ class Step(nn.Module):
 
 
 def check(config: Config) -> None:
-    """Refuse memories whose step is not one and the same function at each time."""
+    """Refuse what is no recurrent step that is one and the same function at each time."""
     if config.architecture not in ("lstm", "gru"):
         raise UserError(
-            f"--export: a step of --architecture {config.architecture} depends on its number; only those of "
-            "lstm and gru can be exported"
+            f"--export: steps of --architecture {config.architecture} cannot be exported, only those of lstm "
+            "and gru, which do the same at every step"
         )
 
 

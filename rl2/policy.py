@@ -32,7 +32,10 @@ def resolve(config: Config, observation_space: Space, action_space: Space) -> tu
     discrete = isinstance(observation_space, spaces.Discrete)
     small = discrete and isinstance(action_space, spaces.Discrete)
     small = small and space_size(observation_space) * space_size(action_space) <= MAX_JOINT
-    encoder, readout = config.transition_encoder, config.readout
+    encoder: str = config.transition_encoder
+    readout: str = config.readout
+    if config.architecture == "none":
+        encoder = "none"
     if encoder == "auto":
         encoder = "joint" if small else "mlp"
     if readout == "auto":
@@ -61,7 +64,8 @@ class TransitionFeatures:
     `plain`: (observation, last action, last reward, last done), the paper's input. `joint` adds the one-hot
     of the pair (last observation, last action) and that one-hot times the last reward: sums of these over
     time are the visit counts and reward totals which a Bayesian would keep. `mlp` adds the last observation
-    and leaves the binding to a network. Everything of the last step is zero at the start of a meta-episode.
+    and leaves the binding to a network. `none` leaves all but the observation out. Everything of the last
+    step is zero at the start of a meta-episode.
     """
 
     def __init__(self, encoder: str, observation_space: Space, action_space: Space):
@@ -74,7 +78,9 @@ class TransitionFeatures:
             "joint": 2 * self.num_observations * self.num_actions,
             "mlp": self.num_observations,
         }
-        self.size = self.num_observations + self.num_actions + 2 + extra[encoder]
+        self.size = self.num_observations
+        if encoder != "none":
+            self.size += self.num_actions + 2 + extra[encoder]
 
     def observation(self, observation: torch.Tensor) -> torch.Tensor:
         """Vectors `[..., num_observations]`."""
@@ -89,6 +95,8 @@ class TransitionFeatures:
     def __call__(self, observation: torch.Tensor, last: Last | None = None) -> torch.Tensor:
         """Inputs `[N, size]` at one step; `last` is None at first."""
         here = self.observation(observation)
+        if self.encoder == "none":
+            return here
         if last is None:
             last_observation, action = torch.zeros_like(here), here.new_zeros(len(here), self.num_actions)
             reward = here.new_zeros(len(here), 1)

@@ -3,19 +3,19 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from common import evaluation
-from common.config import POSITIVE
+from common.config import POSITIVE, Within
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row
 from common.runs import checkpoint
 from common.runs.seeding import SharedStream, stream
 from envs import Problem
 from mpi_utils.comm import Comm
-from rmdp import figures
+from rmdp import baselines, figures
 from rmdp.assignment import policies_of
 from rmdp.cards import Served
 from rmdp.config import Config, check_config
@@ -37,6 +37,11 @@ class Settings(EvaluationSettings):
 
     episodes: Annotated[int, POSITIVE] = 20
     """Fresh episodes of each policy; all policies have the same starts."""
+    baselines: Literal["all", "none"] = "all"
+    """Where agents have dynamics of their own, also random actions and one policy for all agents, which is
+    trained first."""
+    one_policy_share: Annotated[float, Within(0, 1, above=True)] = 1.0
+    """Environment steps for which that policy is trained, as a share of the run's."""
 
 
 parse_settings = functools.partial(evaluation.parse_settings, Settings)
@@ -104,6 +109,22 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
             each = [r for r in rows if r["metric"] == "policy_return"]
             served = Served(config, problem.family, problem.rows(slice(None)), policy_of, own, each)
             export(policies, served, settings, stored.get("iteration"), state["env_steps"])
+    return rows + baseline_rows(config, problem, state["env_steps"], settings, comm)
+
+
+def baseline_rows(
+    config: Config, problem: Problem, env_steps: int, settings: Settings, comm: Any
+) -> list[Row]:
+    """Rows of the baselines on the same agents and starts; a collective."""
+    if settings.baselines == "none":
+        return []
+    returns = baselines.random_returns(problem, settings.episodes, settings.seed, comm)
+    rows = baselines.rows(config, baselines.RANDOM, returns, 0, 0.0)
+    if config.num_policies > 1:
+        share = settings.one_policy_share
+        policies, steps = baselines.one_policy(config, problem, share * env_steps, comm)
+        returns = try_episodes(policies, problem, settings, comm)[0]
+        rows += baselines.rows(config, baselines.ONE, returns, steps, share)
     return rows
 
 
@@ -147,7 +168,9 @@ def try_episodes(policies: Policies, problem: Problem, settings: Settings, comm:
 
 
 def show(rows: list[Row]) -> None:
-    """Print one table on the population and one on the policies."""
+    """Print one table on the population, one on the policies and one on baselines."""
+    beside = [r for r in rows if r["method"] in baselines.BASELINES]
+    rows = [r for r in rows if r["method"] not in baselines.BASELINES]
     first = rows[0]
     print(
         f"{first['environment']}, {first['method']}: {first['num_policies']} policies for "
@@ -168,6 +191,7 @@ def show(rows: list[Row]) -> None:
         print(f"{r['policy']:8d}{r['agents']:9d}{returns}{shown}")
     if len(policies) > SHOWN:
         print(f"and {len(policies) - SHOWN} more, in the rows")
+    baselines.show(beside)
 
 
 def number(value: float | None, width: int = 9) -> str:

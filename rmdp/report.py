@@ -146,6 +146,15 @@ class Report:
         return rows
 
 
+def welfare_rows(config: Config, returns: np.ndarray, method: str = "", **columns: Any) -> list[Row]:
+    """The mean over all agents, and over the tenth with the lowest means, from returns `[n, E]`."""
+    worst = np.argsort(returns.mean(1))[: -(-len(returns) // 10)]
+    return [
+        run_row(config, "social_welfare", returns.mean(0), method, **columns),
+        run_row(config, "worst_decile", returns[worst].mean(0), method, **columns),
+    ]
+
+
 def own_dynamics_rows(
     config: Config, problem: Problem, policy_of: np.ndarray, returns: np.ndarray
 ) -> list[Row]:
@@ -153,12 +162,8 @@ def own_dynamics_rows(
     n = len(policy_of)
     each = returns[policy_of, np.arange(n)]  # [n, E]
     best = returns[returns.mean(2).argmax(0), np.arange(n)]
-    worst = np.argsort(each.mean(1))[: -(-n // 10)]
-    rows = [
-        run_row(config, "social_welfare", each.mean(0)),
-        run_row(config, "best_policy_welfare", best.mean(0)),
-        run_row(config, "worst_decile", each[worst].mean(0)),
-    ]
+    welfare, worst = welfare_rows(config, each)
+    rows = [welfare, run_row(config, "best_policy_welfare", best.mean(0)), worst]
     for j in range(config.num_policies):
         own = each[policy_of == j]
         means, lowest = (own.mean(0), float(own.mean(1).min())) if len(own) else ([], None)
