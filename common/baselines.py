@@ -10,13 +10,22 @@ from gymnasium.spaces import Discrete
 from common.protocols import Trainable
 
 PROGRESS_SECONDS = 10.0
+UNBOUNDED = 1e18  # some write their type's largest number for no bound
 
 
 class RandomActions:
-    """Acts uniformly in a Discrete or bounded Box space; `rng` draws `random(size)` with first axis num."""
+    """Acts uniformly in a Discrete or Box space; `rng` draws `random(size)` with first axis num.
+
+    Where a Box has no bound, its numbers are those between -1 and 1.
+    """
 
     def __init__(self, space: Any, rng: Any):
         self.space, self.rng = space, rng
+        if not isinstance(space, Discrete):
+            bounded = (np.abs(space.low) < UNBOUNDED) & (np.abs(space.high) < UNBOUNDED)
+            unit = np.clip(-1, space.low, space.high), np.clip(1, space.low, space.high)
+            self.low = np.where(bounded, space.low, unit[0])
+            self.width = np.where(bounded, space.high, unit[1]) - self.low
 
     def reset(self, num: int) -> None:
         """Nothing is remembered."""
@@ -27,7 +36,7 @@ class RandomActions:
         uniform = self.rng.random((num, *space.shape))
         if isinstance(space, Discrete):
             return space.start + (uniform * space.n).astype(np.int64)
-        return (space.low + uniform * (space.high - space.low)).astype(space.dtype)
+        return (self.low + uniform * self.width).astype(space.dtype)
 
 
 def train(learner: Trainable, iterations: int, name: str, comm: Any) -> dict[str, float]:

@@ -30,6 +30,9 @@ SHORT = dataclasses.replace(SMALL, max_episode_len=8, updates_per_task=1)
 CART_POLES = dataclasses.replace(SHORT, environment="envs.examples:cart_pole_family", max_episode_len=20)
 
 
+NAMED = ("--environment", CART_POLES.environment)
+
+
 @functools.cache
 def trained(config, iterations=2):
     learner = Learner(config, Comm(), make_problem(config, Comm()))
@@ -250,3 +253,29 @@ def test_runs_that_cannot_be_evaluated_are_refused_in_one_line(config, iteration
     with pytest.raises(UserError, match=re.escape(text)) as caught:
         rows_of(config, iterations=iterations)
     assert "\n" not in str(caught.value)
+
+
+def test_random_actions_of_points():
+    """Points that walk at random, from the steps' spread; nothing is learnt from update to update."""
+    config = dataclasses.replace(SHORT, environment="envs.examples:point_family", max_episode_len=10)
+    problem = make_problem(config, Comm())
+    agents = np.arange(problem.num_agents).repeat(200)
+    curve = evaluation.random_curve(problem, config, agents, 1, Comm())
+    assert curve.shape == (2, 2, len(agents))
+    place = np.random.default_rng(5).uniform(-0.2, 0.2, (20000, 10)).cumsum(1)
+    for i, target in enumerate(problem.agents["target"]):
+        away = np.abs(place - target)
+        own = curve[:, :, agents == i].mean(2)
+        np.testing.assert_allclose(own[0], -away.sum(1).mean(), atol=0.35)
+        np.testing.assert_allclose(own[1], -away[:, -1].mean(), atol=0.06)
+    assert not np.array_equal(curve[0, 0], curve[0, 1])
+
+
+def test_random_actions_stand_beside_starts_of_other_families():
+    settings = parse_settings(["--repeats", "2", "--updates", "1", *NAMED], show=False)
+    state = trained(CART_POLES).state_dict()
+    rows = evaluate(dataclasses.asdict(CART_POLES), state, settings, Comm())
+    found = [r for r in rows if r["method"] == "random_actions"]
+    assert {r["metric"] for r in found} == {"return", "last_reward", "env_steps"}
+    assert all(1 <= r["mean"] <= 20 for r in found if r["metric"] == "return")
+    assert next(r["mean"] for r in found if r["metric"] == "env_steps") == 0

@@ -22,6 +22,13 @@ def test_box_actions_fill_the_box():
     np.testing.assert_allclose(action.std(0), (space.high - space.low) / np.sqrt(12), rtol=0.05)
 
 
+def test_without_bounds_numbers_are_small():
+    space = Box(np.float32([-np.inf, 0]), np.float32([np.inf, np.inf]))
+    action = RandomActions(space, np.random.default_rng(0)).act(np.zeros((1000, 1)))
+    np.testing.assert_allclose(action.min(0), [-1, 0], atol=0.01)
+    np.testing.assert_allclose(action.max(0), [1, 1], atol=0.01)
+
+
 def test_ranks_draw_their_rows():
     whole = RandomActions(Discrete(9), np.random.default_rng(1)).act(np.zeros(7))
     part = SharedStream(np.random.default_rng(1), 7, slice(2, 5))
