@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -319,7 +320,8 @@ def run_persim(training: Training) -> Outcome:
         seed=seed,
     )
     if training.folder:
-        config = dataclasses.replace(config, dataset=f"{training.folder}.log.npz")
+        config = dataclasses.replace(config, dataset=f"{training.folder}/log.npz")
+        Path(training.folder).mkdir(parents=True, exist_ok=True)
         data.save(config.dataset)
     config = persim.config.check_config(config, with_data=False)
     logged = dataclasses.replace(problem, environment=config.environment, log=data)
