@@ -80,7 +80,21 @@ def parse_arguments(arguments: list[str], comm: Comm) -> tuple[str, Any]:
     """The system's name and its checked configuration; only rank 0 prints a help text."""
     configs = {name: system.config for name, system in SYSTEMS.items()}
     name, config = parse(configs, "rl2", arguments, "python -m train", __doc__, show=comm.is_root)
-    return name, SYSTEMS[name].check(config)
+    return name, SYSTEMS[name].check(as_before(name, config, arguments))
+
+
+def as_before(name: str, config: Any, arguments: list[str]) -> Any:
+    """The configuration with which a run goes on that is older than some settings: it keeps what they were.
+
+    What the command line says itself stays.
+    """
+    before = getattr(type(config), "BEFORE", {})
+    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in arguments}
+    if not before or not (folder(config) / "config.json").exists():
+        return config
+    stored = run_folder.read_config(folder(config))
+    missing = {key: value for key, value in before.items() if key not in stored and key not in given}
+    return dataclasses.replace(config, **missing) if stored.get("system") == name else config
 
 
 def claim(name: str, config: Any) -> run_folder.Lock:

@@ -163,10 +163,13 @@ def renames(settings_class: type) -> tuple[dict[str, str], dict[str, dict]]:
 def from_stored(settings_class: type[Settings], stored: dict[str, Any]) -> Settings:
     """Settings from what config.json holds, under old or new names; what it lacks has its default.
 
+    A class may say in `BEFORE` what a setting was before it could be chosen, where that is not its default.
+
     Raises `UserError` for what is no configuration.
     """
     known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
     found = {name: value for name, value in renamed(settings_class, stored).items() if name in known}
+    found = {**getattr(settings_class, "BEFORE", {}), **found}
     try:
         defaults = getattr(settings_class, "defaults", None)
         if not defaults:

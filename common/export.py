@@ -12,12 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 from torch import nn
 
 from common.errors import UserError
 from common.evaluation import Row
+from common.rollout import stretch
 from common.runs import files
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco")
@@ -208,17 +210,28 @@ class ToSpace(nn.Module):
 
     low: torch.Tensor
     high: torch.Tensor
+    centre: torch.Tensor
+    width: torch.Tensor
+    limit: torch.Tensor
 
-    def __init__(self, space: Any):
+    def __init__(self, space: Any, scaled: bool = True):
         super().__init__()
-        self.discrete = isinstance(space, Discrete)
+        self.discrete, self.scaled = isinstance(space, Discrete), scaled
         if not self.discrete:
-            self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32))
-            self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32))
+            centre, half = stretch(space)
+            limit = np.where(space.bounded_below & space.bounded_above, 1.0, np.inf)
+            values = {"low": space.low, "high": space.high, "centre": centre, "width": half, "limit": limit}
+            for name, value in values.items():
+                self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32))
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
-        """Actions clipped to the bounds of a Box."""
-        return action if self.discrete else torch.minimum(torch.maximum(action, self.low), self.high)
+        """Actions stretched to the bounds of a Box, and clipped there."""
+        if self.discrete:
+            return action
+        if self.scaled:
+            action = torch.minimum(torch.maximum(action, -self.limit), self.limit)
+            action = self.centre + self.width * action
+        return torch.minimum(torch.maximum(action, self.low), self.high)
 
 
 def one_hot(index: torch.Tensor, size: int) -> torch.Tensor:

@@ -68,8 +68,24 @@ def final_observations(observation: np.ndarray, infos: dict[str, Any], done: np.
     return final
 
 
-def to_space(action: np.ndarray, space: Any) -> np.ndarray:
-    """Actions `[N, ...]` as environments take them; those of a Box are clipped to its bounds."""
+def to_space(action: np.ndarray, space: Any, scaled: bool = True) -> np.ndarray:
+    """Actions `[N, ...]` as environments take them, never out of bounds.
+
+    A policy acts in -1..1 wherever a Box is bounded on both sides, and that range is stretched to the
+    bounds; with `scaled=False`, and where there is no bound, its numbers are taken as they are.
+    """
     if isinstance(space, Discrete):
         return action
+    if scaled:
+        centre, half = stretch(space)
+        action = np.where(space.bounded_below & space.bounded_above, np.clip(action, -1, 1), action)
+        action = centre + half * action
     return np.clip(action, space.low, space.high).astype(space.dtype)
+
+
+def stretch(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half width of a Box in each dimension, float32; 0 and 1 where it is not bounded."""
+    bounded = space.bounded_below & space.bounded_above
+    low, high = (np.where(bounded, bound.astype(np.float64), 0.0) for bound in (space.low, space.high))
+    half = np.where(bounded, (high - low) / 2, 1.0)
+    return ((low + high) / 2).astype(np.float32), half.astype(np.float32)

@@ -45,6 +45,9 @@ class AgentModels:
             self.head = torch.einsum("mear,mhdr->mehad", both, last).flatten(3).contiguous()
         else:
             self.last = last.flatten(2).contiguous()  # [M, H + 1, d * r]
+            self.action_mean, self.action_scale = (
+                buffer.detach().cpu() for buffer in (simulator.action_mean, simulator.action_scale)
+            )
             self.action_net = [layer.detach().cpu()[active].transpose(1, 2) for layer in simulator.action_net]
         self.buffers: dict[tuple[int, int], list[np.ndarray]] = {}
 
@@ -87,7 +90,8 @@ class AgentModels:
         e, c, d = state.shape
         x = forward([layer[m] for layer in self.hidden], state.reshape(e * c, d)).relu_()
         v = forward([self.last[m]], x).view(e, c, d, -1)
-        w = forward([layer[m] for layer in self.action_net], action.reshape(e * c, -1)).view(e, c, -1)
+        x = (action.reshape(e * c, -1) - self.action_mean) / self.action_scale
+        w = forward([layer[m] for layer in self.action_net], x).view(e, c, -1)
         return (v @ (w * self.factor[m, agents, None])[..., None])[..., 0]
 
     def allocate(self, e: int, c: int) -> list[np.ndarray]:

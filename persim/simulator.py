@@ -16,12 +16,15 @@ class Simulator(nn.Module):
     The change of coordinate d of state s under action a is, for agent n, sum over l = 1..r of
     u_l(n) * v_l(s, d) * w_l(a), where u, v and w share nothing. u is a table, as a linear layer on one-hot
     agents is; so is w for `num_actions` discrete actions, else w is a network of `action_size` inputs. The
-    change is in units of `target_scale`; states enter v as (state - state_mean) / state_scale.
+    change is in units of `target_scale`; states enter v as (state - state_mean) / state_scale, and actions
+    that are numbers enter w likewise, by `action_mean` and `action_scale`.
 
     Layers are [M, out, in + 1], the bias last. `noise` [d] is how far predictions of training data typically
     are off, in the same units, and `active_members` [M] bool which members make them; the learner keeps both.
     """
 
+    action_mean: torch.Tensor
+    action_scale: torch.Tensor
     state_mean: torch.Tensor
     state_scale: torch.Tensor
     target_scale: torch.Tensor
@@ -59,6 +62,8 @@ class Simulator(nn.Module):
             self.action = nn.Parameter(torch.zeros(M, num_actions, r))
             self.action_bias = nn.Parameter(torch.zeros(M, 1, r))
         else:
+            self.register_buffer("action_mean", torch.zeros(action_size))
+            self.register_buffer("action_scale", torch.ones(action_size))
             self.action_net = layers(M, (action_size, *action_layers, r))
         self.state_net = layers(M, (d, *state_layers, d * r))
         for name, value in (("state_mean", 0), ("state_scale", 1), ("target_scale", 1), ("noise", 1)):
@@ -79,10 +84,15 @@ class Simulator(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As in PyTorch; older saves call the active members `heard`, or do not name them: then all are."""
+        """As in PyTorch; older saves call the active members `heard`, or do not name them: then all are.
+        Theirs is a network of actions as they are.
+        """
         state = dict(state_dict)
-        active = state.pop("heard", torch.ones_like(self.active_members))
-        return super().load_state_dict({"active_members": active, **state}, strict, assign)
+        older = {"active_members": state.pop("heard", torch.ones_like(self.active_members))}
+        if not self.num_actions:
+            size = self.sizes["action_size"]
+            older |= {"action_mean": torch.zeros(size), "action_scale": torch.ones(size)}
+        return super().load_state_dict({**older, **state}, strict, assign)
 
     def factors(self, agent: torch.Tensor | None = None) -> torch.Tensor:
         """u of the agents `agent` [M, B], or of all: [M, B, r]."""
@@ -93,7 +103,8 @@ class Simulator(nn.Module):
         """w of `action` [M, B] or [M, B, a]: [M, B, r]."""
         if self.num_actions:
             return rows(self.action + self.action_bias, action)
-        return run(self.action_net, action.transpose(1, 2)).transpose(1, 2)
+        x = (action - self.action_mean) / self.action_scale
+        return run(self.action_net, x.transpose(1, 2)).transpose(1, 2)
 
     def state_factors(self, state: torch.Tensor) -> torch.Tensor:
         """v of `state` [M, B, d]: [M, B, d, r]."""

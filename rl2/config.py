@@ -1,7 +1,7 @@
 """Settings of RL^2; the command-line flags are made from this class."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, Group, Within, check, check_run_name
 from common.errors import UserError
@@ -27,6 +27,7 @@ class Config:
         "adam_wd": "weight_decay",
         "standardize_advs": "normalise_advantages",
     }
+    BEFORE: ClassVar[dict[str, Any]] = {"action_scaling": "none"}
     VALUE_ALIASES: ClassVar[dict[str, dict]] = {"normalise_advantages": {0: False, 1: True}}
 
     environment: Annotated[str, Group("population")] = "tabular_mdp"
@@ -54,6 +55,9 @@ class Config:
     (bilinear), by a small network that sees the observation (mlp). auto: bilinear if discrete and small."""
     readout_layers: Annotated[int, POSITIVE] = 1
     """Hidden layers between memory and outputs (none if linear)."""
+    action_scaling: Literal["box", "none"] = "box"
+    """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
+    are in the environment's units (none), as before there was a choice."""
     shared_network: bool = True
     """One memory for policy and value, or one each."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -22,7 +22,7 @@ class Step(nn.Module):
 
     def __init__(self, policy: RecurrentPolicy, action_space: Any):
         super().__init__()
-        self.policy, self.to_space = policy, shared.ToSpace(action_space)
+        self.policy, self.to_space = policy, shared.ToSpace(action_space, policy.scaled)
 
     def forward(
         self,

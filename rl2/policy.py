@@ -197,6 +197,7 @@ class RecurrentPolicy(nn.Module):
         self.features = TransitionFeatures(encoder, observation_space, action_space)
         num_actions = self.features.num_actions
         self.head = ActionHead(num_actions, self.features.discrete_action)
+        self.scaled = config.action_scaling == "box"
         self.shared = config.shared_network
         self.actor = Branch(config, self.features, readout, num_actions + int(self.shared))
         self.critic = None if self.shared else Branch(config, self.features, readout, 1)
@@ -295,4 +296,4 @@ class Actor:
             action = distribution.sample(torch.from_numpy(uniform).to(seen.device))
         nothing = seen.new_zeros(len(seen), dtype=torch.float32)
         self.last = Last(seen, action, nothing, nothing)
-        return to_space(action.cpu().numpy(), self.action_space)
+        return to_space(action.cpu().numpy(), self.action_space, self.policy.scaled)

@@ -53,7 +53,7 @@ def play(
         action = distribution.sample(uniform)
         expert_action = None if expert is None else torch.from_numpy(expert.act(observation))
         before = observation
-        given = to_space(action.cpu().numpy(), env.single_action_space)
+        given = to_space(action.cpu().numpy(), env.single_action_space, policy.scaled)
         observation, reward, terminated, truncated, infos = env.step(given)
         observation = np.array(observation)  # environments may reuse their arrays
         done = np.logical_or(terminated, truncated)

@@ -46,6 +46,7 @@ class Config:
     """
 
     ALIASES: ClassVar[dict[str, str]] = {"utility_averaging": "utility_decay"}
+    BEFORE: ClassVar[dict[str, Any]] = {"action_scaling": "none"}
 
     environment: Annotated[str, Group("population")] = "half_cheetah"
     """Dynamics that all agents share, who differ in their preferences: half_cheetah, hopper, walker2d, ant,
@@ -73,6 +74,9 @@ class Config:
     """Units of each of the two hidden layers."""
     initial_log_std: Annotated[float, Within(-20, 5)] = -1.0
     """Logarithm of the standard deviation of actions at the start; it is trained."""
+    action_scaling: Literal["box", "none"] = "box"
+    """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
+    are in the environment's units (none), as before there was a choice."""
     normalise_observations: bool = True
     """Running mean and deviation of observations, one of each for every policy."""
 

@@ -24,7 +24,7 @@ class Exported(nn.Module):
 
     def __init__(self, policy: Policies, action_space: Any):
         super().__init__()
-        self.policy, self.to_space = policy, shared.ToSpace(action_space)
+        self.policy, self.to_space = policy, shared.ToSpace(action_space, policy.scaled)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Actions `[B, ...]`."""

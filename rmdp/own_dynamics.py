@@ -68,7 +68,8 @@ class OwnDynamics:
             if numbers.size:
                 own = slice(int(numbers[0]), int(numbers[-1]) + 1)
                 rng = SharedStream(np.random.default_rng(starts), agents.size, own)
-                env = StepEnv(family.make_vec(self.problem.rows(agents.ravel()[own]), rng))
+                made = family.make_vec(self.problem.rows(agents.ravel()[own]), rng)
+                env = StepEnv(made, config.action_scaling == "box")
                 stack.callback(env.close)
             environments = Environments(env, self.k, m, self.own_envs, spaces, outcome_size=1)
             return environments.play(policies, config.steps_per_policy // m, acting, self.comm)
@@ -201,8 +202,8 @@ def try_policies(policies: Policies, problem: Problem, rng: Any) -> tuple[np.nda
 class StepEnv:
     """N environments of Gymnasium's kind, stepped as `rmdp.rollout` does; outcomes `[N, 1]` are rewards."""
 
-    def __init__(self, env: Any):
-        self.env = env
+    def __init__(self, env: Any, scaled: bool = True):
+        self.env, self.scaled = env, scaled
 
     def reset(self) -> np.ndarray:
         """First observations `[N, D]`."""
@@ -210,7 +211,7 @@ class StepEnv:
 
     def step(self, actions: np.ndarray) -> Step:
         """Act in each environment; an episode is never both terminated and truncated."""
-        action = to_space(actions, self.env.single_action_space)
+        action = to_space(actions, self.env.single_action_space, self.scaled)
         observation, reward, terminated, truncated, infos = self.env.step(action)
         final = final_observations(observation, infos, np.logical_or(terminated, truncated))
         # Copies: environments may reuse their arrays.

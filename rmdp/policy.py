@@ -27,6 +27,7 @@ class Policies(nn.Module):
         super().__init__()
         self.num_policies = config.num_policies
         self.discrete = hasattr(action_space, "n")
+        self.scaled = config.action_scaling == "box"
         self.num_outputs = num_outputs = int(action_space.n) if self.discrete else action_space.shape[0]
         size = observation_space.shape[0]
         trunks = 1 if config.policy_network == "shared" else config.num_policies
@@ -164,4 +165,4 @@ class Actor:
         """
         self.x[self.policy, self.column] = observation
         action = self.policies.most_likely(torch.from_numpy(self.x)).numpy()
-        return to_space(action[self.policy, self.column], self.action_space)
+        return to_space(action[self.policy, self.column], self.action_space, self.policies.scaled)

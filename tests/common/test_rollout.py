@@ -63,9 +63,11 @@ def test_final_observations_are_copies():
     np.testing.assert_array_equal(found, [[0, 0], [1, 1], [0, 0]])
 
 
-def test_actions_are_clipped_to_a_box_alone():
+def test_actions_are_stretched_to_a_box_alone():
     box = Box(-1, np.array([1, 2], np.float32))
     found = to_space(np.array([[3.0, 3.0], [-9.0, 0.5]]), box)
     assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.array([[1, 2], [-1, 1.25]], np.float32))
+    found = to_space(np.array([[3.0, 3.0], [-9.0, 0.5]]), box, scaled=False)
     np.testing.assert_array_equal(found, np.array([[1, 2], [-1, 0.5]], np.float32))
     np.testing.assert_array_equal(to_space(np.array([4]), Discrete(3)), [4])

@@ -17,6 +17,7 @@ SEEN = Box(-np.inf, np.inf, (D,), np.float32)
 
 def settings(network):
     return SimpleNamespace(
+        action_scaling="box",
         num_policies=K,
         num_features=8,
         policy_network=network,
