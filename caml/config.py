@@ -3,10 +3,21 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, Group, Within, check, check_run_name
+from common.config import (
+    AT_LEAST_ZERO,
+    POSITIVE,
+    UNIT_INTERVAL,
+    Applies,
+    Group,
+    Within,
+    check,
+    check_run_name,
+)
 from common.errors import UserError
 
 EXACT = Within(0, 2**24, above=True)  # whole numbers that float32 holds exactly
+
+OF_PARTICLES = Applies("--environment particle", lambda c: c.environment == "particle")
 
 
 @dataclass(frozen=True)
@@ -20,9 +31,9 @@ class Config:
 
     environment: Annotated[str, Group("population")] = "particle"
     """What agents are drawn from: particle, another family, or module:factory."""
-    variant: Literal["released", "paper"] = "released"
+    variant: Annotated[Literal["released", "paper"], OF_PARTICLES] = "released"
     """Physics of the particle: the author's code, with which the figures were made, or the paper's text."""
-    maps: Literal["identifiable", "random", "released"] = "identifiable"
+    maps: Annotated[Literal["identifiable", "random", "released"], OF_PARTICLES] = "identifiable"
     """Base maps of the particle's latent groups: told apart by what is optimal, any, or the author's."""
     num_groups: Annotated[int, POSITIVE] = 6
     """Latent groups; a family without groups just draws num_groups * num_variants agents."""

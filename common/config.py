@@ -18,6 +18,7 @@ import re
 import sys
 import textwrap
 import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -66,6 +67,17 @@ class Output:
 
     endings: tuple[str, ...] = ()
     folder: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Applies:
+    """When a flag has an effect: where `when(settings)` holds, which `where` says in words.
+
+    A flag that is given where it has none is refused; stored settings are not.
+    """
+
+    where: str
+    when: Callable[[Any], bool]
 
 
 PICTURE, OUTPUT_FILE, OUTPUT_FOLDER = Output((".png", ".svg", ".pdf")), Output(), Output(folder=True)
@@ -125,7 +137,18 @@ def parse_flags(
         if stop.code in (0, None):
             raise
         raise UserError(f"{one_line(errors.getvalue())} (see {prog} --help)") from None
-    return flat(found)
+    settings = flat(found)
+    check_given(settings, given_by(flags))
+    return settings
+
+
+def check_given(settings: Any, given: Iterable[str]) -> None:
+    """Refuse flags that were given though they have no effect beside the others."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for name in given:
+        for extra in extras(hints.get(name)):
+            if isinstance(extra, Applies) and not extra.when(settings):
+                raise UserError(f"--{name}: has an effect only with {extra.where}; leave it out")
 
 
 def current(settings_class: type, flags: list[str]) -> list[str]:

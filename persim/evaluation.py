@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Applies
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row, stored_config
 from common.evaluation import parse_settings as parse
@@ -28,6 +28,8 @@ plot, show = figures.plot, report.show
 NOT_WITH_LOG = ("episodes", "upper_bound", "unseen", "horizon", "num_candidates")
 ONLY_WITH_LOG = ("columns", "decimal")
 
+OF_TESTS = Applies("tests in the environment, which --log replaces", lambda s: not s.log)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(EvaluationSettings):
@@ -38,17 +40,17 @@ class Settings(EvaluationSettings):
     all that are there."""
     trajectories: Annotated[int, POSITIVE] = 200
     """Trajectories of each agent, under a policy not seen in training, whose next 50 states are predicted."""
-    episodes: Annotated[int, AT_LEAST_ZERO] = 20
+    episodes: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 20
     """Episodes of each agent in which a planner acts on its simulator; 0: none."""
     upper_bound: bool = True
     """Also plan on the true dynamics: what a perfect simulator would return."""
-    unseen: Annotated[int, AT_LEAST_ZERO] = 20
+    unseen: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 20
     """Agents that are in no data, predicted from their covariates and from a few observed steps; 0: none."""
     observed: Annotated[int, POSITIVE] = 20
     """Those steps."""
-    horizon: Annotated[int, AT_LEAST_ZERO] = 0
+    horizon: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 0
     """Steps that the planner looks ahead; 0: as the authors."""
-    num_candidates: Annotated[int, AT_LEAST_ZERO] = 0
+    num_candidates: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 0
     """Sequences of actions that it tries; 0: as the authors."""
     log: Annotated[str, MAY_BE_EMPTY] = ""
     """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the

@@ -3,8 +3,19 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, Group, Within, check, check_run_name
+from common.config import (
+    AT_LEAST_ZERO,
+    POSITIVE,
+    UNIT_INTERVAL,
+    Applies,
+    Group,
+    Within,
+    check,
+    check_run_name,
+)
 from common.errors import UserError
+
+OF_WARM_STARTS = Applies("--warm_start bayes_greedy", lambda c: c.warm_start != "none")
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,9 @@ class Config:
     warm_start: Annotated[Literal["none", "bayes_greedy"], Group("learning")] = "none"
     """Behavioural cloning of a planner that knows the prior, before PPO (tabular MDPs only; it is then no
     pure RL^2)."""
-    warm_start_iters: Annotated[int, AT_LEAST_ZERO] = 60
+    warm_start_iters: Annotated[int, AT_LEAST_ZERO, OF_WARM_STARTS] = 60
     """Iterations of cloning, counted within max_iters."""
-    warm_start_lr: Annotated[float, POSITIVE] = 3e-3
+    warm_start_lr: Annotated[float, POSITIVE, OF_WARM_STARTS] = 3e-3
     """Learning rate at the start of cloning; it falls linearly to learning_rate."""
     meta_episodes_per_policy_update: Annotated[int, POSITIVE] = 960
     """Meta-episodes collected in one iteration."""

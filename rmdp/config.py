@@ -9,6 +9,7 @@ from common.config import (
     MAY_BE_EMPTY,
     POSITIVE,
     UNIT_INTERVAL,
+    Applies,
     Group,
     Within,
     check,
@@ -35,6 +36,8 @@ OWN_DYNAMICS: dict[str, Any] = {
     "envs_per_policy": 0,
 }
 OWN_DYNAMICS_ALGORITHMS = ("em", "random")
+
+OF_SOFT = Applies("--algorithm end_to_end or em", lambda c: c.algorithm in ("end_to_end", "em"))
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Config:
     """Iterations with a soft assignment, before each agent goes to the policy that is best for it (em)."""
     utility_decay: Annotated[float, UNIT_INTERVAL] = 0.95
     """What an iteration (or a survey) keeps of the running returns, by which agents are assigned."""
-    assignment_lr: Annotated[float, POSITIVE] = 2e-3
+    assignment_lr: Annotated[float, POSITIVE, OF_SOFT] = 2e-3
     """Learning rate of the softmax assignment (end_to_end)."""
     num_epochs: Annotated[int, POSITIVE] = 10
     """Passes over the collected steps."""
