@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))  # before a user's own envs.py or common/ beside the command
+
 import caml.evaluation
 import comparison.command
 import persim.evaluation

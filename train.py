@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))  # before a user's own envs.py or common/ beside the command
+
 import caml.config
 import caml.learner
 import caml.problem

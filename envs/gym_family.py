@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -21,6 +22,7 @@ LONGEST = 1000  # steps after which an episode is cut where a user's environment
 def load_factory(environment: str) -> Callable[..., Any]:
     """The user's factory from `module:factory`, the module also sought in the working directory."""
     module_name, _, attribute = environment.partition(":")
+    check_clash(environment, module_name.partition(".")[0])
     sys.path.insert(0, os.getcwd())
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
@@ -33,6 +35,19 @@ def load_factory(environment: str) -> Callable[..., Any]:
             f"--environment {environment}: is not callable; give a function that returns a task family"
         )
     return factory
+
+
+def check_clash(environment: str, name: str) -> None:
+    """Refuse a user's own module in the working directory that is called as one of this project."""
+    ours = Path(__file__).parent.parent
+    if Path.cwd() == ours or not ((ours / name).is_dir() or (ours / f"{name}.py").exists()):
+        return
+    for theirs in (Path(f"{name}.py"), Path(name)):
+        if theirs.exists():
+            raise EnvError(
+                f"--environment {environment}: {theirs} here has the name of a module of this project, which "
+                "is imported in its place; rename it"
+            )
 
 
 def agreed_factory(environment: str, comm: Any) -> Callable[..., Any] | None:
