@@ -24,6 +24,7 @@ from common import export
 from common.allocator import keep_freed_memory
 from common.config import check_outputs
 from common.errors import UserError
+from common.progress import Progress
 from common.runs import checkpoint
 from mpi_utils.comm import Comm, guard, set_threads
 
@@ -65,7 +66,8 @@ def main(comm: Comm) -> None:
     try:
         for path, (stored, step_dir, contents) in zip(paths, runs, strict=True):
             step, state = checkpoint.unpack(contents)
-            rows = evaluation.evaluate({**stored, "iteration": step}, state, settings, comm)
+            with Progress(str(path), comm.is_root):
+                rows = evaluation.evaluate({**stored, "iteration": step}, state, settings, comm)
             reports.append({"run": str(path), "step": step, "config": stored, "rows": rows})
             with comm.agree():
                 if comm.is_root:

@@ -16,6 +16,7 @@ from caml.policy import Policies, num_weights, sizes_of
 from caml.problem import groups_of, query_of, support_of
 from caml.rollout import Rollouts
 from common.optim import AdamW
+from common.progress import at
 from common.runs.seeding import stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
@@ -139,6 +140,7 @@ def step(optimiser: AdamW, value: torch.Tensor) -> None:
 
 def train(method: str, training: Training, agents: np.ndarray, seed: int) -> Start:
     """Train one baseline; tell where each of `agents`, numbers of query agents, starts. `seed` draws that."""
+    at(f"training {method}")
     problem, index = training.problem, np.zeros(len(agents), np.int64)
     if method == "random":
         policies, index = training.fresh(len(agents), seed), np.arange(len(agents))

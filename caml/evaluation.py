@@ -19,6 +19,7 @@ from common import evaluation as shared
 from common.config import POSITIVE
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row, row
+from common.progress import at
 from common.runs.seeding import stream
 from envs.particle import TARGET
 from envs.problem import Problem
@@ -107,6 +108,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     starts |= train_all(settings.methods, lambda: Training(config, problem, budget), agents, seed, comm)
     rows = []
     for method, start in starts.items():
+        at(f"adapting from {method}")
         curve, ends = adapt_shared(start, problem, testing, agents, settings, comm)
         curve = curve.reshape(*curve.shape[:2], len(query), settings.repeats)
         rows += report.adaptation(method, curve, query)

@@ -9,6 +9,7 @@ from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Applies
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row, stored_config
 from common.evaluation import parse_settings as parse
+from common.progress import at
 from common.runs.seeding import stream
 from mpi_utils.comm import Comm
 from persim import new_agents
@@ -144,11 +145,13 @@ def measure(
             planner = settings_of(family, **planning)
             actors["true_model"] = Actor(family, true, np.arange(len(chosen)), seed=seed, settings=planner)
         for method, actor in actors.items():
+            at(f"planning on {method.replace('_', ' ') or 'the simulators'}")
             returns = play(family, tested, actor, settings.episodes, seed, comm)
             rows += make_rows.returns(method, labels, returns)
     if not config.pooled:
         rows += make_rows.factors(simulator, covariates)
         if settings.unseen:
+            at("predicting agents that are in no data")
             rows += unseen_agents(make_rows, simulator, family, covariates, test_policy, settings, seed)
     return rows
 

@@ -13,6 +13,7 @@ from common.baselines import RandomActions, train
 from common.config import POSITIVE, Within
 from common.evaluation import EVALUATION, EvaluationSettings, Row, row
 from common.plots import curves_figure
+from common.progress import at
 from common.runs.seeding import stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
@@ -91,6 +92,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
         num_tasks = min(CHUNK, settings.instances - chunk * CHUNK)
         tasks = problem.sample(stream(settings.seed, "tasks", EVALUATION, chunk), num_tasks)
         for method in methods:
+            at(f"{method}, instances {chunk * CHUNK} and on of {settings.instances}")
             # The same tasks and the same noise of the environment for every method.
             dynamics = stream(settings.seed, "environment", EVALUATION, chunk)
             rng = stream(settings.seed, "acting", EVALUATION, chunk)

@@ -11,6 +11,7 @@ from common import evaluation
 from common.config import POSITIVE, Within
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row
+from common.progress import at
 from common.runs import checkpoint
 from common.runs.seeding import SharedStream, stream
 from envs import Problem
@@ -161,7 +162,9 @@ def try_episodes(policies: Policies, problem: Problem, settings: Settings, comm:
     n, own = problem.num_agents, comm.share(problem.num_agents)
     returns = np.zeros((policies.num_policies, n, settings.episodes))
     mine = dataclasses.replace(problem, agents=problem.rows(own))
-    for e in range(settings.episodes):  # streams of their own: how much one draws depends on the data
+    for e in range(settings.episodes):
+        at(f"episode {e + 1} of {settings.episodes} with each agent")
+        # Streams of their own: how much one draws depends on the data
         rng = SharedStream(stream(settings.seed, "evaluation", 0, e), n, own)
         returns[:, own, e], _ = try_policies(policies, mine, rng)
     return comm.allreduce_(returns)
