@@ -1,11 +1,15 @@
-"""The tutorials and the page on one's own population, followed to the letter."""
+"""The tutorials and the pages on data of one's own, followed to the letter."""
 
 import pytest
 
 from tests.comparison.pages import agreeing, run, steps, words, write_files
 from tests.helpers.launch import ROOT
 
-PAGES = [ROOT / "docs" / name for name in ("your_population.md", "tutorials.md")]
+LONG, SHORT = ("your_population.md", "tutorials.md"), ("device_export.md",)
+PAGES = [
+    *(pytest.param(name, marks=pytest.mark.nightly) for name in LONG),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SHORT),
+]
 
 
 def test_steps_of_a_page():
@@ -15,11 +19,10 @@ def test_steps_of_a_page():
     assert agreeing("1.00 2,000 3", "1.01 2,100 9") == pytest.approx(2 / 3)
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_shows_what_its_commands_print(page, tmp_path):
-    text = page.read_text()
+    text = (ROOT / "docs" / page).read_text()
     write_files(text, tmp_path)
     found = steps(text)
     assert found
