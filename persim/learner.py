@@ -216,8 +216,8 @@ def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
         () if data.discrete else (config.action_features,) * config.action_layers,
     )
     simulator.draw([stream(config.seed, "weights", member) for member in range(config.num_models)])
-    if not data.discrete:
-        centre, half = action_units(config, data, family)
+    if not data.discrete and family is not None:  # the units in which actions are told make no difference
+        centre, half = stretch(family.action_space)
         simulator.action_mean.copy_(torch.from_numpy(centre))
         simulator.action_scale.copy_(torch.from_numpy(half))
     if config.learn_reward:  # the last state is the reward, which acts on nothing
@@ -228,19 +228,6 @@ def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
         simulator.state_scale.copy_(torch.from_numpy(positive(data.state.std(0, np.float64))))
         simulator.target_scale.copy_(torch.from_numpy(positive(spread)))
     return simulator
-
-
-def action_units(config: Config, data: Transitions, family: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken from actions and what they are divided by, [a] each.
-
-    By the bounds of the environment's Box it makes no difference in which units actions are told; where it is
-    unknown, by their mean and deviation in the log.
-    """
-    if family is not None:
-        return stretch(family.action_space)
-    if config.normalise:
-        return data.action.mean(0, np.float64), positive(data.action.std(0, np.float64))
-    return np.zeros(data.action.shape[1]), np.ones(data.action.shape[1])
 
 
 def huber_delta(config: Config, simulator: Simulator, data: Transitions) -> torch.Tensor | None:

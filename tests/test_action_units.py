@@ -20,7 +20,6 @@ from mpi_utils.comm import Comm
 from persim.config import Config as PersimConfig
 from persim.data.trajectories import Follows, log_episodes
 from persim.learner import Learner as PersimLearner
-from persim.learner import make_simulator
 from persim.simulator import Simulator
 from rl2.config import Config as RL2Config
 from rl2.learner import Learner as RL2Learner
@@ -122,8 +121,6 @@ def test_simulators_are_the_same():
         predicted.append(change.detach().numpy())
     for other in predicted[1:]:
         np.testing.assert_allclose(other, predicted[0], rtol=0.02, atol=2e-3)
-    unknown = make_simulator(config, log, None)  # by what was logged
-    np.testing.assert_allclose(unknown.action_scale, log.action.std(0), rtol=1e-5)
 
 
 def test_a_simulator_saved_before_takes_actions_as_they_are():
