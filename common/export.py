@@ -19,7 +19,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.evaluation import Row
-from common.rollout import stretch
+from common.rollout import bounded, stretch, whole
 from common.runs import files
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco")
@@ -218,8 +218,9 @@ class ToSpace(nn.Module):
         super().__init__()
         self.discrete, self.scaled = isinstance(space, Discrete), scaled
         if not self.discrete:
+            self.rounded = scaled and whole(space)
             centre, half = stretch(space)
-            limit = np.where(space.bounded_below & space.bounded_above, 1.0, np.inf)
+            limit = np.where(bounded(space), 1.0, np.inf)
             values = {"low": space.low, "high": space.high, "centre": centre, "width": half, "limit": limit}
             for name, value in values.items():
                 self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32))
@@ -231,6 +232,7 @@ class ToSpace(nn.Module):
         if self.scaled:
             action = torch.minimum(torch.maximum(action, -self.limit), self.limit)
             action = self.centre + self.width * action
+            action = action.round() if self.rounded else action
         return torch.minimum(torch.maximum(action, self.low), self.high)
 
 

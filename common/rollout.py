@@ -8,6 +8,8 @@ from gymnasium.vector import VectorEnv
 
 from common.protocols import Actor
 
+UNBOUNDED = 1e18  # some write their type's largest number for no bound
+
 
 class Episodes(NamedTuple):
     """One episode of each of N environments."""
@@ -72,20 +74,32 @@ def to_space(action: np.ndarray, space: Any, scaled: bool = True) -> np.ndarray:
     """Actions `[N, ...]` as environments take them, never out of bounds.
 
     A policy acts in -1..1 wherever a Box is bounded on both sides, and that range is stretched to the
-    bounds; with `scaled=False`, and where there is no bound, its numbers are taken as they are.
+    bounds, rounded if the Box holds whole numbers; with `scaled=False`, and where there is no bound, its
+    numbers are taken as they are.
     """
     if isinstance(space, Discrete):
         return action
     if scaled:
         centre, half = stretch(space)
-        action = np.where(space.bounded_below & space.bounded_above, np.clip(action, -1, 1), action)
+        action = np.where(bounded(space), np.clip(action, -1, 1), action)
         action = centre + half * action
+        action = np.rint(action) if whole(space) else action
     return np.clip(action, space.low, space.high).astype(space.dtype)
+
+
+def bounded(space: Any) -> np.ndarray:
+    """Which dimensions of a Box have two bounds that mean something."""
+    return (np.abs(space.low.astype(float)) < UNBOUNDED) & (np.abs(space.high.astype(float)) < UNBOUNDED)
+
+
+def whole(space: Any) -> bool:
+    """Whether a Box holds whole numbers."""
+    return np.issubdtype(space.dtype, np.integer)
 
 
 def stretch(space: Any) -> tuple[np.ndarray, np.ndarray]:
     """Centre and half width of a Box in each dimension, float32; 0 and 1 where it is not bounded."""
-    bounded = space.bounded_below & space.bounded_above
-    low, high = (np.where(bounded, bound.astype(np.float64), 0.0) for bound in (space.low, space.high))
-    half = np.where(bounded, (high - low) / 2, 1.0)
+    both = bounded(space)
+    low, high = (np.where(both, bound.astype(np.float64), 0.0) for bound in (space.low, space.high))
+    half = np.where(both, (high - low) / 2, 1.0)
     return ((low + high) / 2).astype(np.float32), half.astype(np.float32)

@@ -146,6 +146,23 @@ def test_numbers_of_a_policy_in_the_units_of_a_box():
     assert not centre.any() and (half == 1).all()  # nothing changes
 
 
+def test_a_box_of_whole_numbers_is_reached_to_its_ends():
+    space = Box(0, 3, (1,), np.int64)
+    action = np.array([[-1.2], [-0.9], [-0.4], [0.4], [0.9], [1.2]], np.float32)
+    expected = [[0], [0], [1], [2], [3], [3]]
+    found = to_space(action, space)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(ToSpace(space)(torch.from_numpy(action)), expected)
+
+
+def test_the_largest_number_of_a_type_is_no_bound():
+    most = np.finfo(np.float32).max
+    space, action = Box(-most, most, (1,), np.float32), np.array([[0.5], [-7]], np.float32)
+    np.testing.assert_array_equal(to_space(action, space), action)
+    np.testing.assert_array_equal(ToSpace(space)(torch.from_numpy(action)), action)
+
+
 @pytest.mark.parametrize(("config_class", "make"), [(RL2Config, rl2), (RmdpConfig, rmdp)])
 def test_runs_from_before_act_as_they_did(config_class, make, tmp_path):
     settings = dataclasses.asdict(make(problem_of(30, 1017)).config)
