@@ -66,6 +66,7 @@ def main(comm: Comm) -> None:
         if comm.is_root:
             run_folder.check(folder(config))
             describe(name, config)
+    config = comm.bcast_object(config)  # other ranks may not see the run folder
     threads = set_threads(comm)
     keep_freed_memory()
     learner = make_learner(name, config, comm)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -190,7 +191,7 @@ def command(settings: Settings) -> str:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if value != field.default:
-            given.append(f"--{field.name} {value}")
+            given.append(f"--{field.name} {shlex.quote(str(value))}")
     return "mpirun -np 2 python -m evaluate compare " + " ".join(given)
 
 

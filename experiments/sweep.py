@@ -87,6 +87,7 @@ def sweep(arguments: list[str], comm: Comm) -> None:
         protocol = EVALUATIONS[system].parse_settings(settings.evaluate.split(), show=comm.is_root)
         for config, _ in configs if comm.is_root else []:
             train.describe(system, config)  # refuses a folder that holds another experiment
+    configs = comm.bcast_object(configs)  # other ranks may not see the run folders
     values = {training_run(system, config, protocol, comm): swept for config, swept in configs}
     work_together(list(values), comm)
     with comm.agree():

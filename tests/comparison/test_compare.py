@@ -5,6 +5,7 @@ import csv
 import functools
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,6 +21,7 @@ from comparison import methods
 from comparison.config import BUDGETS, METHODS, RL2, Settings, parse_settings
 from comparison.experiments import experiments_of
 from comparison.problem import FixedHorizon, evaluate_actor, load_problem, outcome
+from comparison.tables import command as command_of
 from comparison.tables import markdown, rows_of
 from comparison.training import Training
 from envs import Population, make_family
@@ -231,6 +233,12 @@ def test_figures_of_an_outcome(problem, tmp_path):
     Population("cart_pole", drawn).save(tmp_path / "drawn.npz")
     text = markdown(load_problem(tmp_path / "drawn.npz"), Settings(population="a", out="b"), rows, "page")
     assert "python -m envs.populate cart_pole --num_agents 5 --seed 3 --out a" in text
+
+
+def test_the_command_that_made_a_page_can_be_given_again():
+    settings = parse_settings(["--population", "my agents.npz", "--out", "b", "--budgets", ""], show=False)
+    words = shlex.split(command_of(settings))
+    assert parse_settings(words[words.index("compare") + 1 :], show=False) == settings
 
 
 def test_every_method_with_every_seed_is_an_experiment(tmp_path):
