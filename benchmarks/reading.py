@@ -74,7 +74,7 @@ def write(path: Path, rows: int) -> None:
 
 def measure(tree: Path, log: Path, hide: bool = False) -> tuple[float, str]:
     """The processor's seconds in which the code in `tree` reads a log, and the digest of what it read."""
-    command = [sys.executable, "-c", CHILD, log, "hide" if hide else "show"]
+    command = [sys.executable, "-c", CHILD, str(log), "hide" if hide else "show"]
     done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True)
     taken, digest = done.stdout.split()
     return float(taken), digest
