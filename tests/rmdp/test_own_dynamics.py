@@ -241,11 +241,14 @@ def test_any_number_of_ranks_learns_the_same_and_its_run_is_evaluated(tmp_path):
         assert done.code == 0 and "cart_pole, em: 3 policies for 7 agents" in done.output, done.output
         reports.append(json.loads((tmp_path / f"{ranks}.json").read_text())["rows"])
     assert (tmp_path / "ranks_3" / "evaluation.png").exists()
-    values = [{(r["metric"], r.get("policy"), r.get("agent")): r["mean"] for r in rows} for rows in reports]
+    values = [
+        {(r["method"], r["metric"], r.get("policy"), r.get("agent")): r["mean"] for r in rows}
+        for rows in reports
+    ]
     assert values[0] == values[1]
     each = [r["mean"] for r in reports[0] if r["metric"] == "agent_return"]
-    assert len(each) == 7 and values[0]["social_welfare", None, None] == pytest.approx(np.mean(each))
-    assert values[0]["best_policy_welfare", None, None] >= values[0]["social_welfare", None, None]
+    assert len(each) == 7 and values[0]["em", "social_welfare", None, None] == pytest.approx(np.mean(each))
+    assert values[0]["em", "best_policy_welfare", None, None] >= values[0]["em", "social_welfare", None, None]
 
 
 def test_a_population_in_a_file_is_the_problem(tmp_path):
