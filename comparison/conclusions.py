@@ -145,7 +145,7 @@ def asks(alike: list[Row]) -> str:
     steps = "no steps" if least == 0 else f"{least:,.0f} steps"
     if len(alike) == 1:
         return f"{names} asks for {steps} of a new agent."
-    return f"Of these, {names} asks for the fewest steps of a new agent: {steps.removesuffix(' steps')}."
+    return f"Of these, {names} asks for the fewest steps of a new agent: {'none' if least == 0 else steps}."
 
 
 def listed(names: list[str]) -> str:
