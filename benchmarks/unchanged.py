@@ -90,7 +90,10 @@ CASES = {
         False,
     ),
 }
-COMPARE = "--effort 0.02 --episodes 2 --num_policies 2 --budgets 3 --max_episode_len 20"
+COMPARE = (
+    "--budget 20000 --behaviour random --simulator_iters 2 --episodes 2 --num_policies 2 --budgets 3 "
+    "--max_episode_len 20"
+)
 COMPARISONS = ("comparison_cart_pole", "comparison_particle")
 COMPARED = ("returns", "curve", "groups", "train_steps", "new_agent_steps", "policies", "facts")
 SPEED = {
@@ -122,7 +125,11 @@ def main() -> int:
         )
         try:
             differences = {}
-            for name in [name for name in (*CASES, *COMPARISONS) if name.startswith(settings.only)]:
+            budgets = "    budget:" in (other / "comparison" / "config.py").read_text()
+            if not budgets:
+                print("comparisons are left out: theirs had no --budget", file=sys.stderr, flush=True)
+            names = (*CASES, *COMPARISONS) if budgets else tuple(CASES)
+            for name in [name for name in names if name.startswith(settings.only)]:
                 for ranks in (1, 2):
                     before, after = (
                         outcome(tree, Path(folder) / label, name, ranks)

@@ -1,16 +1,13 @@
 """What a run is shown beside where no classical algorithm is known: random actions, one policy for all."""
 
-import sys
-import time
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from common.progress import at
 from common.protocols import Trainable
-
-PROGRESS_SECONDS = 10.0
-UNBOUNDED = 1e18  # some write their type's largest number for no bound
+from common.rollout import bounded
 
 
 class RandomActions:
@@ -22,10 +19,9 @@ class RandomActions:
     def __init__(self, space: Any, rng: Any):
         self.space, self.rng = space, rng
         if not isinstance(space, Discrete):
-            bounded = (np.abs(space.low) < UNBOUNDED) & (np.abs(space.high) < UNBOUNDED)
             unit = np.clip(-1, space.low, space.high), np.clip(1, space.low, space.high)
-            self.low = np.where(bounded, space.low, unit[0])
-            self.width = np.where(bounded, space.high, unit[1]) - self.low
+            self.low = np.where(bounded(space), space.low, unit[0])
+            self.width = np.where(bounded(space), space.high, unit[1]) - self.low
 
     def reset(self, num: int) -> None:
         """Nothing is remembered."""
@@ -39,13 +35,10 @@ class RandomActions:
         return (self.low + uniform * self.width).astype(space.dtype)
 
 
-def train(learner: Trainable, iterations: int, name: str, comm: Any) -> dict[str, float]:
-    """Train a baseline and tell how far it is; the metrics of the last iteration. A collective."""
+def train(learner: Trainable, iterations: int, name: str) -> dict[str, float]:
+    """Train a baseline; the metrics of the last iteration. A collective."""
     metrics: dict[str, float] = {}
-    told = time.monotonic()
     for i in range(iterations):
+        at(f"training {name}, iteration {i + 1} of {iterations}")
         metrics = learner.train_iteration(i)
-        if comm.is_root and time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
-            print(f"{name}: iteration {i + 1}/{iterations}", file=sys.stderr, flush=True)
     return metrics

@@ -100,7 +100,7 @@ def numbers(settings: Settings, name: str) -> list[int]:
 BUDGETS = {
     "bandit": 400_000,
     "tabular_mdp": 1_000_000,
-    "cart_pole": 4_000_000,
+    "cart_pole": 2_000_000,
     "mountain_car": 6_000_000,
     "particle": 4_800_000,
     "resource_gathering": 2_000_000,

@@ -124,7 +124,7 @@ def one_policy(config: Config, problem: Problem, iterations: int, comm: Comm) ->
     """The run's settings without a memory, trained for some iterations; a collective."""
     cut = dataclasses.replace(config, architecture="none", max_iters=iterations)
     learner = Learner(cut, comm, problem)
-    train(learner, iterations, ONE, comm)
+    train(learner, iterations, ONE)
     return learner.policy
 
 

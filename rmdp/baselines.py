@@ -38,7 +38,7 @@ def one_policy(config: Config, problem: Problem, budget: float, comm: Any) -> tu
     iterations = max(1, round(budget / config.steps_per_policy))
     alone = dataclasses.replace(config, num_policies=1, max_iters=iterations, algorithm="random")
     learner = Learner(alone, comm, problem)
-    return learner.policies, int(train(learner, iterations, ONE, comm)["train/env_steps"])
+    return learner.policies, int(train(learner, iterations, ONE)["train/env_steps"])
 
 
 def rows(config: Config, method: str, returns: np.ndarray, env_steps: int, share: float) -> list[Row]:

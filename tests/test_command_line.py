@@ -111,7 +111,7 @@ def test_every_architecture_trains_evaluates_and_continues(tmp_path, architectur
 
 
 @pytest.mark.mpi
-@pytest.mark.promise("F3 user code only where asked")
+@pytest.mark.promise("F3 user code runs only where it is named")
 @pytest.mark.parametrize("factory", ["cart_pole_family", "point_family"])
 def test_a_users_own_environment(tmp_path, factory):
     environment = ["--environment", f"envs.examples:{factory}"]

@@ -10,6 +10,7 @@ from envs import EnvError, load_factory
 from tests.helpers.launch import ROOT
 
 
+@pytest.mark.slow  # starts eight programs
 @pytest.mark.parametrize("name", ["envs.py", "common.py", "caml/__init__.py", "comparison/__init__.py"])
 @pytest.mark.parametrize("module", ["train", "evaluate"])
 def test_ours_are_used_whatever_lies_beside_the_command(name, module, tmp_path):

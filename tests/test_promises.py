@@ -46,6 +46,7 @@ BAD += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [30, pytest.param(150, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_hostile_flags_get_one_line_or_are_taken_as_they_are(system, trials, tmp_path, monkeypatch, promise):

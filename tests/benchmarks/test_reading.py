@@ -3,10 +3,13 @@
 import json
 import sys
 
+import pytest
+
 from benchmarks import reading
 from persim.data.logs import read
 
 
+@pytest.mark.slow
 def test_a_log_is_written_read_and_timed(tmp_path, monkeypatch, capsys):
     reading.write_log(tmp_path / "log.csv", 2500)
     data = read(tmp_path / "log.csv")

@@ -86,6 +86,7 @@ def test_rows_of_all_baselines_and_the_study():
     }
 
 
+@pytest.mark.slow
 def test_the_figure_and_the_table_are_made_from_the_rows(tmp_path, capsys):
     full = rows_of(SHORT, "--baselines", "random,joint,same_agent,maml", "--updates", "1", "--repeats", "1")
     bare = rows_of(CART_POLES, "--baselines", "none", "--environment", CART_POLES.environment)

@@ -65,6 +65,7 @@ def test_gradient_descent():
     assert parameter.tolist() == [0, 3]
 
 
+@pytest.mark.slow
 def test_the_compiler_is_not_imported():
     code = """
 import sys, torch

@@ -61,6 +61,7 @@ def problem():
     return Problem("mine:places", family, family.sample(np.random.default_rng(0), 6), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_steps_of_the_table_are_those_that_environments_took(method, problem, monkeypatch):
     monkeypatch.setattr(training, "POINTS", 1)  # nobody looks on the way: that would take steps, too
@@ -85,6 +86,7 @@ def test_the_steps_of_the_table_are_those_that_environments_took(method, problem
     assert made["learning"][-1]["steps"] == made["train_steps"]
 
 
+@pytest.mark.slow
 def test_a_policy_trained_for_the_logs_counts(problem):
     settings = Settings(budget=BUDGET, behaviour="single", episodes=1, num_policies=2)
     made = METHODS["persim"](Training(problem, settings, 0, 1))
@@ -127,7 +129,9 @@ def test_who_cannot_serve_says_why():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bandit", "tabular_mdp", "resource_gathering"])
+@pytest.mark.parametrize(
+    "name", ["bandit", "tabular_mdp", pytest.param("resource_gathering", marks=pytest.mark.nightly)]
+)
 def test_populations_of_other_environments(name):
     family = make_family(name)
     agents = family.sample(np.random.default_rng(0), 4)

@@ -61,6 +61,7 @@ def test_no_play_passes_the_bound():
     assert (reward <= bound + 1e-6).all() and (reward > bound - 0.5).any()
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     flags = ["--runs", str(tmp_path / "runs"), "--seeds", "3", "--max_iters", "2", "--baselines", "random"]
     monkeypatch.setattr(evaluation, "CHECKPOINTS", (0, 1))

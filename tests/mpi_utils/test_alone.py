@@ -112,6 +112,7 @@ print(*{pool["num_threads"] for pool in threadpool_info() if pool["user_api"] ==
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["", "1000"])
 def test_torch_gets_one_thread_or_those_that_are_asked_for_and_numpy_one(asked):
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

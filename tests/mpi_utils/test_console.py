@@ -31,6 +31,7 @@ def finished(tmp_path):
     return path is not None and path.name == f"step_{ITERATIONS:08d}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "ranks"),
     [
@@ -48,6 +49,7 @@ def test_a_training_goes_on_without_its_console(tmp_path, lost, ranks):
     assert finished(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_when_its_terminal_is_closed(tmp_path):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

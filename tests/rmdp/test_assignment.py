@@ -106,6 +106,7 @@ def returns(transition, rewards, policy, gamma):
     return np.linalg.solve(np.eye(len(policy)) - gamma * chain, rewards[:, states, policy].T)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_em_never_falls_on_an_exact_tabular_problem_and_flips_end(seed):
     """Each half-step of EM is exact here: the best policy of a group, then the best policy of an agent."""
