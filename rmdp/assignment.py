@@ -180,6 +180,11 @@ def even_random(num_agents: int, num_policies: int, rng: np.random.Generator) ->
     return rng.permutation(np.arange(num_agents) % num_policies)
 
 
+def by_parameter(values: np.ndarray) -> np.ndarray:
+    """A group `[n]` for each value of a parameter `[n]`, in the order of the values."""
+    return np.unique(values, return_inverse=True)[1].reshape(len(values))
+
+
 def contiguous(order: np.ndarray, num_policies: int) -> np.ndarray:
     """The oracle: agents `order [n]`, neighbours having like preferences, cut into k groups of even size."""
     policy_of = np.empty(len(order), np.int64)

@@ -35,8 +35,9 @@ OWN_DYNAMICS: dict[str, Any] = {
     "utility_decay": 0.5,
     "envs_per_policy": 0,
 }
-OWN_DYNAMICS_ALGORITHMS = ("em", "random")
+OWN_DYNAMICS_ALGORITHMS = ("em", "random", "given")
 
+OF_GIVEN = Applies("--algorithm given", lambda c: c.algorithm == "given")
 OF_SOFT = Applies("--algorithm end_to_end or em", lambda c: c.algorithm in ("end_to_end", "em"))
 
 
@@ -66,9 +67,14 @@ class Config:
     max_episode_len: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of an episode at most; 0: the environment's own."""
 
-    algorithm: Annotated[Literal["em", "end_to_end", "cluster", "random", "oracle"], Group("policy")] = "em"
+    algorithm: Annotated[
+        Literal["em", "end_to_end", "cluster", "random", "oracle", "given"], Group("policy")
+    ] = "em"
     """How agents get their policy: alternating with learning (em), by a softmax that PPO's loss trains
-    (end_to_end), by K-means of their rewards (cluster), at random, or by likeness of preferences (oracle)."""
+    (end_to_end), by K-means of their rewards (cluster), at random, by likeness of preferences (oracle), or by
+    a parameter of the population, one policy for each of its values (given)."""
+    assign_by: Annotated[str, MAY_BE_EMPTY, OF_GIVEN] = ""
+    """The parameter by which agents get their policy (given), e.g. the age group."""
     num_policies: Annotated[int, POSITIVE] = 5
     """The budget: policies that agents are assigned to."""
     policy_network: Literal["shared", "separate"] = "shared"

@@ -15,7 +15,7 @@ from envs.problem import Problem
 from envs.shared_reward_env import Step
 from rmdp.advantages import Batch, StepFeatures, make_batch
 from rmdp.agent_shard import AgentShard
-from rmdp.assignment import Assignment, even_random
+from rmdp.assignment import Assignment, by_parameter, even_random
 from rmdp.config import Config
 from rmdp.policy import Actor, Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
@@ -32,8 +32,8 @@ class OwnDynamics:
     each, and learns from all its steps alike. Nothing of an environment is kept for the next iteration (a
     user's could not be saved), so by default they are so few that each plays whole episodes. With `em`, every
     `SURVEY_INTERVAL` iterations after the warm start and at the end each policy plays one episode with each
-    agent, exploration off (a survey), and agents move to the policy with the best running mean return. A
-    policy for all (k = 1) and one for each (k = n) need no survey. A rank owns a slice of the agents, which
+    agent, exploration off (a survey), and agents move to the policy with the best running mean return. Other
+    algorithms, and one policy for all, need no survey. A rank owns a slice of the agents, which
     it surveys.
     """
 
@@ -45,8 +45,12 @@ class OwnDynamics:
         self.m = config.envs_per_policy or envs_for_whole_episodes(config.steps_per_policy, problem.horizon)
         if config.steps_per_policy // self.m < problem.horizon and comm.is_root:
             print(short_of_episodes(config, self.m, problem.horizon), file=sys.stderr, flush=True)
-        self.shard = AgentShard(comm, self.n, problem.rows(slice(None)))
-        policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
+        agents = problem.rows(slice(None))
+        self.shard = AgentShard(comm, self.n, agents)
+        if config.algorithm == "given":
+            policy_of = by_parameter(agents[config.assign_by])
+        else:
+            policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
         self.assignment = Assignment(comm, self.shard, self.k, policy_of)
         self.own_envs = comm.share(self.m)
         self.utility = np.zeros((self.k, self.shard.num))  # running sums of the surveys' returns

@@ -25,6 +25,8 @@ def make_problem(config: Config, comm: Any) -> Problem:
             agents = family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
         else:
             agents = family.sample(stream(config.seed, "tasks"), config.num_agents)
+        if config.algorithm == "given":
+            check_groups(config, agents)
     return Problem(config.environment, family, agents, config.max_episode_len)
 
 
@@ -55,6 +57,16 @@ def load_agents(config: Config, family: Any) -> dict[str, np.ndarray]:
             f"{len(population)}"
         )
     return family.check(population.parameters)
+
+
+def check_groups(config: Config, agents: dict[str, np.ndarray]) -> None:
+    """Refuse a parameter that does not make as many groups as there are policies."""
+    flag, values = f"--assign_by {config.assign_by!r}", agents.get(config.assign_by)
+    if values is None or values.ndim != 1:
+        known = ", ".join(name for name, value in agents.items() if value.ndim == 1)
+        raise UserError(f"{flag}: no parameter of one number an agent; choose one of {known}")
+    if (num := len(np.unique(values))) != config.num_policies:
+        raise UserError(f"{flag}: has {num} values among the agents; give --num_policies {num}")
 
 
 def shares_dynamics(problem: Problem) -> bool:

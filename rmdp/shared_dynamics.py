@@ -9,7 +9,7 @@ from common.runs.seeding import SharedStream, stream
 from envs.problem import Problem
 from rmdp.advantages import Batch, StepFeatures, make_batch
 from rmdp.agent_shard import CHUNK, AgentShard
-from rmdp.assignment import Assignment, contiguous, even_random, weighted_sum
+from rmdp.assignment import Assignment, by_parameter, contiguous, even_random, weighted_sum
 from rmdp.config import Config
 from rmdp.policy import Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, environment_numbers
@@ -58,6 +58,8 @@ class SharedDynamics:
         rng = stream(config.seed, "assignment")
         if config.algorithm == "oracle":
             policy_of = contiguous(self.family.order(self.agents), self.k)
+        elif config.algorithm == "given":
+            policy_of = by_parameter(self.agents[config.assign_by])
         elif config.algorithm != "cluster":
             policy_of = even_random(self.n, self.k, rng)
         if config.algorithm == "end_to_end" or (config.algorithm == "em" and config.warm_start_iters):

@@ -196,6 +196,24 @@ def test_one_policy_for_all_and_one_for_each_need_no_survey():
         assert len(set(learner.population.assignment.everyone().tolist())) == k
 
 
+def test_a_policy_for_each_value_of_a_parameter(tmp_path):
+    group = np.array([2, 0, 1, 1, 2, 0, 0])
+    family = make_family("particle")
+    agents = family.check({**family.sample(np.random.default_rng(0), 7), "group": group})
+    Population("particle", agents).save(tmp_path / "kinds.npz")
+    given = {"environment": "particle", "algorithm": "given", "population": str(tmp_path / "kinds.npz")}
+    config = dataclasses.replace(TINY, **given, assign_by="group", max_iters=1)
+    learner = make(config)
+    learner.train_iteration(0)
+    assert learner.population.assignment.everyone().tolist() == group.tolist()
+    for wrong, said in (
+        ({"num_policies": 2}, "--assign_by 'group': has 3 values among the agents; give --num_policies 3"),
+        ({"assign_by": "age"}, "--assign_by 'age': no parameter of one number an agent; choose one of"),
+    ):
+        with pytest.raises(UserError, match=said):
+            make_problem(dataclasses.replace(config, **wrong), Comm())
+
+
 @pytest.mark.nightly
 def test_a_policy_learns_to_balance():
     sizes = {"num_policies": 1, "num_features": 32, "steps_per_policy": 2048, "envs_per_policy": 8}
