@@ -57,7 +57,7 @@ def main() -> None:
 def write_log(path: Path, rows: int) -> None:
     """Write a log of `rows` rows in the plain form that every version reads."""
     rng = np.random.default_rng(0)
-    state, action = rng.standard_normal((rows, 4)), rng.integers(0, 3, rows)
+    state, action = rng.standard_normal((rows, 4)), rng.integers(0, 3, rows) / 2
     with open(path, "w") as file:
         file.write("agent,time,state_0,state_1,state_2,state_3,action,reward\n")
         for i, (values, chosen) in enumerate(zip(state.tolist(), action.tolist(), strict=True)):

@@ -82,8 +82,9 @@ class Config:
     agent=patient,time=timestamp,state=glucose+pulse,action=insulin; others are left out. A role that is not
     given is found by name; reward=none: the log has none."""
     action_kind: Literal["auto", "continuous", "discrete"] = "auto"
-    """Whether the log's action is a quantity or one of several choices; auto: by its type (numbers that are
-    written with a decimal point are quantities)."""
+    """Whether the log's action is a quantity or one of several choices; auto: as the environment has it, or
+    by its type (words are choices, numbers with a decimal point quantities; whole numbers of a CSV may be
+    either: say it)."""
     decimal: Annotated[str, MAY_BE_EMPTY] = ""
     """The decimal sign of a CSV, a point or a comma; empty: found out."""
     num_agents: Annotated[int, POSITIVE] = 500

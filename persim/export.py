@@ -56,7 +56,9 @@ def export(
     states = f"the state before the step: {', '.join(map(str, data['state_names']))}"
     number = torch.zeros(2, dtype=torch.int64)
     if simulator.num_actions:
-        action = Port(number, f"0 to {simulator.num_actions - 1}")
+        labels = data.get("action_labels")
+        names_of = f" ({', '.join(labels)})" if labels else ""
+        action = Port(number, f"0 to {simulator.num_actions - 1}{names_of}")
     else:
         action = Port(torch.zeros(2, simulator.sizes["action_size"]), "in the units of the log")
     network = Network(

@@ -176,6 +176,7 @@ class Learner:
                 "covariates": data.covariates or {},
                 "state_names": data.state_names,
                 "action_names": data.action_names,
+                "action_labels": data.action_labels,
                 "step": list(data.step),
             },
         }
@@ -204,7 +205,8 @@ def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
             f"--num_factors {config.num_factors}: more factors than the {num_agents} agents of "
             f"{config.dataset}; choose fewer"
         )
-    num_actions = 0 if not data.discrete else int(family.action_space.n if family else data.action.max() + 1)
+    taken = len(data.action_labels) if data.action_labels else data.action.max() + 1
+    num_actions = 0 if not data.discrete else int(family.action_space.n if family else taken)
     simulator = Simulator(
         config.num_models,
         num_agents,

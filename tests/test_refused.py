@@ -12,7 +12,9 @@ from tests.helpers import runs
 from tests.helpers.launch import command
 
 LOG = "agent,time,state.x,action,reward\n" + "".join(
-    f"{agent},{t},{agent + 0.1 * t + 0.01 * t * t},{t % 2},0\n" for agent in range(3) for t in range(30)
+    f"{agent},{t},{agent + 0.1 * t + 0.01 * t * t},{'up' if t % 2 else 'down'},0\n"
+    for agent in range(3)
+    for t in range(30)
 )
 UNKNOWN = "--environment unknown --dataset"
 # By case: the system, flags that are refused, a word of the message, and what it advises instead.
@@ -22,6 +24,12 @@ REFUSED = {
     "population": ("rmdp", "--population agents.npz", "agents.npz", ""),
     "dynamics": ("rmdp", "--environment envs.examples:nothing", "nothing", ""),
     "columns": ("persim", f"{UNKNOWN} bad.csv", "bad.csv", f"{UNKNOWN} good.csv --num_factors 2"),
+    "kind": (
+        "persim",
+        f"{UNKNOWN} whole.csv --num_factors 2",
+        "--action_kind",
+        f"{UNKNOWN} whole.csv --num_factors 2 --action_kind discrete",
+    ),
     "factors": (
         "persim",
         f"{UNKNOWN} good.csv --num_factors 4",
@@ -40,6 +48,7 @@ TOLD_BY_TWO = ("device", "factors")
 def test_a_refused_training_leaves_nothing_and_its_advice_works_at_once(tmp_path, case, ranks):
     (tmp_path / "good.csv").write_text(LOG)
     (tmp_path / "bad.csv").write_text(LOG.replace("time", "when"))
+    (tmp_path / "whole.csv").write_text(LOG.replace("up", "1").replace("down", "0"))
     system, wrong, word, right = REFUSED[case]
     flags = [*runs.flags(system, tmp_path / "new" / "runs", "run"), "--max_iters", 1]
 

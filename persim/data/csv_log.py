@@ -21,11 +21,12 @@ from persim.data.checks import Place, check_size, fault
 from persim.data.clock import Moments
 from persim.data.columns import MAX_COLUMNS, Columns, understand
 from persim.data.form import Form
-from persim.data.table import Table
+from persim.data.table import NO_LABEL, Table
 
 BLOCK = 1 << 20  # characters; also the longest line
 SAMPLE = 100  # lines behind the header by which decimal commas and dates are found out
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 MISSING = ("NA", "N/A", "NULL", "NONE")
 # As PyArrow is told them; what is spelled otherwise is read piece by piece.
 SPELLINGS = ["", *MISSING, *map(str.lower, MISSING), *map(str.title, MISSING), "nan", "NaN", "NAN"]
@@ -50,6 +51,17 @@ class Head:
     separator: str
     decimal: str
     dated: bool
+    labelled: bool
+
+    @property
+    def texts(self) -> list[str]:
+        """Columns of names, and the action where it is one of several categories."""
+        return [*self.columns.texts, *(self.columns.action if self.labelled else [])]
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns of numbers but `time`."""
+        return [name for name in self.columns.numbers if name not in self.texts]
 
     def place(self, line: int, column: str) -> str:
         """Where a column stands in a line."""
@@ -68,7 +80,7 @@ class Content:
 
 
 def read_csv(path: Path, family: Any = None, form: Form | None = None) -> Table:
-    """The rows of a CSV in UTF-8, with or without a byte order mark, with any line ends, a row a line.
+    """The rows of a CSV in UTF-8, or in UTF-16 with its byte order mark, with any line ends, a row a line.
 
     Fields are separated by commas, semicolons, tabs or bars, whichever the header has most of; the file may
     be packed (.gz). Faults are placed at `file:line:column`, lines and columns counted from 1. Raises
@@ -78,7 +90,10 @@ def read_csv(path: Path, family: Any = None, form: Form | None = None) -> Table:
     form = form or Form()
     head = _head(path, family, form)
     content = _at_once(head) or _by_pieces(head)
-    columns = head.columns
+    columns, values, categories = head.columns, content.values, None
+    if head.labelled:
+        codes, categories = content.texts[columns.action[0]]
+        values = {**values, columns.action[0]: codes.astype(np.float64)}
     lines = functools.cache(lambda: _by_pieces(head).lines if content.lines is None else content.lines)
 
     def place(row: int | None, column: str) -> str:
@@ -100,8 +115,9 @@ def read_csv(path: Path, family: Any = None, form: Form | None = None) -> Table:
         time=content.time,
         dated=head.dated,
         episode=episode,
-        values=content.values,
-        whole=content.whole,
+        values=values,
+        action_kind="discrete" if head.labelled else "" if content.whole else "continuous",
+        categories=categories,
         place=place,
     )
 
@@ -120,6 +136,10 @@ def _head(path: Path, family: Any, form: Form) -> Head:
             rows.append(dict(zip(header, map(str.strip, fields), strict=False)))
     words = {name for row in rows for name, text in row.items() if _is_word(text)}
     columns = understand(header, lambda j: f"{path}:{line}:{j + 1}", family, form.columns, words)
+    actions = {row.get(columns.action[0], "") for row in rows if len(columns.action) == 1}
+    actions = {text for text in actions if text.upper() not in NO_LABEL}
+    words_only = bool(actions) and not any(map(_is_number, actions))
+    labelled = bool(form.labels) or (words_only and family is None and form.action_kind != "continuous")
     numbers = [row.get(name, "") for row in rows for name in columns.numbers]
     comma = any(re.fullmatch(r"[-+]?\d*,\d+", text) for text in numbers) and separator != ","
     decimal = form.decimal or ("," if comma and not any("." in text for text in numbers) else ".")
@@ -131,7 +151,7 @@ def _head(path: Path, family: Any, form: Form) -> Head:
         form.tell(f"{path}: {'; '.join(told)}")
     times = (row.get(columns.time, "") for row in rows)
     dated = _is_moment(next((text for text in times if text and text.upper() not in MISSING), ""))
-    return Head(path, line, header, columns, separator, decimal, dated)
+    return Head(path, line, header, columns, separator, decimal, dated, labelled)
 
 
 def _first_lines(path: Path) -> tuple[int, str, list[str]]:
@@ -157,13 +177,17 @@ def _is_moment(text: str) -> bool:
     return False
 
 
-def _is_word(text: str) -> bool:
-    """Whether a field is neither missing nor a number nor a date."""
+def _is_number(text: str) -> bool:
     try:
         float(text.replace(",", "."))
     except ValueError:
-        return bool(text) and text.upper() not in MISSING and not _is_moment(text)
-    return False
+        return False
+    return True
+
+
+def _is_word(text: str) -> bool:
+    """Whether a field is neither missing nor a number nor a date."""
+    return bool(text) and text.upper() not in MISSING and not _is_number(text) and not _is_moment(text)
 
 
 def _at_once(head: Head) -> Content | None:
@@ -175,19 +199,20 @@ def _at_once(head: Head) -> Content | None:
         return None
     try:
         data, columns = _bytes(head.path), head.columns
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+        if data.startswith(UTF_16):
+            data = data.decode("utf-16").encode()
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeError):
         return None
     # Without quotes a row is its line cut at separators, as with the `csv` module.
     if b'"' in data or b"\0" in data:
         return None
-    position = {
-        name: str(head.header.index(name)) for name in [*columns.texts, columns.time, *columns.numbers]
-    }
-    kinds = {position[name]: pyarrow.float64() for name in columns.numbers}
-    kinds |= {position[name]: pyarrow.string() for name in columns.texts}
+    position = {name: str(head.header.index(name)) for name in [*head.texts, columns.time, *head.numbers]}
+    kinds = {position[name]: pyarrow.float64() for name in head.numbers}
+    kinds |= {position[name]: pyarrow.string() for name in head.texts}
     kinds[position[columns.time]] = pyarrow.string() if head.dated else pyarrow.float64()
     action = position[columns.action[0]]
-    del kinds[action]  # whole numbers or not: the text tells
+    if not head.labelled:
+        del kinds[action]  # whole numbers or not: the text tells
     try:
         table = pyarrow.csv.read_csv(
             pyarrow.BufferReader(data),
@@ -203,15 +228,16 @@ def _at_once(head: Head) -> Content | None:
             ),
         )
         kind = table.column(action).type
-        if not table.num_rows or not (pyarrow.types.is_int64(kind) or pyarrow.types.is_float64(kind)):
+        number = pyarrow.types.is_int64(kind) or pyarrow.types.is_float64(kind)
+        if not table.num_rows or not (number or head.labelled):
             return None
-        texts = {name: _named(table.column(position[name])) for name in columns.texts}
+        texts = {name: _named(table.column(position[name])) for name in head.texts}
         time = table.column(position[columns.time])
         moments = Moments()
         return Content(
             texts=texts,
             time=np.array([moments[text] for text in time.to_pylist()]) if head.dated else _floats(time),
-            values={name: _floats(table.column(position[name])) for name in columns.numbers},
+            values={name: _floats(table.column(position[name])) for name in head.numbers},
             whole=pyarrow.types.is_int64(kind),
         )
     except (pyarrow.ArrowException, ValueError):
@@ -254,7 +280,7 @@ def merged(numbers: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]
 
 def _by_pieces(head: Head) -> Content:
     """All rows, and their lines; finds the place of any fault."""
-    columns, codes, moments = head.columns, {name: Codes() for name in head.columns.texts}, Moments()
+    columns, codes, moments = head.columns, {name: Codes() for name in head.texts}, Moments()
     pieces: list[dict[str, np.ndarray]] = []
     whole = True
     for number, lines in _blocks(head.path):
@@ -268,7 +294,7 @@ def _by_pieces(head: Head) -> Content:
         raise fault(place, "there are no rows after the header; give a row for each step")
     values = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     lines_, time = values.pop(""), values.pop(columns.time)
-    texts = {name: (values.pop(name), list(codes[name])) for name in columns.texts}
+    texts = {name: (values.pop(name), list(codes[name])) for name in head.texts}
     return Content(texts, time, values, whole, lines_)
 
 
@@ -278,7 +304,9 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
     packed = path.suffix.lower() == ".gz"
     opener: Any = gzip.open if packed else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=None) as file:
+        with opener(path, "rb") as file:
+            encoding = "utf-16" if file.read(2) in UTF_16 else "utf-8-sig"
+        with opener(path, "rt", encoding=encoding, errors="surrogateescape", newline=None) as file:
             while text := file.read(BLOCK):
                 size += len(text)
                 check_size(str(path), size if packed else 0)
@@ -288,6 +316,8 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise fault(place, f"a line of more than {BLOCK} characters; give one row a line")
                 yield number, lines
                 number += len(lines)
+    except UnicodeDecodeError:
+        raise fault(f"{path}:{number}:1", "not UTF-16, as it begins; save the file as UTF-8 text") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise fault(f"{path}:{number}:1", f"cannot be unpacked ({error}); pack it again") from None
     if rest:
@@ -344,7 +374,7 @@ def _piece(
         raise fault(at, f"{len(fields)} fields under {len(header)} columns; give one for each column")
     piece = {"": np.fromiter((line for line, _ in rows), np.int64, len(rows))}
     fields_of = list(zip(*[fields for _, fields in rows], strict=True))
-    for name in [*columns.texts, columns.time, *columns.numbers]:
+    for name in [*head.texts, columns.time, *head.numbers]:
         texts = fields_of[header.index(name)]
 
         def place(i: int, name: str = name) -> str:

@@ -14,7 +14,8 @@ class Form:
 
     `columns` gives roles, `agent=patient,state=glucose+pulse`; `action_kind` is auto, continuous or discrete;
     `decimal` is "." or "," or "", which finds it out. `step` (size, unit "s" or "") is the time of a step,
-    None to find it out. Of a log that is `held_out` nothing is learnt: nothing in it is refused for being
+    None to find it out. `labels` are the run's categories of actions, by number; None: its actions are
+    numbers. Of a log that is `held_out` nothing is learnt: nothing in it is refused for being
     constant or short. `tell` is given a line about everything that was found out.
     """
 
@@ -22,5 +23,6 @@ class Form:
     action_kind: str = "auto"
     decimal: str = ""
     step: tuple[float, str] | None = None
+    labels: list[str] | None = None
     held_out: bool = False
     tell: Callable[[str], None] = keep_quiet

@@ -25,8 +25,9 @@ def read(path: str | Path, family: Any = None, form: Form | None = None) -> Tran
     `Transitions.save` wrote.
 
     With a `family` (of `envs`) its number of states, its actions and covariates must be the log's; without,
-    `form.action_kind` says whether an action is discrete, or its type: a single column of whole numbers from
-    0. A state that never changes is refused, as nothing can be learnt of it, unless the log is held out.
+    `form.action_kind` says whether an action is discrete, or its type: text, or whole numbers of Parquet; a
+    CSV of whole numbers does not say it and is refused. A state that never changes is refused, as nothing can
+    be learnt of it, unless the log is held out.
     Every fault raises `UserError` with one line, `file:line:column: what; what to do`, columns counted by
     separators (`file:array:index` where there are no lines).
     """

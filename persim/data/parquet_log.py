@@ -23,7 +23,7 @@ class Part:
     path: Path
     rows: int
     dated: bool
-    whole: bool
+    action_kind: str
     values: dict[str, np.ndarray]
 
 
@@ -50,6 +50,11 @@ def read_parquet(path: Path, family: Any = None, form: Form | None = None) -> Ta
                 if columns is None:
                     columns = _columns(file, header, family, form)
                     codes = {name: Codes() for name in columns.texts}
+                    schema = {field.name: _values_of(field.type) for field in opened.schema_arrow}
+                    kind, known = schema.get(columns.action[0]), family is not None
+                    known = known or form.action_kind == "continuous" or len(columns.action) > 1
+                    if _is_label(kind) and not known:
+                        codes[columns.action[0]] = Codes()
                 size += _size(opened, len(columns.texts) + 1 + len(columns.numbers))
                 check_size(str(path), size)
                 if opened.metadata.num_rows:
@@ -105,17 +110,14 @@ def _read(file: Path, opened: Any, fixed: dict[str, str], columns: Columns, code
             )
         return opened.read(columns=[name], use_threads=False).column(0)
 
-    for name in columns.texts:
+    for name in codes:
         kind = _values_of(schema.get(name, pyarrow.string()))
-        if not (types.is_integer(kind) or _is_text(kind)):
-            what = "agents" if name == columns.agent else "episodes"
-            raise fault(
-                f"{file}:{name}:0", f"column of {str(kind)[:40]}; give text or whole numbers for {what}"
-            )
+        if not (types.is_integer(kind) or _is_text(kind) or (name in columns.action and _is_label(kind))):
+            raise fault(f"{file}:{name}:0", f"column of {str(kind)[:40]}; give text or whole numbers")
         texts = column(name).cast(pyarrow.large_string()).fill_null("").combine_chunks().dictionary_encode()
         own = np.array([codes[name][text.strip()] for text in texts.dictionary.to_pylist()], np.int64)
         found[name] = own[np.asarray(texts.indices, np.int64)]
-    for name in columns.numbers:
+    for name in (name for name in columns.numbers if name not in codes):
         kind = _values_of(schema.get(name, pyarrow.string()))
         if not _is_number(kind) and name not in fixed:
             raise fault(f"{file}:{name}:0", f"column of {str(kind)[:40]}; give numbers")
@@ -132,8 +134,9 @@ def _read(file: Path, opened: Any, fixed: dict[str, str], columns: Columns, code
         found[columns.time] = _floats(time)
     else:
         raise fault(f"{file}:{columns.time}:0", f"column of {str(kind)[:40]}; give numbers or timestamps")
-    whole = types.is_integer(_values_of(schema.get(columns.action[0], pyarrow.string())))
-    return Part(file, rows, moment or _is_text(kind), whole, found)
+    action = _values_of(schema.get(columns.action[0], pyarrow.string()))
+    action_kind = "discrete" if types.is_integer(action) or _is_label(action) else "continuous"
+    return Part(file, rows, moment or _is_text(kind), action_kind, found)
 
 
 def _values_of(kind: Any) -> Any:
@@ -154,6 +157,13 @@ def _is_text(kind: Any) -> bool:
     import pyarrow.types as types
 
     return types.is_string(kind) or types.is_large_string(kind)
+
+
+def _is_label(kind: Any) -> bool:
+    """Whether a column holds categories: text, or true and false."""
+    import pyarrow.types as types
+
+    return kind is not None and (_is_text(kind) or types.is_boolean(kind))
 
 
 def _floats(column: Any) -> np.ndarray:
@@ -200,6 +210,7 @@ def _join(path: Path, columns: Columns, codes: dict[str, Codes], parts: list[Par
         dated=dated.pop(),
         episode=whole(columns.episode) if columns.episode else None,
         values={name: whole(name) for name in columns.numbers},
-        whole=all(part.whole for part in parts),
+        action_kind="discrete" if all(part.action_kind == "discrete" for part in parts) else "continuous",
+        categories=list(codes[columns.action[0]]) if columns.action[0] in codes else None,
         place=place,
     )

@@ -18,6 +18,7 @@ from persim.data.transitions import Transitions
 MAX_ACTIONS = 1000  # more different whole numbers in a log of unknown kind are measurements
 MAX_NAME = 100  # characters
 SHOWN = 5  # names in a line
+NO_LABEL = ("", "NA", "N/A", "NULL", "NAN")  # none is a category
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Table:
     """R rows as read: `agent` [R] int64 indexes `names`; `values` maps columns of numbers to [R] float64.
 
     `time` [R] float64 is in seconds since 1970 where `dated`, else in the file's own unit; `episode` [R]
-    numbers an agent's episodes by first appearance, None without such a column. `whole` says whether the
-    first action column holds whole numbers by its type. A missing value is NaN. `place(row, column)` tells
-    where a value stands in the file, or with row None the column's name.
+    numbers an agent's episodes by first appearance, None without such a column. `action_kind` is what the
+    type of the first action column says, continuous or discrete, or "" where it does not say it; `categories`
+    are the texts that are numbered there, None where there are numbers. A missing value is NaN. `place(row,
+    column)` tells where a value stands in the file, or with row None the column's name.
     """
 
     path: str
@@ -38,7 +40,8 @@ class Table:
     dated: bool
     episode: np.ndarray | None
     values: dict[str, np.ndarray]
-    whole: bool
+    action_kind: str
+    categories: list[str] | None
     place: Callable[[int | None, str], str]
 
 
@@ -58,6 +61,7 @@ def to_transitions(table: Table, family: Any = None, form: Form | None = None) -
     form = form or Form()
     _check_names(table)
     tell_alike(table.path, table.names, form)
+    table, labels = _labelled(table, form)
     steps = _steps(table, form)
     used, following, columns = steps.used, steps.following, table.columns
 
@@ -103,6 +107,7 @@ def to_transitions(table: Table, family: Any = None, form: Form | None = None) -
         state_names=Columns.short(columns.state),
         action_names=Columns.short(columns.action),
         covariates={s: table.values[c][first] for c, s in _short(columns.covariate)} or None,
+        action_labels=labels,
         step=steps.step,
     )
     check(data, place, family, form.held_out)
@@ -139,8 +144,33 @@ def _check_actions(table: Table, used: np.ndarray, family: Any) -> None:
     refuse(
         ((values < 0) | (values > most)) & (family is None),
         lambda i: table.place(int(used[i]), column),
-        lambda i: f"{column} is {values[i]:.0f}, outside 0 to {most}; number actions from 0",
+        lambda i: (
+            f"{column} is {values[i]:.0f}, outside 0 to {most}; number actions from 0, or say "
+            "--action_kind continuous"
+        ),
     )
+
+
+def _labelled(table: Table, form: Form) -> tuple[Table, list[str] | None]:
+    """A table whose categories of actions are numbered by their labels, those of the run or in alphabetical
+    order, and the labels; None where actions are numbers."""
+    if table.categories is None:
+        return table, None
+    column, categories = table.columns.action[0], table.categories
+    pairs = [(text, text.upper() in NO_LABEL) for text in categories]
+    labels = form.labels or sorted(text for text, absent in pairs if not absent)
+    shown = ", ".join(labels[:SHOWN]) + ", ..." * (len(labels) > SHOWN)
+    codes = table.values[column].astype(np.int64)
+    refuse(
+        np.array([not absent and text not in labels for text, absent in pairs])[codes],
+        lambda i: table.place(i, column),
+        lambda i: f"{column} is {categories[codes[i]][:40]!r}; the run knows {shown}",
+    )
+    if not form.held_out:
+        form.tell(f"{table.path}: {column} is one of {len(labels)} categories: {shown}")
+    number = {label: i for i, label in enumerate(labels)}
+    values = np.array([np.nan if absent else number[text] for text, absent in pairs])[codes]
+    return dataclasses.replace(table, values={**table.values, column: values}), labels
 
 
 def _steps(table: Table, form: Form) -> Steps:
@@ -259,7 +289,7 @@ def plain(name: str) -> str:
 
 
 def _is_discrete(table: Table, used: np.ndarray, family: Any, form: Form) -> bool:
-    """The family's kind of action, or the given one; else a single column of whole numbers is discrete."""
+    """The family's kind of action, or the given one, or that of the column's type; nothing is guessed."""
     columns = table.columns
     if form.action_kind == "discrete" and len(columns.action) > 1:
         raise UserError(
@@ -272,18 +302,24 @@ def _is_discrete(table: Table, used: np.ndarray, family: Any, form: Form) -> boo
         return False
     if family is not None:
         return isinstance(family.action_space, Discrete)
-    values = table.values[columns.action[0]][used]
-    low, high = (values.min(), values.max()) if len(values) else (0, 0)
-    number = bool((low >= 0) & (high < MAX_ACTIONS) and (values == np.floor(values)).all())
-    discrete, name = number and table.whole, f"{table.path}: {columns.action[0]} is taken"
-    if discrete:
+    column = columns.action[0]
+    if not table.action_kind:
+        text = f"{column} holds whole numbers, which may be quantities or categories"
+        raise fault(
+            table.place(None, column), f"{text}; say --action_kind continuous or --action_kind discrete"
+        )
+    values = table.values[column][used]
+    if table.action_kind == "continuous" and len(values) and (values == np.floor(values)).all():
         form.tell(
-            f"{name} for one of {high + 1:.0f} categories, as whole numbers by type; if it is a quantity: "
+            f"{table.path}: {column} is taken for a quantity, by type; if it is one of several choices: "
+            "--action_kind discrete"
+        )
+    elif table.action_kind == "discrete" and table.categories is None:
+        form.tell(
+            f"{table.path}: {column} is taken for one of several choices, by type; if it is a quantity: "
             "--action_kind continuous"
         )
-    elif number:
-        form.tell(f"{name} for a quantity, by type; if it is one of several choices: --action_kind discrete")
-    return discrete
+    return table.action_kind == "discrete"
 
 
 def _check_covariates(table: Table) -> None:

@@ -27,7 +27,8 @@ LAYOUT = {
     "reward": ("f", 1),
     "next_state": ("f", 2),
 }
-COVARIATE = "covariate."
+COVARIATE, LABELS = "covariate.", "action_labels"
+OPTIONAL = {COVARIATE: ("f", 1), LABELS: ("U", 1)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +38,8 @@ class Transitions:
     `agent` [N] int64 indexes `names` (n strings, all different); `time` [N] int64 grows within an agent, and
     two rows of an agent follow one another where it grows by 1. `state` and `next_state` are [N, d] float32;
     `action` is [N] int64 (discrete) or [N, a] float32; `reward` is [N] float32. `covariates` maps names to
-    [n] float64, one value an agent; None where they are not known. `step` (size, unit "s" or "") is the time
+    [n] float64, one value an agent; None where they are not known. `action_labels` are what categories of
+    actions are called, by number; None where they are numbered. `step` (size, unit "s" or "") is the time
     between two rows that follow one another; it is no part of what is stored or compared.
     """
 
@@ -51,6 +53,7 @@ class Transitions:
     state_names: list[str]
     action_names: list[str]
     covariates: dict[str, np.ndarray] | None = None
+    action_labels: list[str] | None = None
     step: tuple[float, str] = (1.0, "")
 
     def __len__(self) -> int:
@@ -90,6 +93,7 @@ class Transitions:
             **{name: np.array(getattr(self, name), np.str_) for name in texts},
             **{name: getattr(self, name) for name in LAYOUT if name not in (*texts, "format")},
             **{f"{COVARIATE}{name}": value for name, value in (self.covariates or {}).items()},
+            **({LABELS: np.array(self.action_labels, np.str_)} if self.action_labels else {}),
         }
 
     def digest(self) -> str:
@@ -121,7 +125,7 @@ class Transitions:
         def place(array: str, *index: int) -> str:
             return ":".join([str(path), array, ",".join(map(str, index)) or "0"])
 
-        arrays = read_arrays(Path(path), LAYOUT, {COVARIATE: ("f", 1)})
+        arrays = read_arrays(Path(path), LAYOUT, OPTIONAL)
         if arrays["format"] != FORMAT:
             raise fault(place("format"), f"is {arrays['format']}, not {FORMAT}; save it with this version")
         _check_lengths(arrays, place)
@@ -134,7 +138,8 @@ class Transitions:
             fields |= {key: arrays[key].astype(np.float32) for key in ("state", "reward", "next_state")}
             fields["action"] = arrays["action"].astype(action)
         covariates = {k.removeprefix(COVARIATE): v for k, v in arrays.items() if k.startswith(COVARIATE)}
-        data = cls(**fields, covariates=covariates or None)
+        labels = arrays[LABELS].tolist() if LABELS in arrays else None
+        data = cls(**fields, covariates=covariates or None, action_labels=labels)
         check(data, place, family)
         return data
 

@@ -46,6 +46,7 @@ def evaluate(
         columns=form.columns or config.columns,
         decimal=form.decimal or config.decimal,
         action_kind="discrete" if simulator.num_actions else "continuous",
+        labels=data.get("action_labels"),
         step=(float(step[0]), str(step[1])) if step else None,
         held_out=True,
     )
@@ -121,6 +122,9 @@ def check_same(path: str, log: Transitions, data: dict[str, Any], simulator: Sim
                 f"--log {path}: has the {what} columns {', '.join(given)}, the run has {', '.join(wanted)}; "
                 "give those, in that order"
             )
+    if log.action_labels != (labels := data.get("action_labels")):
+        told = [", ".join(own) if own else "numbers" for own in (log.action_labels, labels)]
+        raise UserError(f"--log {path}: actions are {told[0]}, the run's {told[1]}; give those")
     if log.discrete != bool(simulator.num_actions):
         kinds = ("vectors of real numbers", "whole numbers")
         raise UserError(

@@ -1,5 +1,6 @@
 """Small logs and a family for tests."""
 
+import functools
 import os
 import types
 
@@ -8,9 +9,11 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from common.errors import UserError
-from persim.data.logs import read
+from persim.data import logs
+from persim.data.form import Form
 from persim.data.transitions import Transitions
 
+read = functools.partial(logs.read, form=Form(action_kind="discrete"))
 # Two agents, three steps each, and a hidden gravity.
 HEADER = "agent,time,state_x,state_v,action,reward,covariate_gravity"
 ROWS = [
@@ -63,7 +66,7 @@ def same(one, other):
 def refused(path, family_=None):
     """The text after the path of the one line that refuses a log, with nothing written."""
     with pytest.raises(UserError) as error:
-        read(path, family_)
+        logs.read(path, family_, None if family_ else Form(action_kind="discrete"))
     text = str(error.value)
     assert "\n" not in text and len(text) <= 500 and text.startswith(f"{path}:")
     assert os.listdir(path.parent) == [path.name]

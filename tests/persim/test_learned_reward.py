@@ -9,13 +9,12 @@ import torch
 from envs import make_family
 from mpi_utils.comm import Comm
 from persim import evaluation
-from persim.data.logs import read
 from persim.learned_reward import NAME, LearnedReward, with_reward
 from persim.planning.planner import Settings
 from persim.policy import Actor, play
 from persim.testing import held_out_log
 from persim.testing.prediction import NUM_STEPS, predict
-from tests.persim.logged import transitions
+from tests.persim.logged import read, transitions
 from tests.persim.runs import configured, trained
 
 TASTES = {f"p{i}": -1 + i / 10 for i in range(20)}
@@ -42,7 +41,11 @@ def folder(tmp_path_factory):
 def learner(folder):
     (folder / "log.csv").write_text(table(TASTES, 60))
     sizes = {"num_models": 2, "num_factors": 4, "state_features": 64, "max_iters": 40}
-    return trained(configured("unknown", dataset=str(folder / "log.csv"), learn_reward=True, **sizes))
+    return trained(
+        configured(
+            "unknown", dataset=str(folder / "log.csv"), action_kind="discrete", learn_reward=True, **sizes
+        )
+    )
 
 
 def test_the_reward_of_a_step_is_the_change_of_the_last_state():

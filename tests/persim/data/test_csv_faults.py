@@ -10,7 +10,7 @@ FAULTS = {
     "missing text": (replaced(1, "0.25", "NA"), "3:3: state 'x' is missing"),
     "missing nan": (replaced(4, ",20,", ",nan,"), "6:4: state 'v' is missing"),
     "missing last state": (replaced(5, ",30,", ",,"), "7:4: state 'v' is missing"),
-    "missing action": (replaced(3, "10,1", "10,"), "5:5: action 'action' is missing"),
+    "missing action": (replaced(3, "10,1", "10,"), "5:5: action is missing; give the number"),
     "missing reward": (replaced(0, "0,1,9", "0,,9"), "2:6: reward is missing"),
     "missing time": (replaced(2, "2", ""), "4:2: time is missing; give the number of the step"),
     "missing agent": (replaced(5, "bob", " "), "7:1: agent is missing or too long"),
@@ -106,8 +106,8 @@ def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes("\n".join([HEADER, *ROWS]).encode().replace(b"ann,1,0.25", b"ann,1,0.2\xff5"))
     assert refused(path).startswith("3:3: byte 0xff is not UTF-8")
-    path.write_bytes("\n".join([HEADER, *ROWS]).encode("utf-16"))
-    assert refused(path).startswith("1:1: byte 0xff is not UTF-8")
+    path.write_bytes("\n".join([HEADER, *replaced(2, "0.125", "fast")]).encode("utf-16"))
+    assert refused(path).startswith("4:3: state_x is 'fast'; give a number")
     path.write_bytes(b"")
     assert refused(path).startswith("1:1: the file is empty")
     path.write_bytes(b"\n\r\n")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from persim.data import logs
 from persim.data.columns import near
 from persim.data.form import Form
-from persim.data.logs import read
-from tests.persim.logged import HEADER, ROWS, family, refused, same, transitions, write
+from tests.persim.logged import HEADER, ROWS, family, read, refused, same, transitions, write
 
 # What a pump writes: row numbers, its own names, and nothing that is called a state.
 PUMP = ",unit,clock,level,flow,note"
@@ -27,7 +27,7 @@ MAPPING = "agent=unit,time=clock,state=level,action=flow,reward=none"
 def told(path, **form):
     """What is read, and the lines that tell of it."""
     lines = []
-    return read(path, form=Form(tell=lines.append, **form)), lines
+    return logs.read(path, form=Form(tell=lines.append, **form)), lines
 
 
 def test_a_header_is_refused_once_with_the_mapping_that_it_needs(tmp_path):
@@ -162,14 +162,15 @@ def whole_doses(tmp_path, doses):
 
 def test_an_action_is_what_its_type_or_the_flag_says(tmp_path):
     path = whole_doses(tmp_path, ["0", "4", "1", "0"])
-    data, lines = told(path)
-    assert data.action.tolist() == [0, 4, 1]
-    assert "taken for one of 5 categories" in lines[0] and "--action_kind continuous" in lines[0]
+    text = ":1:4: action holds whole numbers, .*; say --action_kind continuous or --action_kind discrete"
+    with pytest.raises(UserError, match=text):
+        told(path)
     data, lines = told(path, action_kind="continuous")
     assert data.action.tolist() == [[0], [4], [1]] and not lines
+    assert told(path, action_kind="discrete")[0].action.tolist() == [0, 4, 1]
+    assert read(path, family(states=1, actions=5)).action.tolist() == [0, 4, 1]
     data, lines = told(whole_doses(tmp_path, ["0.0", "4.0", "1.0", "0.0"]))
     assert not data.discrete and "taken for a quantity" in lines[0] and "--action_kind discrete" in lines[0]
-    assert told(path, action_kind="discrete")[0].action.tolist() == [0, 4, 1]
     with pytest.raises(
         UserError, match=":3:4: action is 0.5, not a whole number; give the number of the action"
     ):
@@ -177,7 +178,31 @@ def test_an_action_is_what_its_type_or_the_flag_says(tmp_path):
     with pytest.raises(UserError, match=":3:4: action is -1, outside 0 to 999; number actions from 0"):
         told(whole_doses(tmp_path, ["0", "-1", "1", "0"]), action_kind="discrete")
     with pytest.raises(UserError, match="actions are vectors of real numbers, the environment's are whole"):
-        read(path, family(states=1), Form(action_kind="continuous"))
+        logs.read(path, family(states=1), Form(action_kind="continuous"))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])  # with and without PyArrow
+def test_words_are_categories(tmp_path, quote):
+    words = [f"{quote}{word}{quote}" for word in ("left", "right", "none", "left")] + [""]
+    path = whole_doses(tmp_path, words)
+    data, lines = told(path)
+    assert data.action_labels == ["left", "none", "right"] and data.action.tolist() == [0, 2, 1, 0]
+    assert lines == [f"{path}: action is one of 3 categories: left, none, right"]
+    data.save(tmp_path / "log.npz")
+    again = read(tmp_path / "log.npz")
+    assert again.action_labels == data.action_labels and again.digest() == data.digest()
+    held, _ = told(path, labels=["left", "right", "up", "none"], action_kind="discrete", held_out=True)
+    assert held.action.tolist() == [0, 1, 3, 0]
+    for faulty, text in (
+        ({"labels": ["left", "none"], "held_out": True}, ":3:4: action is 'right'; the run knows left, none"),
+        ({"action_kind": "continuous"}, ":2:4: action is 'left'; give a number"),
+    ):
+        with pytest.raises(UserError, match=text):
+            told(path, **faulty)
+    with pytest.raises(UserError, match=":2:4: action is 'left'; give a number"):
+        read(path, family(states=1))
+    with pytest.raises(UserError, match=":4:4: action is missing; give"):
+        told(whole_doses(tmp_path, ["left", "right", "NA", "left"]))
 
 
 def test_a_held_out_log_may_be_constant_and_short(tmp_path):
@@ -204,15 +229,15 @@ def test_semicolons_decimal_commas_and_packed_files(tmp_path):
     german = "\n".join([HEADER, *ROWS]).replace(",", ";").replace(".", ",")
     path = tmp_path / "log.csv"
     path.write_text(german)
-    data, lines = told(path)
+    data, lines = told(path, action_kind="discrete")
     assert same(data, transitions())
     assert lines[0].endswith("fields are separated by semicolons; numbers have decimal commas")
     path.write_text(german.replace(";", "\t"))
-    assert same(told(path, decimal=",")[0], transitions())
+    assert same(told(path, decimal=",", action_kind="discrete")[0], transitions())
     packed = tmp_path / "log.csv.gz"
     text = "\n".join([HEADER, *ROWS, ""]).encode()
     packed.write_bytes(gzip.compress(text[:100]) + gzip.compress(text[100:]))
-    assert same(told(packed)[0], transitions())
+    assert same(read(packed), transitions())
     packed.write_bytes(gzip.compress(text.replace(b"0.125", b"fast")))
     with pytest.raises(UserError, match="gz:4:3: state_x is 'fast'; give a number"):
         read(packed)

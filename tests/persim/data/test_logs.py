@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from persim.data.logs import read
-from tests.persim.logged import HEADER, ROWS, family, refused, replaced, same, transitions, write
+from persim.data import logs
+from tests.persim.logged import HEADER, ROWS, family, read, refused, replaced, same, transitions, write
 
 GRAVITY = family(covariates={"gravity": (0, 10)}, state_names=("x", "v"))
 
@@ -37,6 +37,8 @@ LOOKS = {
     "crlf": lambda: "\r\n".join([HEADER, *ROWS, ""]).encode(),
     "cr": lambda: "\r".join([HEADER, *ROWS, ""]).encode(),
     "byte order mark": lambda: b"\xef\xbb\xbf" + "\n".join([HEADER, *ROWS]).encode(),
+    "UTF-16": lambda: "\r\n".join([HEADER, *ROWS]).encode("utf-16"),
+    "UTF-16, big end first": lambda: b"\xfe\xff" + "\n".join([HEADER, *ROWS]).encode("utf-16-be"),
     "empty lines": lambda: "\n\n".join(["", HEADER, *ROWS, "", ""]).encode(),
     "no last line end": lambda: "\n".join([HEADER, *ROWS]).encode(),
     "quotes": lambda: "\n".join([HEADER, *(f'"{row}"'.replace(",", '","') for row in ROWS)]).encode(),
@@ -68,10 +70,10 @@ def test_columns_in_the_order_of_the_family_or_of_their_numbers(tmp_path):
 
 def test_kinds_of_actions(tmp_path):
     path, half = tmp_path / "log.csv", replaced(0, ",0,1,9", ",0.5,1,9")
-    data = read(write(path, half))
+    data = logs.read(write(path, half))
     assert data.action.dtype == np.float32 and data.action[:, 0].tolist() == [0.5, 2, 1, 0]
     one = [f"{row},{i / 10}" for i, row in enumerate(ROWS)]
-    assert read(write(path, one, HEADER + ",action_b")).action_names == ["action", "b"]
+    assert logs.read(write(path, one, HEADER + ",action_b")).action_names == ["action", "b"]
     bare = [row.rsplit(",", 1)[0] for row in ROWS]
     data = read(write(path, bare, HEADER.rsplit(",", 1)[0]), family(actions=3))
     assert data.covariates is None and data.action.tolist() == [0, 2, 1, 0]

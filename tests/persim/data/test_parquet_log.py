@@ -41,11 +41,12 @@ def test_parquet_says_what_csv_says(tmp_path):
 FAULTS = {
     "null": ("state_x", [0.5, None, 1.0, 2.0, 3.0, 4.0], "state_x:1: state 'x' is missing"),
     "null agent": ("agent", ["ann"] * 3 + ["bob", None, "bob"], "agent:4: agent is missing"),
-    "null action": ("action", [0, 1, 0, None, 1, 0], "action:3: action 'action' is missing"),
+    "null action": ("action", [0, 1, 0, None, 1, 0], "action:3: action is missing; give the number"),
     "infinite": ("reward", [0, 0, 0, 0, float("inf"), 0], "reward:4: reward is inf"),
     "text": ("state_v", list("123456"), "state_v:0: column of string; give numbers"),
     "lists": ("state_v", [[1.0]] * 6, "state_v:0: column of list<"),
-    "booleans": ("action", [True] * 6, "action:0: column of bool; give numbers"),
+    "booleans": ("state_v", [True] * 6, "state_v:0: column of bool; give numbers"),
+    "negative actions": ("action", [0, -1, 0, 1, 1, 0], "action:1: action is -1, outside 0 to 999; number"),
     "real agents": ("agent", [0.5] * 6, "agent:0: column of double; give text or whole numbers"),
     "gaps only": ("time", [0, 1, 2, 7, 9, 11], "agent:3: agent 'bob' has no two rows that are 1 apart"),
     "constant": ("state_v", [4] * 6, "state_v:0: state 'v' is 4 in all 4 rows"),
@@ -116,6 +117,17 @@ def test_timestamps_and_types_of_actions(tmp_path):
         assert data.step == (300, "s") and data.time.tolist() == [0, 1, 0, 1] and data.discrete
     whole_floats = [float(value) for value in COLUMNS["action"]]
     assert not read(write(tmp_path / "log.parquet", COLUMNS | {"action": whole_floats})).discrete
+    words = ["left", "up", "left", "up", "left", "left"]
+    for actions in (words, pyarrow.array(words).dictionary_encode(), [word == "up" for word in words]):
+        data = read(write(tmp_path / "log.parquet", COLUMNS | {"action": actions}))
+        assert data.action_labels in (["left", "up"], ["false", "true"]) and data.action.tolist() == [
+            0,
+            1,
+            1,
+            0,
+        ]
+    with pytest.raises(UserError, match="action:0: column of string; give numbers"):
+        read(write(tmp_path / "log.parquet", COLUMNS | {"action": words}), family())
 
 
 def test_mutations_are_read_or_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -37,7 +38,9 @@ def table(names, start, steps, seed=0, actions=3):
 def trained(folder, pooled=False):
     (folder / "log.csv").write_text(table([f"p{i}" for i in range(20)], 0, 60))
     sizes = {"num_models": 2, "num_factors": 3, "state_features": 64, "max_iters": 20}
-    config = configured("unknown", dataset=str(folder / "log.csv"), pooled=pooled, **sizes)
+    config = configured(
+        "unknown", dataset=str(folder / "log.csv"), action_kind="discrete", pooled=pooled, **sizes
+    )
     return dataclasses.asdict(config), train(config).state_dict()
 
 
@@ -184,6 +187,24 @@ def test_a_held_out_log_is_read_as_the_run_was(tmp_path, capsys):
         settings = evaluation.parse_settings(["--log", str(tmp_path / "later.csv"), *more], show=False)
         assert list(fits(evaluation.evaluate(stored, state, settings, Comm()), "persim")) == ["a"]
     assert "categories" not in capsys.readouterr().out
+
+
+def test_categories_of_a_held_out_log_are_the_runs(tmp_path):
+    def worded(text):
+        return re.sub(r",(\d),0\n", lambda found: f",{'abc'[int(found[1])]},0\n", text)
+
+    (tmp_path / "log.csv").write_text(worded(table(["p0", "p9"], 0, 60)))
+    sizes = {"num_models": 1, "num_factors": 2, "state_features": 8, "max_iters": 1, "num_minibatches": 2}
+    config = configured("unknown", dataset=str(tmp_path / "log.csv"), **sizes)
+    stored, state = dataclasses.asdict(config), train(config).state_dict()
+    (tmp_path / "later.csv").write_text(worded(table(["p0"], 100, 60, actions=3)).replace(",a,", ",b,"))
+    settings = evaluation.parse_settings(["--log", str(tmp_path / "later.csv")], show=False)
+    found = fits(evaluation.evaluate(stored, state, settings, Comm()), "persim")
+    numbered = {**state, "data": {**state["data"], "action_labels": None}}
+    (tmp_path / "later.csv").write_text(table(["p0"], 100, 60, actions=3).replace(",0,0\n", ",1,0\n"))
+    assert found == fits(evaluation.evaluate(stored, numbered, settings, Comm()), "persim")
+    with pytest.raises(UserError, match="action is '1'; the run knows a, b, c"):
+        evaluation.evaluate(stored, state, settings, Comm())
 
 
 @pytest.mark.mpi
