@@ -26,6 +26,7 @@ from common.config import check_outputs
 from common.errors import UserError
 from common.progress import Progress
 from common.runs import checkpoint
+from envs import note_of
 from mpi_utils.comm import Comm, guard, set_threads
 
 EVALUATIONS: dict[str, ModuleType] = {
@@ -95,6 +96,8 @@ def show(
         write(Path(rows_at), report if len(reports) == 1 or not settings.json else reports)
     print(f"{path} (iteration {report['step']})")
     evaluation.show(report["rows"])
+    note = note_of(report["config"].get("environment", ""))
+    print(note, end="\n" if note else "")
     sys.stdout.flush()
     if not rows_at and getattr(sys.stdout, "lost", None):
         raise UserError(f"the rows of {path} could not be printed, and {run_dir} not written: give --json")

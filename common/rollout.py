@@ -16,6 +16,7 @@ class Episodes(NamedTuple):
 
     returns: np.ndarray  # [N] float64
     lengths: np.ndarray  # [N] int64
+    measures: dict[str, np.ndarray]  # {name: [N]}: what environments report of them; nan where nothing is
 
 
 class Recorder:
@@ -33,13 +34,15 @@ class Recorder:
 def play(env: VectorEnv, actor: Actor, num_steps: int, record: Recorder | None = None) -> Episodes:
     """One episode of at most `num_steps` steps in each of the environments; what comes after its end is left.
 
-    The actor is reset, and told the environments that still run.
+    The actor is reset, and told the environments that still run. What environments report of an episode
+    that ends is kept (see `keep_measures`).
     """
     num_envs = env.num_envs
     actor.reset(num_envs)
     observation, reward, done = np.array(env.reset()[0]), None, None
     running = np.ones(num_envs, bool)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    measures: dict[str, np.ndarray] = {}
     for _ in range(num_steps):
         action = actor.act(observation, reward, done, running)
         seen = observation
@@ -56,10 +59,30 @@ def play(env: VectorEnv, actor: Actor, num_steps: int, record: Recorder | None =
             record.running.append(running)
         returns += np.where(running, reward, 0.0)
         lengths += running
+        keep_measures(measures, infos, running & done)
         running = running & ~done
         if not running.any():
             break
-    return Episodes(returns, lengths)
+    return Episodes(returns, lengths, measures)
+
+
+def keep_measures(measures: dict[str, np.ndarray], infos: dict[str, Any], ended: np.ndarray) -> None:
+    """Put what infos report of the episodes that `ended` [N] into `measures` {name: [N]}.
+
+    As Gymnasium's RecordEpisodeStatistics reports them, {name: [N]} at "episode" in infos or in their
+    "final_info", with masks; its own r, l and t are left, and all that are no numbers.
+    """
+    told: Any = [infos, infos.get("final_info")] if ended.any() else []
+    for source in (some for some in told if isinstance(some, dict) and isinstance(some.get("episode"), dict)):
+        for name, values in source["episode"].items():
+            if name in ("r", "l", "t") or name.startswith("_"):
+                continue
+            try:
+                numbers = np.broadcast_to(np.asarray(values, np.float64), ended.shape)
+            except (TypeError, ValueError):
+                continue
+            rows = ended & source["episode"].get(f"_{name}", source.get("_episode", True))
+            measures.setdefault(name, np.full(len(ended), np.nan))[rows] = numbers[rows]
 
 
 def final_observations(observation: np.ndarray, infos: dict[str, Any], done: np.ndarray) -> np.ndarray:

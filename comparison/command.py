@@ -44,7 +44,8 @@ def main(comm: Comm, flags: list[str]) -> None:
 
 def write(problem: Problem, settings: Settings, found: list[Result]) -> None:
     """Tables and report of all results."""
-    out, rows = Path(settings.out), tables.rows_of(found)
+    out, note = Path(settings.out), tables.note_of(problem)
+    rows = tables.rows_of(found, getattr(problem.family, "steps_per_day", 0))
     said = conclusions.sentences(found, rows)
     page = report.html(problem, settings, found, rows, said)
     picture = figures.summary(found, rows)
@@ -65,4 +66,5 @@ def write(problem: Problem, settings: Settings, found: list[Result]) -> None:
     for path, content in files.items():
         write_atomic(path, content if isinstance(content, bytes) else content.encode())
     print(tables.budget_line(problem, settings, rows), tables.plain(rows), *said, sep="\n")
+    print(note, end="\n" if note else "")
     print(f"report: {settings.page or out / 'comparison'}.html")

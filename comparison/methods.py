@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.protocols import Actor
 from common.runs.seeding import stream
 from comparison.config import recipe
-from comparison.problem import Curve, Exploring, FixedHorizon, outcome
+from comparison.problem import Curve, Evaluated, Exploring, FixedHorizon, outcome
 from comparison.training import ITERATIONS, POINTS, Training, fitting, train
 from envs.one_hot import as_vectors
 from mpi_utils.comm import Comm
@@ -82,7 +82,7 @@ def run_rl2(training: Training) -> Outcome:
                 if episode in episodes:
                     evaluated.start_from(adapting.remembered(reward, done))
                     spent = tested.steps / problem.num_agents
-                    curve.append((spent, training.returns(evaluated, num_tests)))
+                    curve.append((spent, training.test(evaluated, num_tests)))
                 for _ in range(problem.horizon if episode + 1 < num_episodes else 0):
                     action = adapting.act(observation, reward, done)
                     observation, reward, _, done, _ = env.step(action)
@@ -123,15 +123,15 @@ def run_rmdp(training: Training) -> Outcome:
         best = order[returns_by[order[:some]].argmax(0)]
         if groups is None or (best != groups).any():
             groups = best
-            returns = training.returns(learner.actor(policy_of=groups))
-        curve.append((steps_by[order[:some]].sum(0).mean() if some > 1 else 0.0, returns))
+            tested = training.test(learner.actor(policy_of=groups))
+        curve.append((steps_by[order[:some]].sum(0).mean() if some > 1 else 0.0, tested))
     return outcome(
-        returns,
+        tested,
         train_steps=steps,
         new_agent_steps=curve[-1][0],
         policies=k,
         curve=curve,
-        learning=[*learning, (steps, returns)],
+        learning=[*learning, (steps, tested)],
         groups=groups,
         facts=rmdp_facts(learner.config),
     )
@@ -141,14 +141,14 @@ def run_single(training: Training) -> Outcome:
     """r-MDP with one policy for all, which asks nothing of a new agent."""
     training = with_vectors(training)
     learner, steps, learning = train_rmdp("single", training)
-    returns = training.returns(learner.actor())
+    tested = training.test(learner.actor())
     return outcome(
-        returns,
+        tested,
         train_steps=steps,
         new_agent_steps=0.0,
         policies=1,
-        curve=[(0.0, returns)],
-        learning=[*learning, (steps, returns)],
+        curve=[(0.0, tested)],
+        learning=[*learning, (steps, tested)],
         groups=np.zeros(training.problem.num_agents, int),
         facts=rmdp_facts(learner.config),
     )
@@ -158,13 +158,13 @@ def run_per_agent(training: Training) -> Outcome:
     """r-MDP with a policy for each agent; its training is what is spent on an agent."""
     training, n = with_vectors(training), training.problem.num_agents
     learner, steps, learning = train_rmdp("per_agent", training)
-    learning = [*learning, (steps, training.returns(learner.actor()))]
+    learning = [*learning, (steps, training.test(learner.actor()))]
     return outcome(
         learning[-1][1],
         train_steps=steps,
         new_agent_steps=steps / n,
         policies=n,
-        curve=[(spent / n, returns) for spent, returns in learning],
+        curve=[(spent / n, tested) for spent, tested in learning],
         learning=learning,
         groups=learner.population.assignment.everyone(),
         facts=rmdp_facts(learner.config),
@@ -185,7 +185,7 @@ def train_rmdp(method: str, training: Training) -> tuple[rmdp.learner.Learner, i
         learner,
         config.max_iters,
         lambda metrics: metrics["train/env_steps"],
-        lambda: training.returns(learner.actor(), 1),
+        lambda: training.test(learner.actor(), 1),
     )
     training.keep("rmdp", config, iterations, learner)
     return learner, steps, learning
@@ -240,12 +240,12 @@ def run_caml(training: Training) -> Outcome:
     config, most = caml_config(training)
     learner = caml.learner.Learner(config, Comm(), problem)
 
-    def look() -> np.ndarray | None:
+    def look() -> Evaluated | None:
         if not len(learner.medoids["agent"]):
             return None
         with closing(Adaptation(learner.start(), learner.problem, config)) as adaptation:
             adaptation.update()
-        return training.returns(adaptation.actor(), 1)
+        return training.test(adaptation.actor(), 1)
 
     iterations, steps, learning = train(
         learner,
@@ -258,21 +258,21 @@ def run_caml(training: Training) -> Outcome:
     training.keep("caml", config, iterations, learner)
     start = learner.start()
     with closing(Adaptation(Start(start.policies, np.zeros(n, np.int64)), learner.problem, config)) as first:
-        curve: Curve = [(0.0, training.returns(first.actor()))]
+        curve: Curve = [(0.0, training.test(first.actor()))]
     with closing(Adaptation(start, learner.problem, config)) as adaptation:
         for update in range(UPDATES + 1):
-            curve.append((adaptation.steps, training.returns(adaptation.actor())))
+            curve.append((adaptation.steps, training.test(adaptation.actor())))
             if update < UPDATES:
                 adaptation.update()
-    spent, returns = curve[1 + COUNTED]
+    spent, tested = curve[1 + COUNTED]
     support = np.isin(np.arange(n), support_of(learner.problem)).tolist()
     return outcome(
-        returns,
+        tested,
         train_steps=steps,
         new_agent_steps=spent,
         policies=config.num_medoids,
         curve=curve,
-        learning=[*learning, (steps, returns)],
+        learning=[*learning, (steps, tested)],
         groups=adaptation.index,
         facts={"iterations": iterations, "trained_on": support, "updates": UPDATES},
     )
@@ -340,9 +340,9 @@ def run_persim(training: Training) -> Outcome:
     if n > config.num_factors:  # as if an agent had been seen for a few steps only
         factor = from_steps(learner.simulator, *first_steps(learner.data, FEW))
         new = make_actor(config, problem.family, NewAgents(learner.simulator, factor), **planning)
-        curve.append((FEW, training.returns(new, planned)))
+        curve.append((FEW, training.test(new, planned)))
     actor = make_actor(config, problem.family, learner.simulator, **planning)
-    curve.append((len(data) / n, training.returns(actor, planned)))
+    curve.append((len(data) / n, training.test(actor, planned)))
     return outcome(
         curve[-1][1],
         train_steps=log_steps,

@@ -1,7 +1,7 @@
 """The population that all methods share, and how what a method made of it is evaluated."""
 
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -15,7 +15,16 @@ from envs import Population, Problem, load_factory, make_family
 from envs.protocols import Parameters
 
 USUAL_LEN = 200  # steps of an episode where a user's environment does not say
-Curve = list[tuple[float, np.ndarray]]  # steps spent on a new agent, and returns [n, E] after them
+
+
+class Evaluated(NamedTuple):
+    """E episodes of each of n agents."""
+
+    returns: np.ndarray  # [n, E]
+    measures: dict[str, np.ndarray]  # {name: [n, E]}: what environments report of them
+
+
+Curve = list[tuple[float, Evaluated]]  # steps spent on a new agent, and what is reached after them
 
 
 def load_problem(path: str, environment: str = "", max_episode_len: int = 0) -> Problem:
@@ -36,8 +45,8 @@ def load_problem(path: str, environment: str = "", max_episode_len: int = 0) -> 
     return Problem(name, family, family.check(population.parameters), max_episode_len or usual)
 
 
-def evaluate_actor(problem: Problem, actor: Actor, num_episodes: int, seed: int) -> np.ndarray:
-    """Returns [n, E] of E fresh starts of each agent, the same whoever acts.
+def evaluate_actor(problem: Problem, actor: Actor, num_episodes: int, seed: int) -> Evaluated:
+    """E fresh starts of each agent, the same whoever acts.
 
     The actor gets E * n rows, row e * n + i being start e of agent i. The starts of fewer episodes are the
     first of those of more.
@@ -45,7 +54,9 @@ def evaluate_actor(problem: Problem, actor: Actor, num_episodes: int, seed: int)
     agents = problem.rows(np.tile(np.arange(problem.num_agents), num_episodes))
     with closing(problem.family.make_vec(agents, stream(seed, "evaluation"))) as env:
         episodes = play(env, actor, problem.horizon)
-    return episodes.returns.reshape(num_episodes, -1).T.copy()
+    reached = {"": episodes.returns, **episodes.measures}
+    each = {name: values.reshape(num_episodes, -1).T.copy() for name, values in reached.items()}
+    return Evaluated(each.pop(""), each)
 
 
 class Exploring:
@@ -134,7 +145,7 @@ class FixedHorizonEnv:
 
 
 def outcome(
-    returns: np.ndarray,
+    tested: Evaluated,
     *,
     train_steps: float,
     new_agent_steps: float,
@@ -144,15 +155,16 @@ def outcome(
     groups: Any = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """What is stored of a method: returns [n, E] as the mean of each agent, and what they cost.
+    """What is stored of a method: the mean return of each agent, what environments report, and what it costs.
 
     `curve` has returns by the steps spent on a new agent, `learning` by those of training.
     """
-    agents = returns.mean(1)
+    agents = tested.returns.mean(1)
     return {
         "returns": agents.tolist(),
         "mean": float(agents.mean()),
         "worst_decile": worst_decile(agents),
+        "measures": summary(tested.measures),
         "train_steps": int(train_steps),
         "new_agent_steps": float(new_agent_steps),
         "policies": int(policies),
@@ -168,8 +180,21 @@ def points(curve: Curve) -> list[dict[str, float]]:
     return [
         {
             "steps": float(steps),
-            "mean": float(values.mean(1).mean()),
-            "worst_decile": worst_decile(values.mean(1)),
+            "mean": float(tested.returns.mean(1).mean()),
+            "worst_decile": worst_decile(tested.returns.mean(1)),
         }
-        for steps, values in curve
+        for steps, tested in curve
     ]
+
+
+def summary(measures: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means over agents of measures {name: [n, E]}; of the first also over the tenth with the lowest."""
+    found: dict[str, float] = {}
+    for name, values in measures.items():
+        agents = [own.mean() for own in (row[np.isfinite(row)] for row in values) if own.size]
+        if not agents:
+            continue
+        found[name] = float(np.mean(agents))
+        if len(found) == 1:
+            found[f"{name}, lowest tenth"] = worst_decile(agents)
+    return found

@@ -11,11 +11,14 @@ from comparison.config import Settings
 from comparison.figures import Figure, all_figures
 from comparison.tables import (
     EXPLANATIONS,
-    HEADER,
+    REPORTED,
     budget_line,
     commands,
     cost,
+    header,
     heading,
+    measured,
+    note_of,
     texts,
     whole,
     with_error,
@@ -77,14 +80,16 @@ def html(
     problem: Problem, settings: Settings, results: list[Result], rows: list[Row], conclusions: Sequence[str]
 ) -> str:
     """The whole page."""
-    name = heading(problem, rows)
+    name, note, told = heading(problem, rows), note_of(problem), measured(rows)
     parts = [
         f"<h1>{escape(name)}</h1>",
+        f"<p><em>{escape(note)}</em></p>" if note else "",
         f'<p class="lead">{escape(what_was_run(problem, settings, rows))}</p>',
         "<h2>In short</h2>",
         *(f"<p>{escape(line)}</p>" for line in conclusions),
         "<h2>In numbers</h2>",
-        table(HEADER, texts(rows), "wide"),
+        table(header(rows), texts(rows), "wide"),
+        f"<p>{REPORTED}</p>{table(told[0], told[1:], 'wide')}" if told else "",
         "<details><summary>What the columns mean</summary>",
         *(f"<p>{emphasised(line)}</p>" for line in EXPLANATIONS),
         "</details>",

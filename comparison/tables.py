@@ -35,6 +35,7 @@ EXPLANATIONS = (  # of the columns
     "*policies to keep* are those that have to be stored, checked and maintained.",
     "*seconds of compute* are processor time of one core, for training and testing together.",
 )
+REPORTED = "What the environment reports of an episode at its end, as means over episodes and agents:"
 SOONER = 0.9  # of the budget: a method that took less is said to be done sooner
 FIGURES = ("mean", "worst_decile", "train_steps", "new_agent_steps", "policies", "seconds")
 
@@ -50,11 +51,16 @@ def place(row: Row) -> tuple[int, float]:
     return (ORDER.index(name), 0) if name in ORDER else (ORDER.index("rmdp"), 1 + row["policies"])
 
 
-def rows_of(results: list[Result]) -> list[Row]:
-    """A row for each method: means over seeds of all figures, `se_mean` and `se_worst_decile`."""
+def rows_of(results: list[Result], steps_per_day: float = 0) -> list[Row]:
+    """A row for each method: means over seeds of all figures, `se_mean` and `se_worst_decile`.
+
+    "measures" and "se_measures" {name: value} are what the environment reports.
+    """
     rows = []
     for name in dict.fromkeys(result["name"] for result in results):
         own = [result for result in results if result["name"] == name]
+        told = [result.get("measures", {}) for result in own]
+        each = {name: [some[name] for some in told] for name in told[0] if all(name in some for some in told)}
         rows.append(
             {
                 "name": name,
@@ -63,9 +69,18 @@ def rows_of(results: list[Result]) -> list[Row]:
                 **{figure: float(np.mean([result[figure] for result in own])) for figure in FIGURES},
                 "se_mean": standard_error([result["mean"] for result in own]),
                 "se_worst_decile": standard_error([result["worst_decile"] for result in own]),
+                "measures": {name: float(np.mean(values)) for name, values in each.items()},
+                "se_measures": {name: standard_error(values) for name, values in each.items()},
             }
         )
+        if steps_per_day:
+            rows[-1]["new_agent_days"] = rows[-1]["new_agent_steps"] / steps_per_day
     return sorted(rows, key=place)
+
+
+def note_of(problem: Problem) -> str:
+    """A sentence that the environment wants beside its numbers, or ""."""
+    return getattr(problem.family, "note", "")
 
 
 def heading(problem: Problem, rows: list[Row]) -> str:
@@ -101,18 +116,15 @@ def cost(row: Row) -> list[str]:
     """What a method costs, as text."""
     policies = "a planner" if row["policies"] == 0 else whole(row["policies"])
     steps = [whole(row["train_steps"]), whole(row["new_agent_steps"])]
+    steps += [f"{row['new_agent_days']:,.1f}"] if "new_agent_days" in row else []
     return [*steps, policies, whole(row["seconds"]) if row["seconds"] >= 1 else f"{row['seconds']:.1f}"]
 
 
-HEADER = [
-    "method",
-    "mean agent",
-    "worst tenth",
-    "steps in training",
-    "steps per new agent",
-    "policies to keep",
-    "seconds of compute",
-]
+def header(rows: list[Row]) -> list[str]:
+    """The table's columns."""
+    days = ["days per new agent"] if any("new_agent_days" in row for row in rows) else []
+    steps = ["steps in training", "steps per new agent", *days]
+    return ["method", "mean agent", "worst tenth", *steps, "policies to keep", "seconds of compute"]
 
 
 def texts(rows: list[Row]) -> list[list[str]]:
@@ -129,10 +141,30 @@ def texts(rows: list[Row]) -> list[list[str]]:
     ]
 
 
+def measured(rows: list[Row]) -> list[list[str]]:
+    """Header and lines of what the environment reports; none if it reports nothing."""
+    names = list(dict.fromkeys(name for row in rows for name in row["measures"]))
+    lines = [["method", *names]] if names else []
+    for row in rows if names else ():
+        cells = [
+            with_error(row["measures"][name], row["se_measures"][name]) if name in row["measures"] else ""
+            for name in names
+        ]
+        lines.append([row["method"], *cells])
+    return lines
+
+
 def plain(rows: list[Row]) -> str:
-    """The table for a terminal."""
-    lines = [HEADER, *texts(rows)]
-    widths = [max(len(line[c]) for line in lines) for c in range(len(HEADER))]
+    """The tables for a terminal."""
+    found = [aligned([header(rows), *texts(rows)])]
+    if lines := measured(rows):
+        found += [REPORTED, aligned(lines)]
+    return "\n".join(found)
+
+
+def aligned(lines: list[list[str]]) -> str:
+    """Lines of cells in columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     made = [
         [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
         for line in lines
@@ -145,10 +177,12 @@ def markdown(
 ) -> str:
     """The page beside the report NAME.html and the picture NAME.png."""
     seeds = max(row["seeds"] for row in rows) if rows else 0
+    note, lines = note_of(problem), measured(rows)
     return "\n".join(
         [
             f"# {heading(problem, rows)}",
             "",
+            *([f"*{note}*", ""] if note else []),
             f"{budget_line(problem, settings, rows)} Means over {seeds} "
             f"{'seed' if seeds == 1 else 'seeds'}, with their standard error. Each agent is tested in "
             f"{settings.episodes} episodes (PerSim in {settings.planned}) that start the "
@@ -159,7 +193,8 @@ def markdown(
             f"({name}.png)",
             "",
             *(f"{line}\n" for line in conclusions),
-            as_markdown(HEADER, texts(rows)),
+            as_markdown(header(rows), texts(rows)),
+            *([REPORTED, "", as_markdown(lines[0], lines[1:])] if lines else []),
             *(f"- {line}" for line in EXPLANATIONS),
             "",
             "```bash",
@@ -197,7 +232,12 @@ def command(settings: Settings) -> str:
 
 def method_csv(rows: list[Row]) -> str:
     """All figures of all methods."""
-    return as_csv(rows, ["name", "method", "seeds", *FIGURES, "se_mean", "se_worst_decile"])
+    columns = ["name", "method", "seeds", *FIGURES, "se_mean", "se_worst_decile"]
+    columns += ["new_agent_days"] if any("new_agent_days" in row for row in rows) else []
+    names = list(dict.fromkeys(name for row in rows for name in row["measures"]))
+    errors = [{f"se_{name}": value for name, value in row["se_measures"].items()} for row in rows]
+    flat = [row["measures"] | error | row for row, error in zip(rows, errors, strict=True)]
+    return as_csv(flat, columns + names + [f"se_{name}" for name in names])
 
 
 def agents_csv(problem: Problem, results: list[Result]) -> str:
@@ -230,6 +270,7 @@ def as_json(
     content = {
         "settings": dataclasses.asdict(settings),
         "environment": problem.environment,
+        "note": note_of(problem),
         "agents": problem.num_agents,
         "budget": budget_of(settings, problem.environment),
         "rows": rows,

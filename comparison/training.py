@@ -5,14 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.errors import UserError
 from common.protocols import Actor
 from common.runs import checkpoint
 from common.runs.run_folder import write_config
 from comparison.config import Settings, budget_of
-from comparison.problem import Curve, evaluate_actor
+from comparison.problem import Curve, Evaluated, evaluate_actor
 from envs import Problem
 
 POINTS = 8  # of the curves of returns against steps
@@ -34,8 +32,8 @@ class Training:
         """Steps in which it may train; None where its recipe says so."""
         return budget_of(self.settings, self.problem.environment)
 
-    def returns(self, actor: Actor, num_episodes: int = 0) -> np.ndarray:
-        """Returns [n, E] of an actor in the episodes of the test (0), or in the first of them."""
+    def test(self, actor: Actor, num_episodes: int = 0) -> Evaluated:
+        """What an actor reaches in the episodes of the test (0), or in the first of them."""
         return evaluate_actor(self.problem, actor, num_episodes or self.settings.episodes, self.seed)
 
     def iterations(self, most: int, usual: int) -> int:
@@ -65,14 +63,14 @@ def train(
     learner: Any,
     iterations: int,
     steps_of: Callable[[dict[str, float]], float],
-    look: Callable[[], np.ndarray | None],
+    look: Callable[[], Evaluated | None],
     budget: int = 0,
     most: int = 0,
 ) -> tuple[int, int, Curve]:
     """Train, and go on while `most` more steps, an iteration's, surely fit into a `budget`.
 
-    Returns iterations and steps taken, and the learning curve: what `look()` finds at some times, returns
-    [n, E], or None as long as nobody can act. `steps_of(metrics)` counts all steps so far.
+    Returns iterations and steps taken, and the learning curve: what `look()` finds at some times, or None as
+    long as nobody can act. `steps_of(metrics)` counts all steps so far.
     """
     i, steps, looks = 0, 0, 0
     curve: Curve = []

@@ -2,14 +2,14 @@
 
 import gymnasium
 
-from envs.families import FAMILIES, SHARED_FAMILIES, make_family
+from envs.families import FAMILIES, SHARED_FAMILIES, make_family, note_of
 from envs.gym_family import agreed_factory, load_factory
 from envs.parameters import EnvError
 from envs.population import Population
 from envs.problem import Problem
 
 __all__ = ["FAMILIES", "SHARED_FAMILIES", "EnvError", "Population", "Problem"]
-__all__ += ["agreed_factory", "load_factory", "make_family"]
+__all__ += ["agreed_factory", "load_factory", "make_family", "note_of"]
 
 for _id, _module, _class in (
     ("BernoulliBandit-v0", "bandit", "BernoulliBandit"),

@@ -37,6 +37,12 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
 }
 
 
+def note_of(name: str) -> str:
+    """What the family called `name` wants said beside its numbers; "" for nothing, or a name that is none."""
+    made = FAMILIES.get(name)
+    return getattr(getattr(made, "func", made), "note", "")
+
+
 def make_family(name: str | Callable[..., Any], **sizes: Any) -> TaskFamily:
     """The task family called `name`, or made by a callable `name(**sizes)` (see `envs.gym_family`).
 

@@ -71,9 +71,11 @@ class GymFamily:
       autoreset, drawing from `rng` (if not None) by `random` or `standard_normal` with first axis n.
     Observations are Discrete or one-dimensional Box, actions Discrete or one-dimensional bounded Box; all
     tasks share both spaces. A Discrete space becomes one from 0. Infos are not read, but for the "final_obs"
-    of `make_vec`; environments of `make` may return one array again and again. An attribute
-    `max_episode_len` tells how long episodes are at most. `envs/examples.py` holds one of each. Raises
-    `EnvError`, one line for each fault, also in training: it names the task and its seed.
+    of `make_vec` and the "episode" of both, numbers that an episode reports of itself at its end;
+    environments of `make` may return one array again and again. An attribute `max_episode_len` tells how
+    long episodes are at most, `steps_per_day` how many steps a day has, and `note` is a sentence that pages
+    show. `envs/examples.py` holds one of each. Raises `EnvError`, one line for each fault, also in training:
+    it names the task and its seed.
     """
 
     def __init__(self, factory: Callable[..., Any], **sizes: Any):
@@ -85,6 +87,10 @@ class GymFamily:
         whole = isinstance(longest, int | float | np.integer) and longest >= 1 and float(longest).is_integer()
         require(whole, self.name, f"max_episode_len is {longest!r:.60}; give a whole number of at least 1")
         self.max_episode_len = int(longest)
+        self.note = str(getattr(self.tasks, "note", ""))
+        self.steps_per_day = days = getattr(self.tasks, "steps_per_day", 0)
+        known = isinstance(days, int | float | np.number) and days >= 0
+        require(known, self.name, f"steps_per_day is {days!r:.60}; give a number above 0")
         kind = type(self.tasks).__name__
         samples = callable(getattr(self.tasks, "sample", None))
         require(samples, self.name, f"{kind} has no sample(rng, n); add it")

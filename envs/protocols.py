@@ -30,7 +30,10 @@ class Draws(Protocol):
 
 @runtime_checkable
 class Family(Protocol):
-    """A distribution of tasks that share both spaces. A task is an agent of the population."""
+    """A distribution of tasks that share both spaces. A task is an agent of the population.
+
+    It may have `steps_per_day`, by which reports tell days too, and a `note` that they show.
+    """
 
     name: str
     max_episode_len: int

@@ -69,6 +69,10 @@ class TaskVectorEnv(VectorEnv):
         """What one step of every task leads to, in new arrays: observations and rewards `[N]`."""
         raise NotImplementedError
 
+    def measures(self) -> dict[str, np.ndarray]:
+        """What `final_info` reports of episodes so far as "episode", {name: [N]}; read where one ends."""
+        return {}
+
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every task."""
         super().reset(seed=seed)
@@ -94,15 +98,21 @@ class TaskVectorEnv(VectorEnv):
         infos: dict[str, Any] = {}
         if self.elapsed == self.max_episode_len:
             all_[:] = True
-            infos = {
-                "final_obs": observations,
-                "_final_obs": all_.copy(),
-                "final_info": {},
-                "_final_info": all_.copy(),
-            }
+            infos = self.final(observations, all_.copy())
             observations, self.elapsed = self.start(), 0
         terminated, truncated = (none, all_) if self.ends_by_time else (all_, none)
         return observations, rewards, terminated, truncated, infos
+
+    def final(self, observations: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
+        """Infos of a step that led to `observations` [N, ...] and `ended` [N] episodes."""
+        told = self.measures()
+        info = {"episode": told, "_episode": ended.copy()} if told else {}
+        return {
+            "final_obs": observations,
+            "_final_obs": ended,
+            "final_info": info,
+            "_final_info": ended.copy(),
+        }
 
 
 class SeparateTaskVectorEnv(TaskVectorEnv):
@@ -135,12 +145,7 @@ class SeparateTaskVectorEnv(TaskVectorEnv):
         ended = terminated | truncated
         infos: dict[str, Any] = {}
         if ended.any():
-            infos = {
-                "final_obs": observations,
-                "_final_obs": ended,
-                "final_info": {},
-                "_final_info": ended.copy(),
-            }
+            infos = self.final(observations, ended)
             self.elapsed[ended] = 0
             observations = self.begin(ended)
         return observations, rewards, terminated, truncated, infos

@@ -1,4 +1,5 @@
-"""A user's environments as learners take them: what they return is copied in time, infos are left alone.
+"""A user's environments as learners take them: what they return is copied in time; of their infos, what an
+episode reports of itself is handed on.
 
 A Discrete space of any dtype and start becomes one that counts from 0 in int64; actions are handed over as
 the environment's own space has them.
@@ -22,7 +23,9 @@ Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
 class SingleEnvs(SyncVectorEnv):
-    """Single environments stepped in turn, with SAME_STEP autoreset; infos hold final observations alone.
+    """Single environments stepped in turn, with SAME_STEP autoreset.
+
+    Infos hold final observations and, as "episode", what environments put there where an episode ends.
 
     `tasks` are their parameters, which an error names. With `rng` each reset draws a seed for each of them.
     The environments are closed even where one of them cannot be made or closed.
@@ -73,11 +76,16 @@ class SingleEnvs(SyncVectorEnv):
         """Act once in every task."""
         reward, (terminated, truncated) = np.zeros(self.num_envs), np.zeros((2, self.num_envs), bool)
         observation, final = self._empty(), self._empty()
+        told: dict[str, np.ndarray] = {}
         for i, action in enumerate(to_own(actions, self.own[1])):
             self.elapsed[i] += 1
             try:
-                seen, reward[i], terminated[i], truncated[i], _ = self.envs[i].step(action)
+                seen, reward[i], terminated[i], truncated[i], own = self.envs[i].step(action)
                 final[i] = from_own(seen, self.own[0], final.shape[1:])
+                if terminated[i] or truncated[i]:
+                    reported = own.get("episode")
+                    for name, value in reported.items() if isinstance(reported, dict) else ():
+                        told.setdefault(name, np.full(self.num_envs, None))[i] = value
             except Exception as error:
                 raise self._fault(i, f"step {self.elapsed[i]} of episode {self.episode[i]}", error) from error
             observation[i] = final[i]
@@ -86,7 +94,9 @@ class SingleEnvs(SyncVectorEnv):
                 self.episode[i] += 1
                 observation[i] = self._begin(i)
         ended = terminated | truncated
-        infos = {"final_obs": final, "_final_obs": ended} if ended.any() else {}
+        infos: dict[str, Any] = {"final_obs": final, "_final_obs": ended} if ended.any() else {}
+        if told:
+            infos |= {"episode": told, "_episode": ended}
         return observation, reward, terminated, truncated, infos
 
     def close_extras(self, **_: Any) -> None:
@@ -164,6 +174,7 @@ class CopiedVectorEnv(VectorWrapper):
                 if self.hands_on:
                     self.ended.append((own, np.array(own)))
             info = {"final_obs": final, "_final_obs": ended}
+            info |= {name: infos[name] for name in ("episode", "_episode", "final_info") if name in infos}
         return observation, np.array(reward), np.array(terminated), np.array(truncated), info
 
 

@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +23,16 @@ import rl2
 import rmdp
 from common.errors import UserError
 from common.evaluation import Row, as_csv, as_markdown, worst_decile
-from common.rollout import play
+from common.rollout import Episodes, play
 from common.runs import checkpoint
 from common.runs.files import write_atomic
-from envs.diabetes import Diabetes
+from envs.diabetes import NOTE, Diabetes
 from envs.diabetes.patients import GROUPS
-from envs.diabetes.physiology import MINUTES, basal_rate
+from envs.diabetes.physiology import basal_rate
 from envs.protocols import Parameters
 from experiments.diabetes_controllers import BasalBolus, ConstantRate, Feedback, own_basal
 from mpi_utils.comm import Comm, guard
 
-NOTE = "Research software on a re-implemented simulator; nothing here is medical advice."
 EXPLAINED = (
     "In range is 70 to 180 mg/dl; shares in per cent of the time until a failure (a reading of 40 or less, "
     "or of 600), as the reference counts, and last of the whole day. Worst is the mean of the tenth of the "
@@ -41,8 +40,9 @@ EXPLAINED = (
 )
 GAINS = Path(__file__).parent.parent / "results/diabetes/gains.json"
 COHORTS = ("adult", "adolescent", "child", "all")
-LOW = {"54-70": (54.0, 70.0), "to 54": (0.0, 54.0)}
-BANDS = LOW | {"180-250": (180.0, 250.0), "over 250": (250.0, 1000.0)}
+BANDS = ("54-70", "to 54", "180-250", "over 250")
+MEASURES = {"in range (%)": "in_range", "in range, whole day (%)": "in_range_whole", "failed (%)": "failed"}
+MEASURES |= {"insulin (U)": "insulin"} | {f"{band} mg/dl (%)": band for band in BANDS}
 FAILED = ("failed days", "in range, whole day")
 COLUMNS = ["method", "start", "patients", "policies", "return", "return_worst", "in_range", "in_range_sd"]
 COLUMNS += ["in_range_worst", *BANDS, "failed", "in_range_whole", "insulin", "days"]
@@ -64,15 +64,6 @@ PUBLISHED: dict[str, dict[str, tuple[float, float | None, float]]] = {
         "child": (63.60, 256, 2.67),
     },
 }
-
-
-class Days(NamedTuple):
-    """What happened: rows day * n + i are days of patient i; a day is over where it does not run."""
-
-    reading: np.ndarray  # [T, N] mg/dl
-    running: np.ndarray  # [T, N] before the step
-    insulin: np.ndarray  # [N] U
-    returns: np.ndarray  # [N]
 
 
 class Recording:
@@ -103,18 +94,13 @@ class Recording:
             self.eaten.append(self.env.eaten)
 
 
-def play_days(family: Diabetes, patients: Parameters, actor: Any, num_days: int, seed: int) -> Days:
+def play_days(family: Diabetes, patients: Parameters, actor: Any, num_days: int, seed: int) -> Episodes:
     """`num_days` of each of the patients [n], the same days whoever acts.
 
     The actor gets num_days * n rows, row day * n + i for patient i.
     """
-    rows = repeated(patients, num_days)
-    env = family.make_vec(rows, np.random.default_rng(seed))
-    recording = Recording(env, actor)
-    returns = play(env, recording, family.max_episode_len).returns
-    recording.keep()
-    running, given = np.array(recording.running), np.array(recording.given)
-    return Days(np.array(recording.reading), running, MINUTES * (given * running).sum(0), returns)
+    env = family.make_vec(repeated(patients, num_days), np.random.default_rng(seed))
+    return play(env, actor, family.max_episode_len)
 
 
 def repeated(parameters: Parameters, times: int) -> Parameters:
@@ -122,24 +108,15 @@ def repeated(parameters: Parameters, times: int) -> Parameters:
     return {name: np.concatenate([values] * times) for name, values in parameters.items()}
 
 
-def measure(days: Days, group: np.ndarray) -> list[Row]:
-    """A row for each cohort of patients whose age groups are `group` [n], in per cent and mg/dl.
+def measure(days: Episodes, group: np.ndarray) -> list[Row]:
+    """A row for each cohort of patients whose age groups are `group` [n], of what the environment reports.
 
-    "in_range" (70..180) and the bands are shares of the steps until a failure, as the reference counts;
-    "in_range_whole" counts what a failed day has lost as out of range. Worst is the mean of the tenth of the
-    patients that is lowest.
+    Worst is the mean of the tenth of the patients that is lowest.
     """
-    n, lasted = len(group), days.running.sum(0)
-    whole = len(days.running)
-
-    def share(low: float, high: float, of: Any) -> np.ndarray:
-        inside = (days.reading > low) & (days.reading <= high) & days.running
-        return (100 * inside.sum(0) / of).reshape(-1, n)
-
-    in_range = share(70, 180, lasted)
-    each = {name: share(*band, lasted) for name, band in BANDS.items()}
-    each |= {"in_range_whole": share(70, 180, whole), "failed": 100.0 * (lasted < whole).reshape(-1, n)}
-    each |= {"insulin": days.insulin.reshape(-1, n), "return": days.returns.reshape(-1, n)}
+    n = len(group)
+    each = {MEASURES[name]: values.reshape(-1, n) for name, values in days.measures.items()}
+    each["return"] = days.returns.reshape(-1, n)
+    in_range = each.pop("in_range")
     rows = []
     for cohort in COHORTS:
         of = np.flatnonzero(group == GROUPS.index(cohort)) if cohort != "all" else np.arange(n)

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from envs.diabetes.keyed import child, keys
 from envs.diabetes.meals import Meals
 from envs.diabetes.patients import between, check_patients, choose
-from envs.diabetes.physiology import ABSORPTION
+from envs.diabetes.physiology import ABSORPTION, MINUTES
 from envs.diabetes.sensor import HIGHEST, LOWEST
 from envs.diabetes.simulation import LARGEST_RATE, Simulation
 from envs.parameters import EnvError, check_sizes
@@ -29,6 +29,8 @@ RELATIVE_DOSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # basal rates
 ABSOLUTE_DOSES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # U/min
 DOSE_KINDS, STARTS = ("exponential", "relative", "rate"), ("any", "normal", "clinic")
 OBSERVATIONS, REWARDS = ("history", "reading"), ("reference", "risk")
+EDGES = np.array([[54.0], [70.0], [180.0], [250.0]])  # of the bands that are reported, mg/dl
+NOTE = "Research software on a re-implemented simulator; nothing here is medical advice."
 
 
 def risk(glucose: np.ndarray) -> np.ndarray:
@@ -65,6 +67,8 @@ class Diabetes:
     published rows of basal-bolus do.
     `suspend_below`: a shield; no insulin while the last reading is below these mg/dl (0: never).
     """
+
+    note, steps_per_day = NOTE, DAY_STEPS
 
     def __init__(
         self,
@@ -155,7 +159,7 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
     """N patients side by side; see `Diabetes`.
 
     After a step `glucose`, `reading` (mg/dl), `given` (U/min) and `eaten` (g of meals that began) [N] tell
-    what it led to, also where it ended an episode.
+    what it led to, also where it ended an episode. `measures` are reported where one ends.
     """
 
     def __init__(
@@ -175,6 +179,8 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         """Keep the tasks' arrays."""
         family = self.family
         self.simulation = Simulation(parameters, family.absorption, family.meals)
+        self.above = np.zeros((len(EDGES), self.num_envs), np.int32)  # readings of the episode so far
+        self.total = np.zeros(self.num_envs)  # U/min given, summed over its steps
         self.basal = self.simulation.physiology.basal
         self.history = np.zeros((self.num_envs, HISTORY, 2), np.float32)
         # The starts that come next, prepared for all at once where one is needed: a start takes 12 steps.
@@ -195,6 +201,7 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         rows = np.flatnonzero(tasks)
         self.simulation.put(rows, self.coming, rows)
         self.history[rows], self.ready[rows] = self.coming_history[rows], False
+        self.above[:, rows], self.total[rows] = 0, 0.0
         return self.observe()
 
     def prepare(self, pending: np.ndarray) -> None:
@@ -254,6 +261,8 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         self.reading = reading = simulation.reading.copy()
         self.history[:, :-1] = self.history[:, 1:]
         self.history[:, -1] = scaled(reading, self.given)
+        self.above += reading > EDGES
+        self.total += self.given
         low, high = reading <= FAILS_LOW, reading >= FAILS_HIGH
         rewards = -risk(reading) / RISK_SCALE
         if family.reward == "risk":
@@ -261,6 +270,25 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         else:
             rewards = np.where(low, FAILURE, np.where(high, 0.0, 1 + rewards))
         return self.observe(), rewards.astype(np.float32), low | high
+
+    def measures(self) -> dict[str, np.ndarray]:
+        """Of each episode so far [N]: shares of its readings by mg/dl, as the reference counts, and insulin.
+
+        A band includes its upper edge. An episode that is shorter than `max_episode_len` has failed, and
+        what it lacks of the whole counts as out of range there.
+        """
+        over_54, over_70, over_180, over_250 = self.above
+        steps, in_range = self.elapsed, over_70 - over_180
+        return {
+            "in range (%)": 100 * in_range / steps,
+            "54-70 mg/dl (%)": 100 * (over_54 - over_70) / steps,
+            "to 54 mg/dl (%)": 100 * (steps - over_54) / steps,
+            "180-250 mg/dl (%)": 100 * (over_180 - over_250) / steps,
+            "over 250 mg/dl (%)": 100 * over_250 / steps,
+            "failed (%)": 100.0 * (steps < self.max_episode_len),
+            "in range, whole day (%)": 100 * in_range / self.max_episode_len,
+            "insulin (U)": MINUTES * self.total,
+        }
 
 
 def scaled(reading: np.ndarray, dose: np.ndarray) -> np.ndarray:

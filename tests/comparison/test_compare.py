@@ -20,9 +20,10 @@ from common.runs.seeding import stream
 from comparison import methods
 from comparison.config import BUDGETS, METHODS, RL2, Settings, parse_settings
 from comparison.experiments import experiments_of
-from comparison.problem import FixedHorizon, evaluate_actor, load_problem, outcome
+from comparison.problem import Evaluated, FixedHorizon, evaluate_actor, load_problem, outcome
+from comparison.report import html
+from comparison.tables import REPORTED, header, markdown, method_csv, plain, rows_of
 from comparison.tables import command as command_of
-from comparison.tables import markdown, rows_of
 from comparison.training import Training
 from envs import Population, make_family
 from experiments.grid import attempt
@@ -190,7 +191,7 @@ class Pushes:
 
 def test_starts_are_the_same_whoever_acts(problem):
     actor = Pushes()
-    returns = evaluate_actor(problem, actor, 3, seed=4)
+    returns = evaluate_actor(problem, actor, 3, seed=4).returns
     for num_episodes, seed in ((3, 4), (2, 4), (3, 5)):
         evaluate_actor(problem, actor, num_episodes, seed)
     first, again, fewer, other = actor.starts
@@ -218,9 +219,13 @@ def test_an_episode_that_ended_has_no_rewards_until_its_time_is_over(problem):
 
 def test_figures_of_an_outcome(problem, tmp_path):
     returns = np.arange(20.0)[:, None] + np.array([0.0, 2.0])
-    curves = {"curve": [(0, returns - 1)], "learning": [(7, returns)]}
-    made = outcome(returns, train_steps=7, new_agent_steps=3, policies=2, **curves)
+    told = {"warm (%)": returns * 10, "watts": np.full((20, 2), np.nan)}
+    told["watts"][3, 1] = 5
+    tested = Evaluated(returns, told)
+    curves = {"curve": [(0, Evaluated(returns - 1, {}))], "learning": [(7, tested)]}
+    made = outcome(tested, train_steps=7, new_agent_steps=3, policies=2, **curves)
     assert made["mean"] == 10.5 and made["worst_decile"] == 1.5  # of agents 0 and 1
+    assert made["measures"] == {"warm (%)": 105, "warm (%), lowest tenth": 15, "watts": 5}
     assert made["curve"] == [{"steps": 0.0, "mean": 9.5, "worst_decile": 0.5}]
     assert made["learning"] == [{"steps": 7.0, "mean": 10.5, "worst_decile": 1.5}]
     result = made | {"name": "single", "seconds": 2.0, "seed": 0}
@@ -228,6 +233,21 @@ def test_figures_of_an_outcome(problem, tmp_path):
     assert rows[0]["mean"] == 11.5 and rows[0]["se_mean"] == pytest.approx(1)
     text = markdown(problem, Settings(population="a", out="b"), rows, "page")
     assert "| one policy for all | 11.5 ± 1.0 | 1.5 ± 0.0 | 7 | 3 | 2 | 2 |" in text
+    lines = [line.strip() for line in plain(rows).splitlines()]
+    assert lines[2] == REPORTED and lines[3].split() == "method warm (%) warm (%), lowest tenth watts".split()
+    assert "| one policy for all | 105.0 ± 0.0 | 15.0 ± 0.0 | 5.0 ± 0.0 |" in text
+    old = {name: value for name, value in result.items() if name != "measures"}
+    assert REPORTED not in plain(rows_of([old])) and "warm" not in method_csv(rows_of([old, result]))
+    days = rows_of([result], steps_per_day=2)
+    assert ["steps per new agent", "days per new agent"] == header(days)[4:6]
+    assert "| 3 | 1.5 | 2 | 2 |" in markdown(problem, Settings(population="a", out="b"), days, "page")
+    table = dict(zip(*csv.reader(method_csv(days).splitlines()), strict=True))
+    assert table["new_agent_days"] == "1.5" and table["warm (%), lowest tenth"] == "15.0"
+    problem.family.note = "A model's numbers."
+    shown = result | {"returns": result["returns"][:6]}
+    page = html(problem, Settings(population="a", out="b"), [shown], days, [])
+    assert "<em>A model&#x27;s numbers.</em>" in page and REPORTED in page and "<td>105.0</td>" in page
+    assert "*A model's numbers.*" in markdown(problem, Settings(population="a", out="b"), rows, "page")
     assert "envs.populate" not in text  # these agents are none that the command draws
     drawn = make_family("cart_pole").sample(np.random.default_rng(3), 5)
     Population("cart_pole", drawn).save(tmp_path / "drawn.npz")

@@ -6,24 +6,30 @@ import sys
 import numpy as np
 import pytest
 
+import evaluate
 import train
 from common.errors import UserError
-from envs.diabetes import Diabetes
+from common.rollout import Episodes
+from envs.diabetes import EDGES, NOTE, Diabetes
 from envs.diabetes.physiology import basal_rate
 from envs.populate import main as populate
 from experiments import diabetes, diabetes_tuning
-from experiments.diabetes import Days, measure, play_days, repeated
+from experiments.diabetes import measure, play_days, repeated
 from experiments.diabetes_controllers import BasalBolus, ConstantRate, Feedback, estimated, own_basal
 from mpi_utils.comm import Comm
 from tests.helpers.launch import ROOT
 from tests.helpers.simglucose import needs_simglucose
 
 
+@needs_simglucose
 def test_shares_of_a_day_by_hand():
     """An adult who fails after two of four steps, and a child in all bands."""
-    reading = np.array([[100.0, 54.0], [30.0, 70.0], [100.0, 180.0], [100.0, 251.0]])
-    running = np.array([[True, True], [True, True], [False, True], [False, True]])
-    days = Days(reading, running, np.array([1.0, 2.0]), np.array([-14.0, 3.0]))
+    family = Diabetes(max_episode_len=4)
+    env = family.make_vec(family.members(["adult#001", "child#001"]), np.random.default_rng(0))
+    readings = ([100.0, 30.0], [54.0, 70.0, 180.0, 251.0])
+    env.above = np.stack([(np.array(own) > EDGES).sum(1) for own in readings], axis=1)
+    env.elapsed, env.total = np.array([2, 4]), np.array([0.2, 0.4])
+    days = Episodes(np.array([-14.0, 3.0]), env.elapsed, env.measures())
     adult, child, everyone = measure(days, np.array([1, 2]))
     assert adult["patients"] == "adult" and child["patients"] == "child" and everyone["days"] == 1
     assert (adult["in_range"], adult["in_range_whole"], adult["failed"]) == (50, 25, 100)
@@ -109,8 +115,7 @@ def test_by_patient_too():
     patients = family.members("adolescent")
     actor = BasalBolus(repeated(patients, 300), first_minute=23 * 60)
     days = play_days(family, patients, actor, 300, seed=3)
-    inside = (days.reading > 70) & (days.reading <= 180) & days.running
-    ours = (100 * inside.sum(0) / days.running.sum(0)).reshape(300, 10).mean(0)
+    ours = days.measures["in range (%)"].reshape(300, 10).mean(0)
     assert np.abs(ours - theirs).max() < 1
 
 
@@ -121,7 +126,7 @@ def test_own_basal_rates_keep_patients_at_rest_without_meals():
     days = play_days(family, patients, own_basal(patients), 1, seed=0)
     everyone = measure(days, patients["group"])[-1]
     assert everyone["failed"] == 0 and everyone["in_range"] > 97
-    np.testing.assert_allclose(days.insulin, 1440 * basal_rate(patients), rtol=1e-3)
+    np.testing.assert_allclose(days.measures["insulin (U)"], 1440 * basal_rate(patients), rtol=1e-3)
 
 
 def test_best_sets_of_a_small_table():
@@ -176,7 +181,7 @@ def test_missing_gains_are_told_with_the_command(tmp_path):
 
 @needs_simglucose
 @pytest.mark.slow
-def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch):
+def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch, capsys):
     """The run's own doses are used, each patient has the policy it is assigned to, and others are refused."""
     everyone, adults = tmp_path / "all.npz", tmp_path / "adults.npz"
     populate(["diabetes_relative", "--members", "all", "--out", str(everyone)])
@@ -187,12 +192,16 @@ def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch):
         words += f" --population {agents} --checkpoint_dir {tmp_path} --model_name {name}"
         monkeypatch.setattr(sys, "argv", words.split())
         train.main(Comm())
+    flags = ["--episodes", "1", "--baselines", "none"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(tmp_path / "all"), *flags])
+    evaluate.main(Comm())
+    assert NOTE in capsys.readouterr().out
     policies, start, actor = diabetes.load_run(str(tmp_path / "all"))
     assert (policies, start, actor.settings["dose"]) == (2, "normal", "relative")
     family = diabetes.family_of(actor, start, "published", 0.0)
     assert family.action_space.shape == (1,) and family.start == "normal"
     days = play_days(family, family.members(), actor, 2, seed=0)
-    assert days.returns.shape == (60,) and (days.insulin > 0).all()
+    assert days.returns.shape == (60,) and (days.measures["insulin (U)"] > 0).all()
     with pytest.raises(UserError, match="its population is not the 30 patients"):
         diabetes.load_run(str(tmp_path / "adults"))
     with pytest.raises(UserError, match="was trained in cart_pole, not with diabetes patients"):

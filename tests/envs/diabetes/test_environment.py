@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from common.runs.seeding import SharedStream
-from envs import make_family
-from envs.diabetes import Diabetes, risk
+from envs import make_family, note_of
+from envs.diabetes import NOTE, Diabetes, risk
 from envs.diabetes.physiology import basal_rate
 from envs.parameters import EnvError
 from tests.helpers.simglucose import needs_simglucose
@@ -237,3 +237,45 @@ def test_names_of_families():
         make_family("diabetes", sensor=1)
     patients = Diabetes().members()
     assert basal_rate(patients).shape == (30,)
+
+
+def test_what_is_no_advice_says_so():
+    assert note_of("diabetes") == note_of("diabetes_discrete") == Diabetes().note == NOTE
+    assert note_of("cart_pole") == note_of("unknown") == note_of("mine:family") == ""
+
+
+def test_each_episode_reports_its_own_shares():
+    """Against readings that are kept aside, over several episodes that fail or last, wrapped or not."""
+    family, env = make(max_episode_len=70, meals=[(0.5, 150)])
+    wrapped = gymnasium.wrappers.vector.RecordEpisodeStatistics(env)
+    wrapped.reset()
+    kept, failed = [[] for _ in SOME], []
+    for _ in range(300):
+        actions = np.where(np.arange(3) == 0, -1, 0.9)[:, None].astype(np.float32)
+        _, _, terminated, truncated, infos = wrapped.step(actions)
+        for own, reading, given in zip(kept, env.reading, env.given, strict=True):
+            own.append((reading, given))
+        over = terminated | truncated
+        if not over.any():
+            assert infos == {}
+            continue
+        told = infos["final_info"]
+        np.testing.assert_array_equal(told["_episode"], over)
+        for i in np.flatnonzero(over):
+            reading, given = np.array(kept[i]).T
+            for name, low, high in (
+                ("in range", 70, 180),
+                ("54-70 mg/dl", 54, 70),
+                ("to 54 mg/dl", 0, 54),
+                ("180-250 mg/dl", 180, 250),
+                ("over 250 mg/dl", 250, 999),
+            ):
+                inside = (reading > low) & (reading <= high)
+                assert told["episode"][f"{name} (%)"][i] == pytest.approx(100 * inside.mean())
+            whole = 100 * ((reading > 70) & (reading <= 180)).sum() / 70
+            assert told["episode"]["in range, whole day (%)"][i] == pytest.approx(whole)
+            assert told["episode"]["failed (%)"][i] == 100 * (len(reading) < 70)
+            assert told["episode"]["insulin (U)"][i] == pytest.approx(5 * given.sum())
+            failed.append(len(reading) < 70)
+            kept[i] = []
+    assert 2 < sum(failed) < len(failed) - 2
