@@ -26,7 +26,7 @@ import rmdp.config
 import rmdp.learner
 import rmdp.problem
 from common.allocator import keep_freed_memory
-from common.config import from_stored, parse
+from common.config import from_stored, idle, parse
 from common.errors import UserError
 from common.runs import run_folder
 from mpi_utils import loop
@@ -79,10 +79,11 @@ def main(comm: Comm) -> None:
         run(name, config, comm, learner)
 
 
-def parse_arguments(arguments: list[str], comm: Comm) -> tuple[str, Any]:
+def parse_arguments(arguments: list[str], comm: Comm, *, may_be_idle: bool = False) -> tuple[str, Any]:
     """The system's name and its checked configuration; only rank 0 prints a help text."""
     configs = {name: system.config for name, system in SYSTEMS.items()}
-    name, config = parse(configs, "rl2", arguments, "python -m train", __doc__, show=comm.is_root)
+    how = {"show": comm.is_root, "may_be_idle": may_be_idle}
+    name, config = parse(configs, "rl2", arguments, "python -m train", __doc__, **how)
     return name, SYSTEMS[name].check(as_before(name, config, arguments))
 
 
@@ -123,7 +124,8 @@ def describe(name: str, config: Any) -> dict[str, Any]:
             given = {field: getattr(config, field) for field in both}
             before = SYSTEMS[name].check(dataclasses.replace(before, **given))
             stored = {"system": name, **dataclasses.asdict(before)}
-        if differences := run_folder.config_differences(stored, description, ignore=MAY_CHANGE):
+        ignored = (*MAY_CHANGE, *idle(config))
+        if differences := run_folder.config_differences(stored, description, ignore=ignored):
             raise UserError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "
                 "give the same settings or another --model_name"

@@ -39,7 +39,7 @@ class Config:
     """Latent groups; a family without groups just draws num_groups * num_variants agents."""
     num_variants: Annotated[int, POSITIVE] = 4
     """Agents of each group."""
-    num_actions: Annotated[int, POSITIVE] = 4
+    num_actions: Annotated[int, POSITIVE, OF_PARTICLES] = 4
     """Actions of the particle: 4 moves, or 5 with one that stays."""
     max_episode_len: Annotated[int, EXACT] = 100
     """Steps of an episode at most, in any environment; a longer one is cut."""

@@ -18,7 +18,7 @@ import re
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -73,7 +73,8 @@ class Output:
 class Applies:
     """When a flag has an effect: where `when(settings)` holds, which `where` says in words.
 
-    A flag that is given where it has none is refused; stored settings are not.
+    A flag that is given where it has none is refused, unless it says what is so anyway; stored settings are
+    not.
     """
 
     where: str
@@ -93,10 +94,12 @@ def parse(
     description: str,
     *,
     show: bool = True,
+    may_be_idle: bool = False,
 ) -> tuple[str, Any]:
     """The name and configuration chosen by `argv`: `[name] [flags]`, where no name means `default`.
 
-    `--help` prints (where `show`, i.e. on one rank) and exits with 0; a mistake raises `UserError`.
+    Flags without an effect are refused unless they `may_be_idle`. `--help` prints (where `show`, i.e. on one
+    rank) and exits with 0; a mistake raises `UserError`.
     """
     if argv and argv[0] in ("-h", "--help"):
         if show:
@@ -106,11 +109,16 @@ def parse(
     name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
     if name not in commands:
         raise UserError(f"unknown system {name!r}: choose one of {', '.join(commands)}")
-    return name, parse_flags(commands[name], flags, f"{prog} {name}", show=show)
+    return name, parse_flags(commands[name], flags, f"{prog} {name}", show=show, may_be_idle=may_be_idle)
 
 
 def parse_flags(
-    settings_class: type[Settings], flags: list[str], prog: str, *, show: bool = True
+    settings_class: type[Settings],
+    flags: list[str],
+    prog: str,
+    *,
+    show: bool = True,
+    may_be_idle: bool = False,
 ) -> Settings:
     """An instance of a dataclass from flags named after its fields; underscores and hyphens both work.
 
@@ -138,17 +146,23 @@ def parse_flags(
             raise
         raise UserError(f"{one_line(errors.getvalue())} (see {prog} --help)") from None
     settings = flat(found)
-    check_given(settings, given_by(flags))
+    for name, where in idle(settings).items():
+        usual = getattr(settings_class if default is None else default, name)
+        if name in given_by(flags) and getattr(settings, name) != usual and not may_be_idle:
+            raise UserError(without_effect(name, where))
     return settings
 
 
-def check_given(settings: Any, given: Iterable[str]) -> None:
-    """Refuse flags that were given though they have no effect beside the others."""
+def without_effect(name: str, where: str) -> str:
+    """What is wrong with a flag that has an effect only elsewhere."""
+    return f"--{name}: has an effect only with {where}; leave it out"
+
+
+def idle(settings: Any) -> dict[str, str]:
+    """Settings that have no effect beside the others, and where they have one."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
-    for name in given:
-        for extra in extras(hints.get(name)):
-            if isinstance(extra, Applies) and not extra.when(settings):
-                raise UserError(f"--{name}: has an effect only with {extra.where}; leave it out")
+    said = ((name, extra) for name, hint in hints.items() for extra in extras(hint))
+    return {name: e.where for name, e in said if isinstance(e, Applies) and not e.when(settings)}
 
 
 def current(settings_class: type, flags: list[str]) -> list[str]:

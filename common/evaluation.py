@@ -14,6 +14,7 @@ from common.config import (
     OUTPUT_FILE,
     OUTPUT_FOLDER,
     PICTURE,
+    Applies,
     Group,
     check,
     from_stored,
@@ -24,6 +25,7 @@ from common.errors import UserError
 Row = dict[str, Any]  # method, metric, mean, se, n, then the columns of its paper
 Settings = TypeVar("Settings", bound="EvaluationSettings")
 Config = TypeVar("Config")
+OF_BASELINES = Applies("--baselines all", lambda s: s.baselines == "all")
 EVALUATION = 2**31  # the iteration number of evaluation's streams, which no training run reaches
 
 
@@ -61,6 +63,8 @@ def stored_config(
     name = getattr(config, "environment", "")
     if environment is not None and ":" in name and environment != name:
         raise UserError(f"this run trained on {name!r}; name it again: --environment {name}")
+    if environment and environment != name:
+        raise UserError(f"--environment {environment}: the run trained on {name!r}; leave it out")
     return config
 
 

@@ -9,6 +9,7 @@ from common.config import (
     OUTPUT_FILE,
     OUTPUT_FOLDER,
     POSITIVE,
+    Applies,
     check,
     parse_flags,
 )
@@ -17,6 +18,9 @@ from envs.target_speed import ROBOTS
 
 BEHAVIOURS = ("auto", "shipped", "random", "single")
 METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
+OF_BUDGETS = Applies("--methods rmdp or caml", lambda s: bool({"rmdp", "caml"} & set(methods_of(s))))
+OF_RMDP = Applies("--methods rmdp", lambda s: "rmdp" in methods_of(s))
+OF_PERSIM = Applies("--methods persim", lambda s: "persim" in methods_of(s))
 
 
 @dataclass(frozen=True)
@@ -32,22 +36,22 @@ class Settings:
     """Seeds with commas between; each is a training of its own of every method."""
     out: Annotated[str, MAY_BE_EMPTY, OUTPUT_FOLDER] = ""
     """Folder of everything that is written; the same command again continues there."""
-    num_policies: Annotated[int, POSITIVE] = 5
+    num_policies: Annotated[int, POSITIVE, OF_BUDGETS] = 5
     """The budget k of rmdp, and the medoids of caml."""
-    budgets: Annotated[str, MAY_BE_EMPTY] = "2"
+    budgets: Annotated[str, MAY_BE_EMPTY, OF_RMDP] = "2"
     """More budgets to train rmdp with, for the curve of welfare against k; "" for none."""
     episodes: Annotated[int, POSITIVE] = 5
     """Fresh starts of each agent, the same for all methods."""
-    planned: Annotated[int, POSITIVE] = 1
+    planned: Annotated[int, POSITIVE, OF_PERSIM] = 1
     """Those that persim plans in: its planner takes most of the time."""
     budget: Annotated[int, AT_LEAST_ZERO] = 0
     """Environment steps in which each method may train, all agents together; 0: usual for the environment."""
     budget_rule: Literal["equal", "recipe"] = "equal"
     """Every method gets the same budget; or as many iterations as its own recipe says, whatever they cost."""
-    behaviour: str = "auto"
+    behaviour: Annotated[str, OF_PERSIM] = "auto"
     """Who acts in persim's logs: shipped (policies that come with the environment), random, single (one
     policy for all, trained within the budget), or auto (shipped, and single where there are none)."""
-    simulator_iters: Annotated[int, AT_LEAST_ZERO] = 0
+    simulator_iters: Annotated[int, AT_LEAST_ZERO, OF_PERSIM] = 0
     """Iterations of persim's training, which take no steps; 0: usual for the environment."""
     max_episode_len: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps of an episode at most; 0: the environment's (200 where it says nothing)."""

@@ -35,6 +35,8 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     "diabetes_discrete": partial(Diabetes, dose="relative", discrete=True),
     **SHARED_FAMILIES,
 }
+DISCRETE_FAMILIES = {"bandit", "tabular_mdp", "particle", "mountain_car", "cart_pole"}  # by their actions
+DISCRETE_FAMILIES |= {"diabetes_discrete", "resource_gathering"}
 
 
 def note_of(name: str) -> str:

@@ -25,7 +25,15 @@ import rl2.evaluation
 import rmdp.evaluation
 import train
 from common.allocator import keep_freed_memory
-from common.config import OUTPUT_FOLDER, check_outputs, from_stored, parse_flags
+from common.config import (
+    OUTPUT_FOLDER,
+    Applies,
+    check_outputs,
+    from_stored,
+    idle,
+    parse_flags,
+    without_effect,
+)
 from common.errors import UserError
 from common.evaluation import Row
 from common.runs import checkpoint, run_folder
@@ -43,6 +51,7 @@ EVALUATIONS: dict[str, ModuleType] = {
 }
 CURVE_ROWS = 100
 PARTS = ("agent", "episode", "policy")  # columns of rows that are about a part of a run
+OF_RUNS = Applies("a grid of runs, without --redraw", lambda s: not s.redraw)
 PATIENCE = 60.0  # seconds to wait while another process writes the table
 
 
@@ -50,17 +59,17 @@ PATIENCE = 60.0  # seconds to wait while another process writes the table
 class Settings:
     """A grid of runs of one system: `SYSTEM [these flags] -- [flags of train for all runs]`."""
 
-    over: tuple[str, ...] = ()
+    over: Annotated[tuple[str, ...], OF_RUNS] = ()
     """What varies: field=value,value,... of the system's settings."""
-    runs: Annotated[str, OUTPUT_FOLDER] = ""
+    runs: Annotated[str, OUTPUT_FOLDER, OF_RUNS] = ""
     """Folder of the run folders."""
-    table: Annotated[str, OUTPUT_FOLDER] = ""
+    table: Annotated[str, OUTPUT_FOLDER, OF_RUNS] = ""
     """Folder of table.csv, curves.csv, table.md and the figures."""
-    evaluate: str = ""
+    evaluate: Annotated[str, OF_RUNS] = ""
     """Flags of the system's evaluation, as one word: "--episodes 20"."""
     metric: str = ""
     """What the table and the figure of budgets show (default: the first metric of the rows)."""
-    curve: str = "train/return"
+    curve: Annotated[str, OF_RUNS] = "train/return"
     """The column of metrics.csv of the learning curves."""
     redraw: str = ""
     """Only draw the tables and figures of this folder again, from its CSV files."""
@@ -188,10 +197,13 @@ def configurations(
         swept = [f"--{field}={value}" for field, value in values.items()]
         where = ["--checkpoint_dir", settings.runs, "--model_name", name]
         try:
-            _, config = train.parse_arguments([system, *flags, *swept, *where], comm)
+            _, config = train.parse_arguments([system, *flags, *swept, *where], comm, may_be_idle=True)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         found.append((config, values))
+    for name in given | over.keys():  # what all runs have may matter to some of them only
+        if all(name in idle(config) for config, _ in found):
+            raise UserError(without_effect(name, idle(found[0][0])[name]))
     if len({train.folder(config) for config, _ in found}) < len(found):
         raise UserError("--over: two runs would share a folder; values must differ in letters and digits")
     return found

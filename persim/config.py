@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Group, check, check_run_name
+from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Applies, Group, check, check_run_name
 from common.errors import UserError
+from envs.families import DISCRETE_FAMILIES
 
 DATASETS = ("pure", "random", "pure_eps_20", "pure_eps_40")
 # Networks of the authors' code (March 2021): factors, hidden layers of the state and action encoders.
 SMALL = {"state_features": 256, "state_layers": 1, "action_features": 50, "action_layers": 0}
 LARGE = {"state_features": 512, "state_layers": 4, "action_features": 512, "action_layers": 2}
 LOG_FLAGS = ("columns", "action_kind", "decimal")
+OF_LOGS = Applies("a log, --dataset PATH", lambda c: c.dataset not in DATASETS)
+OF_MADE = Applies("data that are made, not a log", lambda c: c.dataset in DATASETS)
+OF_VECTORS = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 NETWORKS: dict[str, dict[str, Any]] = {
     "mountain_car": {"num_factors": 3, **SMALL},
     "cart_pole": {"num_factors": 5, **SMALL},
@@ -77,17 +81,17 @@ class Config:
     """The dynamics that agents share but for hidden covariates; unknown: those of the log in --dataset."""
     dataset: str = "random"
     """Who acted: pure, random, pure_eps_20, pure_eps_40; or the path of a log (csv, parquet, npz, Minari)."""
-    columns: Annotated[str, MAY_BE_EMPTY] = ""
+    columns: Annotated[str, MAY_BE_EMPTY, OF_LOGS] = ""
     """Which columns of the log are what, where their names do not say it:
     agent=patient,time=timestamp,state=glucose+pulse,action=insulin; others are left out. A role that is not
     given is found by name; reward=none: the log has none."""
-    action_kind: Literal["auto", "continuous", "discrete"] = "auto"
+    action_kind: Annotated[Literal["auto", "continuous", "discrete"], OF_LOGS] = "auto"
     """Whether the log's action is a quantity or one of several choices; auto: as the environment has it, or
     by its type (words are choices, numbers with a decimal point quantities; whole numbers of a CSV may be
     either: say it)."""
-    decimal: Annotated[str, MAY_BE_EMPTY] = ""
+    decimal: Annotated[str, MAY_BE_EMPTY, OF_LOGS] = ""
     """The decimal sign of a CSV, a point or a comma; empty: found out."""
-    num_agents: Annotated[int, POSITIVE] = 500
+    num_agents: Annotated[int, POSITIVE, OF_MADE] = 500
     """Agents, each with one trajectory; the first five are the test agents (a log has its own agents)."""
 
     num_factors: Annotated[int, POSITIVE, Group("policy")] = 3
@@ -102,9 +106,9 @@ class Config:
     """Units of each hidden layer of the state encoder."""
     state_layers: Annotated[int, POSITIVE] = 1
     """Its hidden layers."""
-    action_features: Annotated[int, POSITIVE] = 50
+    action_features: Annotated[int, POSITIVE, OF_VECTORS] = 50
     """Units of each hidden layer of the action encoder; discrete actions have a table instead."""
-    action_layers: Annotated[int, AT_LEAST_ZERO] = 0
+    action_layers: Annotated[int, AT_LEAST_ZERO, OF_VECTORS] = 0
     """Its hidden layers."""
 
     device: Annotated[str, Group("running")] = "cpu"
@@ -189,9 +193,6 @@ def check_config(config: Config, with_data: bool = True) -> Config:
 def check_dataset(config: Config) -> None:
     """Refuse data that cannot be had, or that are too few."""
     check_decimal(config.decimal)
-    said = [flag for flag in LOG_FLAGS if getattr(config, flag) != getattr(Config, flag)]
-    if config.dataset in DATASETS and said:
-        raise UserError(f"--{said[0]}: {config.dataset} data are made; it is for a log, --dataset PATH")
     if config.learn_reward and re.search(r"(^|,)\s*reward\s*=\s*none\s*(,|$)", config.columns):
         raise UserError("--learn_reward: --columns says reward=none; name the column of the reward")
     if config.dataset not in DATASETS:

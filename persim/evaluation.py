@@ -26,10 +26,10 @@ from persim.simulator import Simulator
 from persim.testing import figures, held_out_log, prediction, report
 
 plot, show = figures.plot, report.show
-NOT_WITH_LOG = ("episodes", "upper_bound", "unseen", "horizon", "num_candidates")
-ONLY_WITH_LOG = ("columns", "decimal")
-
 OF_TESTS = Applies("tests in the environment, which --log replaces", lambda s: not s.log)
+OF_PLANS = Applies("planning: --episodes above 0 and no --log", lambda s: s.episodes and not s.log)
+OF_LOGS = Applies("--log", lambda s: s.log)
+OF_STEPS = Applies("agents that are not known: --unseen or --log", lambda s: s.unseen or s.log)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,22 +43,22 @@ class Settings(EvaluationSettings):
     """Trajectories of each agent, under a policy not seen in training, whose next 50 states are predicted."""
     episodes: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 20
     """Episodes of each agent in which a planner acts on its simulator; 0: none."""
-    upper_bound: bool = True
+    upper_bound: Annotated[bool, OF_TESTS] = True
     """Also plan on the true dynamics: what a perfect simulator would return."""
     unseen: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 20
     """Agents that are in no data, predicted from their covariates and from a few observed steps; 0: none."""
-    observed: Annotated[int, POSITIVE] = 20
+    observed: Annotated[int, POSITIVE, OF_STEPS] = 20
     """Those steps."""
-    horizon: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 0
+    horizon: Annotated[int, AT_LEAST_ZERO, OF_PLANS] = 0
     """Steps that the planner looks ahead; 0: as the authors."""
-    num_candidates: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 0
+    num_candidates: Annotated[int, AT_LEAST_ZERO, OF_PLANS] = 0
     """Sequences of actions that it tries; 0: as the authors."""
     log: Annotated[str, MAY_BE_EMPTY] = ""
     """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the
     next 51 states from each window's first on) and of others (factors from their first steps)."""
-    columns: Annotated[str, MAY_BE_EMPTY] = ""
+    columns: Annotated[str, MAY_BE_EMPTY, OF_LOGS] = ""
     """Which columns of that log are what, as in training; default: as the run's own log has them."""
-    decimal: Annotated[str, MAY_BE_EMPTY] = ""
+    decimal: Annotated[str, MAY_BE_EMPTY, OF_LOGS] = ""
     """Its decimal sign, as in training."""
 
     ALIASES: ClassVar[dict[str, str]] = {"bound": "upper_bound", "candidates": "num_candidates"}
@@ -68,11 +68,6 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse(Settings, flags, show)
     check_decimal(settings.decimal)
-    for flag in NOT_WITH_LOG if settings.log else ONLY_WITH_LOG:
-        if getattr(settings, flag) != getattr(Settings, flag):
-            raise UserError(
-                f"--{flag}: does not apply {'with' if settings.log else 'without'} --log; leave it out"
-            )
     return settings
 
 
@@ -88,7 +83,7 @@ def evaluate(stored: dict[str, Any], state: dict[str, Any], settings: Settings, 
     `unseen_median_r2`. Episodes of planning are shared over ranks.
     """
     with comm.agree():
-        config = check_config(stored_config(Config, stored), with_data=False)
+        config = check_config(stored_config(Config, stored, settings.environment), with_data=False)
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
     rows = measure(config, simulator, state["data"], settings, comm)

@@ -14,7 +14,14 @@ from common.config import (
     check_run_name,
 )
 from common.errors import UserError
+from envs.families import DISCRETE_FAMILIES
 
+OF_MDPS = Applies("--environment tabular_mdp", lambda c: c.environment == "tabular_mdp")
+OF_ARMS = Applies("--environment tabular_mdp or bandit", lambda c: c.environment in ("tabular_mdp", "bandit"))
+OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
+OF_GATES = Applies("--architecture lstm or gru", lambda c: c.architecture in ("lstm", "gru"))
+OF_MEMORIES = Applies("an --architecture that remembers", lambda c: c.architecture != "none")
+OF_LAYERS = Applies("a --readout with hidden layers", lambda c: c.readout != "linear")
 OF_WARM_STARTS = Applies("--warm_start bayes_greedy", lambda c: c.warm_start != "none")
 
 
@@ -43,12 +50,12 @@ class Config:
 
     environment: Annotated[str, Group("population")] = "tabular_mdp"
     """What tasks are drawn from: bandit, tabular_mdp, or module:factory (see docs/rl2.md)."""
-    num_states: Annotated[int, POSITIVE] = 10
-    """States of the tabular MDP (ignored by bandits)."""
-    num_actions: Annotated[int, POSITIVE] = 5
+    num_states: Annotated[int, POSITIVE, OF_MDPS] = 10
+    """States of the tabular MDP."""
+    num_actions: Annotated[int, POSITIVE, OF_ARMS] = 5
     """Actions of the tabular MDP, arms of the bandit."""
-    max_episode_len: Annotated[int, POSITIVE] = 10
-    """Steps of an episode of the tabular MDP (a bandit's episode is one pull)."""
+    max_episode_len: Annotated[int, POSITIVE, OF_MDPS] = 10
+    """Steps of an episode of the tabular MDP."""
     meta_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of a meta-episode: how long the policy learns about one task."""
 
@@ -56,17 +63,17 @@ class Config:
     """The memory. none: one policy for all tasks, which sees the observation alone."""
     num_features: Annotated[int, POSITIVE] = 256
     """Units of the memory."""
-    memory_span: Annotated[int, Within(-1)] = -1
+    memory_span: Annotated[int, Within(-1), OF_GATES] = -1
     """Steps that fresh gates remember at most (0: usual forget bias 1; -1: the meta-episode)."""
-    transition_encoder: Literal["auto", "plain", "joint", "mlp"] = "auto"
+    transition_encoder: Annotated[Literal["auto", "plain", "joint", "mlp"], OF_MEMORIES] = "auto"
     """How the last transition enters: its parts (plain); also the pair (observation, action) as one input,
     and times the reward (joint); by a small network (mlp). auto: joint if discrete and small, else mlp."""
     readout: Literal["auto", "linear", "bilinear", "mlp"] = "auto"
     """How actions are read from memory: by one linear map (linear), by one for each discrete observation
     (bilinear), by a small network that sees the observation (mlp). auto: bilinear if discrete and small."""
-    readout_layers: Annotated[int, POSITIVE] = 1
+    readout_layers: Annotated[int, POSITIVE, OF_LAYERS] = 1
     """Hidden layers between memory and outputs (none if linear)."""
-    action_scaling: Literal["box", "none"] = "box"
+    action_scaling: Annotated[Literal["box", "none"], OF_BOXES] = "box"
     """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
     are in the environment's units (none), as before there was a choice."""
     shared_network: bool = True

@@ -10,8 +10,9 @@ import numpy as np
 from common import evaluation as shared
 from common import protocols
 from common.baselines import RandomActions, train
-from common.config import POSITIVE, Within
-from common.evaluation import EVALUATION, EvaluationSettings, Row, row
+from common.config import POSITIVE, Within, without_effect
+from common.errors import UserError
+from common.evaluation import EVALUATION, OF_BASELINES, EvaluationSettings, Row, row
 from common.plots import curves_figure
 from common.progress import at
 from common.runs.seeding import stream
@@ -43,7 +44,7 @@ class Settings(EvaluationSettings):
     baselines: Literal["all", "none"] = "all"
     """Also play the classical algorithms that know these tasks' prior; where none is known, random actions
     and one policy without memory, which is trained first."""
-    one_policy_share: Annotated[float, Within(0, 1, above=True)] = 0.1
+    one_policy_share: Annotated[float, Within(0, 1, above=True), OF_BASELINES] = 0.1
     """Iterations for which that policy is trained, as a share of the run's."""
 
 
@@ -72,6 +73,9 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     """
     with comm.agree():
         config = stored_config(stored, settings.environment)
+        classical = {"bandit": BANDITS, "tabular_mdp": MDPS}.get(config.environment)
+        if classical and settings.one_policy_share != Settings.one_policy_share:
+            raise UserError(without_effect("one_policy_share", "tasks whose prior is not known"))
         if settings.export:
             export.check(config)
     problem = make_problem(config, comm)
@@ -80,7 +84,6 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     num_steps, num_chunks = config.meta_episode_len, -(-settings.instances // CHUNK)
     own = comm.share(num_chunks)
     methods = ["rl2"]
-    classical = {"bandit": BANDITS, "tabular_mdp": MDPS}.get(config.environment)
     if settings.baselines == "all":
         methods += classical or [RANDOM, ONE]
     alone = None

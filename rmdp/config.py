@@ -17,6 +17,7 @@ from common.config import (
 )
 from common.errors import UserError
 from envs import FAMILIES, SHARED_FAMILIES
+from envs.families import DISCRETE_FAMILIES
 from envs.target_speed import ROBOTS
 
 # Where they differ from those of target speeds (Ivanov & Ben-Porat 2024, the authors' code).
@@ -38,7 +39,15 @@ OWN_DYNAMICS: dict[str, Any] = {
 OWN_DYNAMICS_ALGORITHMS = ("em", "random", "given")
 
 OF_GIVEN = Applies("--algorithm given", lambda c: c.algorithm == "given")
-OF_SOFT = Applies("--algorithm end_to_end or em", lambda c: c.algorithm in ("end_to_end", "em"))
+OF_EM = Applies("--algorithm em", lambda c: c.algorithm == "em")
+OF_SOFT = Applies(
+    "--algorithm end_to_end or em, of agents that share dynamics",
+    lambda c: c.algorithm in ("end_to_end", "em") and shared(c),
+)
+OF_RETURNS = Applies(
+    "--algorithm em, or agents that share dynamics", lambda c: c.algorithm == "em" or shared(c)
+)
+OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,9 @@ class Config:
     """One trunk with a head for each policy, as in the paper's code, or a network for each."""
     num_features: Annotated[int, POSITIVE] = 64
     """Units of each of the two hidden layers."""
-    initial_log_std: Annotated[float, Within(-20, 5)] = -1.0
+    initial_log_std: Annotated[float, Within(-20, 5), OF_BOXES] = -1.0
     """Logarithm of the standard deviation of actions at the start; it is trained."""
-    action_scaling: Literal["box", "none"] = "box"
+    action_scaling: Annotated[Literal["box", "none"], OF_BOXES] = "box"
     """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
     are in the environment's units (none), as before there was a choice."""
     normalise_observations: bool = True
@@ -99,9 +108,9 @@ class Config:
     seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
-    warm_start_iters: Annotated[int, AT_LEAST_ZERO, Group("learning")] = 50
+    warm_start_iters: Annotated[int, AT_LEAST_ZERO, Group("learning"), OF_EM] = 50
     """Iterations with a soft assignment, before each agent goes to the policy that is best for it (em)."""
-    utility_decay: Annotated[float, UNIT_INTERVAL] = 0.95
+    utility_decay: Annotated[float, UNIT_INTERVAL, OF_RETURNS] = 0.95
     """What an iteration (or a survey) keeps of the running returns, by which agents are assigned."""
     assignment_lr: Annotated[float, POSITIVE, OF_SOFT] = 2e-3
     """Learning rate of the softmax assignment (end_to_end)."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from common import evaluation
-from common.config import POSITIVE, Within
+from common.config import POSITIVE, Within, without_effect
 from common.errors import UserError
-from common.evaluation import EvaluationSettings, Row
+from common.evaluation import OF_BASELINES, EvaluationSettings, Row
 from common.progress import at
 from common.runs import checkpoint
 from common.runs.seeding import SharedStream, stream
@@ -19,7 +19,7 @@ from mpi_utils.comm import Comm
 from rmdp import baselines, figures
 from rmdp.assignment import policies_of
 from rmdp.cards import Served
-from rmdp.config import Config, check_config
+from rmdp.config import Config, check_config, shared
 from rmdp.export import check_assigned, export
 from rmdp.own_dynamics import try_policies
 from rmdp.policy import Actor, Policies
@@ -41,7 +41,7 @@ class Settings(EvaluationSettings):
     baselines: Literal["all", "none"] = "all"
     """Where agents have dynamics of their own, also random actions and one policy for all agents, which is
     trained first."""
-    one_policy_share: Annotated[float, Within(0, 1, above=True)] = 1.0
+    one_policy_share: Annotated[float, Within(0, 1, above=True), OF_BASELINES] = 1.0
     """Environment steps for which that policy is trained, as a share of the run's."""
 
 
@@ -98,6 +98,8 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
     """
     with comm.agree():
         config = stored_config(stored, settings.environment)
+        if shared(config) and settings.one_policy_share != Settings.one_policy_share:
+            raise UserError(without_effect("one_policy_share", "agents that have dynamics of their own"))
     problem, policies = restore(config, state, comm)
     if shares_dynamics(problem):
         return evaluate_shared(config, problem, policies, state, settings, comm, stored.get("iteration"))

@@ -52,8 +52,9 @@ class Utilities:
             self.running[over[:, t]] = 0.0
         self.finished = np.where(count > 0, total / np.maximum(count, 1), self.finished)
         # Section 4.3: exponential average, 0.99; divided by its weight so that it starts unbiased.
-        self.average = 0.99 * self.average + 0.01 * self.finished.sum() / self.n
-        self.average_weight = 0.99 * self.average_weight + 0.01
+        if self.ends.all():
+            self.average = 0.99 * self.average + 0.01 * self.finished.sum() / self.n
+            self.average_weight = 0.99 * self.average_weight + 0.01
 
     def by_policy(self) -> np.ndarray:
         """Running estimates `[k, own]` of each own agent's return under each policy."""
@@ -69,14 +70,22 @@ class Utilities:
         return self.reward[:, agents] * torch.from_numpy(share).float()[:, None]
 
     def report(self, weights: torch.Tensor) -> dict[str, float]:
-        """Welfare and group sizes under the assignment `weights [k, own]`, of all ranks; a collective."""
+        """Welfare and group sizes under the assignment `weights [k, own]`, of all ranks; a collective.
+
+        No welfare before an episode of every policy has ended.
+        """
         own = weights.detach().double().numpy()
         sums = self.comm.allreduce_(np.append(own.sum(1), (own * self.by_policy()).sum()))
         sizes, welfare = sums[:-1], sums[-1] / self.n
+        found = {}
+        if self.ends.all():
+            found = {
+                "train/return": self.scale * welfare,
+                "train/social_welfare": self.scale * self.average / self.average_weight,
+                "train/episode_welfare": self.scale * self.finished.sum() / self.n,
+            }
         return {
-            "train/return": self.scale * welfare,
-            "train/social_welfare": self.scale * self.average / self.average_weight,
-            "train/episode_welfare": self.scale * self.finished.sum() / self.n,
+            **found,
             "train/smallest_group": sizes.min(),
             "train/largest_group": sizes.max(),
         }

@@ -13,7 +13,6 @@ from tests.helpers import runs
 from tests.helpers.launch import Job, command
 
 TINY = [
-    *runs.TINY["rl2"].split(),
     *"--checkpoint_interval 1 --learning_rate 2e-3 --learning_rate_final 2e-3".split(),
     # constant rates, for schedules stretch over max_iters, which the tests change
     *"--entropy_coef 0.01 --entropy_coef_final 0.01".split(),
@@ -22,7 +21,7 @@ TINY = [
 
 def train(num_ranks, folder, *flags, name="tiny", **options):
     where = ["--checkpoint_dir", folder, "--model_name", name]
-    return command(num_ranks, "train", *TINY, *where, *flags, **options)
+    return command(num_ranks, "train", "rl2", *runs.tiny("rl2", *TINY, *where, *flags), **options)
 
 
 def finished(result, code=0):

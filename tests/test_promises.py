@@ -67,7 +67,7 @@ def test_hostile_flags_get_one_line_or_are_taken_as_they_are(system, trials, tmp
 
 
 def run(folder, *more):
-    return command(1, "train", *flags("rl2", folder, "run"), "--max_iters", "1", *more)
+    return command(1, "train", *flags("rl2", folder, "run", "--max_iters", "1", *more))
 
 
 def contents(folder):

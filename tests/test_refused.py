@@ -50,15 +50,11 @@ def test_a_refused_training_leaves_nothing_and_its_advice_works_at_once(tmp_path
     (tmp_path / "bad.csv").write_text(LOG.replace("time", "when"))
     (tmp_path / "whole.csv").write_text(LOG.replace("up", "1").replace("down", "0"))
     system, wrong, word, right = REFUSED[case]
-    flags = [*runs.flags(system, tmp_path / "new" / "runs", "run"), "--max_iters", 1]
 
     def train(text):
-        return command(
-            ranks,
-            "train",
-            *flags,
-            *[f"{tmp_path}/{word}" if word.endswith(".csv") else word for word in text.split()],
-        )
+        words = [f"{tmp_path}/{word}" if word.endswith(".csv") else word for word in text.split()]
+        words += ["--max_iters", 1]
+        return command(ranks, "train", *runs.flags(system, tmp_path / "new" / "runs", "run", *words))
 
     refused = train(wrong)
     assert refused.code == 2 and word in refused.output and "Traceback" not in refused.output
@@ -71,10 +67,10 @@ def test_a_refused_training_leaves_nothing_and_its_advice_works_at_once(tmp_path
 def test_the_same_data_elsewhere_continue_and_other_data_leave_the_settings_of_a_run_as_they_were(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
     data = ["--environment", "unknown", "--dataset", tmp_path / "log.csv", "--num_factors", 2]
-    train = ["train", *runs.flags("persim", tmp_path, "run"), *data, "--max_iters"]
+    train = ["train", *runs.flags("persim", tmp_path, "run", *data), "--max_iters"]
     assert command(1, *train, 1).code == 0
     (tmp_path / "moved.csv").write_text(LOG.replace(",", ";"))
-    moved = [word if word != tmp_path / "log.csv" else tmp_path / "moved.csv" for word in train]
+    moved = [word.replace("log.csv", "moved.csv") for word in train]
     done = command(1, *moved, 1, "--columns", "agent=agent")
     assert done.code == 0 and "finished" in done.output, done.output
     assert command(1, *train, 1).code == 0  # and as it was
@@ -87,7 +83,8 @@ def test_the_same_data_elsewhere_continue_and_other_data_leave_the_settings_of_a
 
 def test_the_same_data_elsewhere_are_the_same_data(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
-    train = ["train", *runs.flags("persim", tmp_path, "run"), "--environment", "unknown", "--num_factors", 2]
+    data = ["--environment", "unknown", "--num_factors", 2]
+    train = ["train", *runs.flags("persim", tmp_path, "run", *data)]
     assert command(1, *train, "--dataset", tmp_path / "log.csv", "--max_iters", 1).code == 0
     (tmp_path / "log.csv").rename(tmp_path / "moved.csv")
     moved = command(1, *train, "--dataset", tmp_path / "moved.csv", "--max_iters", 2)

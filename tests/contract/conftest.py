@@ -62,7 +62,7 @@ def run(request, tmp_path_factory) -> Run:
     """The stored run of each case."""
     case, folder = CASES[request.param], tmp_path_factory.mktemp("contract")
     more = [*case.flags, "--max_iters", str(TRAINED)]
-    done = command(1, "train", *runs.flags(case.system, folder, "run"), *more)
+    done = command(1, "train", *runs.flags(case.system, folder, "run", *more))
     assert done.code == 0, done.output
     config = runs.settings(case.system, *more)
     return Run(case, folder / "run", config, SYSTEMS[case.system].make_problem(config, Comm()))

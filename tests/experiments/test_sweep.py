@@ -182,7 +182,7 @@ BAD = {
     "unknown field": (["sed=0,1"], TINY, "sed"),
     "twice": (["seed=0", "max_iters=1,2"], TINY, "max_iters"),
     "same value": (["seed=0,0"], TINY, "each value once"),
-    "same folder": (["environment=a:b,a/b"], TINY[2:], "share a folder"),
+    "same folder": (["environment=a:b,a/b"], TINY[4:], "share a folder"),
 }
 
 

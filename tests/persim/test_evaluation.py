@@ -17,7 +17,7 @@ from tests.persim.runs import configured
 from tests.persim.runs import trained as train
 
 SMALL = {"num_agents": 40, "num_models": 2, "state_features": 32, "max_iters": 4}
-QUICK = "--trajectories 8 --episodes 1 --horizon 5 --candidates 20 --unseen 3".split()
+QUICK, PLANS = "--trajectories 8 --unseen 3".split(), "--episodes 1 --horizon 5 --candidates 20".split()
 
 
 @functools.cache
@@ -28,7 +28,8 @@ def trained(pooled=False):
 
 def rows_of(*flags, pooled=False):
     stored, state = trained(pooled)
-    return evaluation.evaluate(stored, state, evaluation.parse_settings([*QUICK, *flags], show=False), Comm())
+    words = [*QUICK, *([] if "--episodes" in flags else PLANS), *flags]
+    return evaluation.evaluate(stored, state, evaluation.parse_settings(words, show=False), Comm())
 
 
 def of(rows, metric, method="persim"):
@@ -97,7 +98,7 @@ def test_mistakes_are_refused_in_one_line(flags, text):
 def test_a_log_without_covariates_has_nothing_to_be_tested_in():
     stored, state = trained()
     state = state | {"data": state["data"] | {"covariates": {}}}
-    settings = evaluation.parse_settings(QUICK, show=False)
+    settings = evaluation.parse_settings([*QUICK, *PLANS], show=False)
     with pytest.raises(UserError, match="its covariates in the log"):
         evaluation.evaluate(stored | {"dataset": "log.csv"}, state, settings, Comm())
 
@@ -110,7 +111,7 @@ def test_the_command_line_at_two_and_three_ranks(tmp_path):
     assert done.code == 0, done.output
     step, state = checkpoint.load(checkpoint.newest_valid(tmp_path / "agents")[0])
     stored = run_folder.read_config(tmp_path / "agents") | {"iteration": step}
-    flags = [*QUICK, "--upper_bound=False"]
+    flags = [*QUICK, *PLANS, "--upper_bound=False"]
     alone = evaluation.evaluate(stored, state, evaluation.parse_settings(flags, show=False), Comm())
     done = mpirun(3, "-m", "evaluate", tmp_path / "agents", *flags, "--json", tmp_path / "rows.json")
     assert done.code == 0, done.output

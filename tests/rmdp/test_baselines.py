@@ -74,7 +74,8 @@ def test_one_policy_for_all_and_one_each_by_themselves(environment, k, tmp_path)
     named = ["--environment", environment] if ":" in environment else []
     flags = [*runs.flags("rmdp", tmp_path, "run"), "--environment", environment, "--num_agents", 4]
     flags += ["--population", tmp_path / "agents.npz", "--num_policies", k, "--max_iters", 3]
-    each = ["--algorithm", "random", "--policy_network", "separate"] if k == 4 else []
+    own = "--algorithm random --policy_network separate --warm_start_iters 50".split()
+    each = own if k == 4 else []
     done = command(1, "train", *flags, *each)
     assert done.code == 0, done.output
     out = tmp_path / "policies"

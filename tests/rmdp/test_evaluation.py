@@ -165,7 +165,7 @@ def test_each_environment_counts_until_its_first_end():
 
 
 def test_a_learner_before_and_after_training(tmp_path):
-    made = learner("half_cheetah", num_agents=1200, algorithm="end_to_end")
+    made = learner("half_cheetah", num_agents=1200, algorithm="end_to_end", max_episode_len=16)
     metrics = made.train_iteration(0)
     settings = evaluation.parse_settings(["--episodes", "2"], show=False)
     rows = evaluation.evaluate(dataclasses.asdict(made.config), made.state_dict(), settings, Comm())

@@ -13,7 +13,7 @@ from tests.helpers.launch import command, mpirun
 
 TINY = (
     "--num_agents 7 --num_policies 3 --num_features 8 --steps_per_policy 64 --envs_per_policy 4 "
-    "--num_epochs 2 --num_minibatches 4 --warm_start_iters 1 --checkpoint_interval 2"
+    "--num_epochs 2 --num_minibatches 4 --checkpoint_interval 2"
 ).split()
 
 MANY = WHOLE_CRITIC + 3  # each rank has the critic's rows of its own agents only
@@ -21,7 +21,8 @@ MANY = WHOLE_CRITIC + 3  # each rank has the critic's rows of its own agents onl
 
 def train(tmp_path, name, ranks, *flags):
     where = ["--checkpoint_dir", str(tmp_path), "--model_name", name]
-    done = command(ranks, "train", "rmdp", *TINY, *where, *flags)
+    warm = [] if {"end_to_end", "cluster"} & set(flags) else ["--warm_start_iters", "1"]
+    done = command(ranks, "train", "rmdp", *TINY, *warm, *where, *flags)
     assert done.code == 0, done.output
     path, _ = checkpoint.newest_valid(tmp_path / name)
     return checkpoint.load(path)
@@ -94,7 +95,8 @@ guard(main)
 def test_extreme_sizes(tmp_path):
     """One agent, k = n, k = 1, fewer agents than ranks, in one launch."""
     sizes, where = ((1, 1), (7, 7), (7, 1), (2, 2)), ["--checkpoint_dir", str(tmp_path)]
-    every = ["rmdp", *TINY, *where, "--environment", "resource_gathering", "--max_iters", "3"]
+    every = ["rmdp", *TINY, *where, "--warm_start_iters", "1", "--max_iters", "3"]
+    every += ["--environment", "resource_gathering"]
     names = [["--model_name", f"{n}_{k}"] for n, k in sizes]
     own = [["--num_agents", str(n), "--num_policies", str(k)] for n, k in sizes]
     words = json.dumps([[*every, *name, *flags] for name, flags in zip(names, own, strict=True)])

@@ -58,3 +58,18 @@ def test_welfare_is_the_mean_return_of_all_agents():
     report = made.report(weights)
     for name in ("train/return", "train/episode_welfare", "train/social_welfare"):
         assert report[name] == pytest.approx(100 * 0.99 / 25)
+
+
+def test_no_welfare_is_reported_before_an_episode_of_every_policy_has_ended():
+    made, weights = utilities(2, 3, 1), torch.full((2, 3), 0.5)
+    for ends, known in ((torch.tensor([True, False]), False), (torch.tensor([False, True]), True)):
+        done, reward = torch.zeros(2, 4, 1, dtype=torch.bool), torch.ones(2, 4, 1, 3)
+        done[:, -1, 0] = ends
+        made.begin(done)
+        made.add(slice(0, 3), reward)
+        made.finish((reward * weights[:, None, None]).sum(-1), done)
+        report = made.report(weights)
+        names = {"train/return", "train/episode_welfare", "train/social_welfare"}
+        assert names & report.keys() == (names if known else set())
+    # Policies return 1.5 a step to all their agents together, in 4 and 8 steps.
+    assert report["train/social_welfare"] == pytest.approx((4 + 8) * 1.5 / 3)
