@@ -1,12 +1,12 @@
 """RL4T1D's protocol on the 30 patients, as one command:
 
-    python -m experiments.diabetes --out results/diabetes/protocol [--runs checkpoints/NAME ...]
+    python -m experiments.diabetes --out results/diabetes/protocol [--runs TITLE=FOLDER,FOLDER ...]
 
 plays fresh days of each patient (fixed meals of 40, 80 and 60 g; GuardianRT; an hour at the own basal rate
 from 23:00, and a reading in 110..130 mg/dl at midnight), with the clinic's controllers, those of
-`experiments.diabetes_tuning` and trained runs, and writes OUT.csv and OUT.md. "clinic start" has no first
-hour, as the published rows of basal-bolus. This is research software on a re-implemented simulator; nothing
-that it shows is medical advice.
+`experiments.diabetes_tuning` and trained runs (several seeds of one setting as one row), and writes OUT.csv
+and OUT.md. "clinic start" has no first hour, as the published rows of basal-bolus. This is research software
+on a re-implemented simulator; nothing that it shows is medical advice.
 """
 
 import argparse
@@ -45,7 +45,7 @@ MEASURES = {"in range (%)": "in_range", "in range, whole day (%)": "in_range_who
 MEASURES |= {"insulin (U)": "insulin"} | {f"{band} mg/dl (%)": band for band in BANDS}
 FAILED = ("failed days", "in range, whole day")
 COLUMNS = ["method", "start", "patients", "policies", "return", "return_worst", "in_range", "in_range_sd"]
-COLUMNS += ["in_range_worst", *BANDS, "failed", "in_range_whole", "insulin", "days"]
+COLUMNS += ["in_range_worst", *BANDS, "failed", "in_range_whole", "insulin", "days", "return_seed_sd"]
 SYSTEMS = {"rl2": rl2, "rmdp": rmdp, "persim": persim, "caml": caml}
 TAKEN = ("dose", "discrete", "observation", "see_calibration", "announce")  # of a trained run's family
 Maker = Callable[[Parameters], Any]
@@ -163,12 +163,14 @@ def protocol(settings: argparse.Namespace, tuned: dict[str, Any]) -> list[Row]:
     """All rows."""
     patients, rows = Diabetes().members(), list[Row]()
     seed, num_days, absorption = settings.seed, settings.days, settings.absorption
+    trained = [(title, load_runs(title, folders)) for title, folders in map(titled, settings.runs)]
 
-    def add(method: str, policies: int, start: str, actor: Any) -> None:
-        family = family_of(actor, start, absorption, settings.suspend_below)
-        played = play_days(family, patients, actor, num_days, seed)
-        about = {"method": method, "start": start, "policies": policies}
-        rows.extend(about | row for row in measure(played, patients["group"]))
+    def add(method: str, policies: int, start: str, *actors: Any) -> None:
+        about, found = {"method": method, "start": start, "policies": policies}, []
+        for actor in actors:
+            family = family_of(actor, start, absorption, settings.suspend_below)
+            found.append(measure(play_days(family, patients, actor, num_days, seed), patients["group"]))
+        rows.extend(about | row for row in over_seeds(found))
 
     many = repeated(patients, num_days)
     for misjudged, name in ((False, "exact"), (True, "misjudged")):
@@ -176,9 +178,39 @@ def protocol(settings: argparse.Namespace, tuned: dict[str, Any]) -> list[Row]:
         add(f"basal-bolus, {name} grams", len(patients["group"]), "clinic", actor)
     for method, (policies, make) in controllers(patients, tuned).items():
         add(method, policies, "normal", make(many))
-    for run in settings.runs:
-        add(Path(run).name, *load_run(run))
+    for title, runs in trained:
+        add(title, *runs[0][:2], *(actor for *_, actor in runs))
     return rows
+
+
+def over_seeds(found: list[list[Row]]) -> list[Row]:
+    """Rows of each seed as one of all: means, and "return_seed_sd" where there are several."""
+    rows = []
+    for of in zip(*found, strict=True):
+        rows.append(
+            {
+                name: float(np.mean([row[name] for row in of])) if isinstance(value, float) else value
+                for name, value in of[0].items()
+            }
+        )
+        if len(of) > 1:
+            rows[-1]["return_seed_sd"] = float(np.std([row["return"] for row in of], ddof=1))
+    return rows
+
+
+def titled(run: str) -> tuple[str, list[str]]:
+    """Title and folders of TITLE=FOLDER,FOLDER or of a folder alone."""
+    title, equals, folders = run.rpartition("=")
+    return (title, folders.split(",")) if equals and not Path(run).exists() else (Path(run).name, [run])
+
+
+def load_runs(title: str, folders: list[str]) -> list[tuple[int, str, Any]]:
+    """Several seeds as `load_run` loads one; raises `UserError` also if their numbers of policies differ."""
+    runs = [load_run(folder) for folder in folders]
+    if len(sizes := {policies for policies, *_ in runs}) > 1:
+        text = f"runs of {' and '.join(map(str, sorted(sizes)))} policies"
+        raise UserError(f"--runs {title}: {text}; give seeds of one setting in a row")
+    return runs
 
 
 def load_run(path: str) -> tuple[int, str, Any]:
@@ -205,7 +237,8 @@ def markdown(rows: list[Row], settings: argparse.Namespace) -> str:
     """A table for each cohort, and the published rows beside."""
     shield = f", insulin suspended below {settings.suspend_below:g} mg/dl" if settings.suspend_below else ""
     about = f"Stomach emptying: {settings.absorption}; {settings.days} days of each patient{shield}."
-    text = [f"{NOTE}\n\n{about} {EXPLAINED}\n"]
+    seeds = " A return's deviation is over seeds." if any("return_seed_sd" in row for row in rows) else ""
+    text = [f"{NOTE}\n\n{about} {EXPLAINED}{seeds}\n"]
     head = ["method", "policies", "return", "worst", "in range ± sd", "worst", *BANDS, *FAILED]
     for cohort in COHORTS:
         body = []
@@ -213,7 +246,8 @@ def markdown(rows: list[Row], settings: argparse.Namespace) -> str:
             if row["patients"] != cohort:
                 continue
             method = row["method"] + (" (clinic start)" if row["start"] == "clinic" else "")
-            cells = [f"{row['return']:.0f}", f"{row['return_worst']:.0f}"]
+            spread = f" ± {row['return_seed_sd']:.0f}" if "return_seed_sd" in row else ""
+            cells = [f"{row['return']:.0f}{spread}", f"{row['return_worst']:.0f}"]
             cells += [f"{row['in_range']:.1f} ± {row['in_range_sd']:.1f}", f"{row['in_range_worst']:.1f}"]
             cells += [f"{row[band]:.2f}" for band in BANDS]
             cells += [f"{row['failed']:.1f}", f"{row['in_range_whole']:.1f}"]
@@ -246,7 +280,7 @@ def main(comm: Comm) -> None:
     parser.add_argument("--absorption", choices=["published", "corrected"], default="published")
     parser.add_argument("--suspend_below", type=float, default=0.0, help="the shield, mg/dl (default: off)")
     parser.add_argument("--gains", default=str(GAINS), help="what experiments.diabetes_tuning wrote")
-    parser.add_argument("--runs", nargs="*", default=[], help="folders of trained runs")
+    parser.add_argument("--runs", nargs="*", default=[], metavar="TITLE=FOLDER[,FOLDER]", help="trained runs")
     settings = parser.parse_args()
     with comm.agree():
         if settings.days < 1 or settings.seed < 0:

@@ -1,5 +1,6 @@
 """The protocol's shares by hand, its controllers, its published rows, and how gains are chosen."""
 
+import csv
 import json
 import sys
 
@@ -198,6 +199,16 @@ def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch, capsys):
     assert NOTE in capsys.readouterr().out
     policies, start, actor = diabetes.load_run(str(tmp_path / "all"))
     assert (policies, start, actor.settings["dose"]) == (2, "normal", "relative")
+    folders = f"{tmp_path}/all,{tmp_path}/all"
+    words = f"table --days 1 --out {tmp_path}/table --runs {tmp_path}/all".split()
+    monkeypatch.setattr(sys, "argv", [*words, f"r-MDP, k = 2={folders}"])
+    monkeypatch.setattr(diabetes, "controllers", lambda *_: {})
+    diabetes.main(Comm())
+    one, seeds = (list(csv.DictReader((tmp_path / "table.csv").open(newline="")))[i] for i in (11, 15))
+    assert (one["method"], seeds["method"], seeds["policies"]) == ("all", "r-MDP, k = 2", "2")
+    assert one["return_seed_sd"] == "" and seeds["return_seed_sd"] == "0"
+    assert [one[name] for name in ("return", "in_range")] == [seeds[name] for name in ("return", "in_range")]
+    assert "| r-MDP, k = 2 | 2 | " in (text := (tmp_path / "table.md").read_text()) and " ± 0 |" in text
     family = diabetes.family_of(actor, start, "published", 0.0)
     assert family.action_space.shape == (1,) and family.start == "normal"
     days = play_days(family, family.members(), actor, 2, seed=0)
@@ -206,3 +217,18 @@ def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch, capsys):
         diabetes.load_run(str(tmp_path / "adults"))
     with pytest.raises(UserError, match="was trained in cart_pole, not with diabetes patients"):
         diabetes.load_run(str(ROOT / "checkpoints/examples/persim_cart_pole_pure"))
+
+
+def test_rows_of_seeds(monkeypatch):
+    rows = [
+        [{"patients": "all", "days": 3, "return": 100.0 + seed, "failed": 2.0 * seed}] for seed in (0, 1, 2)
+    ]
+    assert diabetes.over_seeds(rows) == [
+        {"patients": "all", "days": 3, "return": 101.0, "failed": 2.0, "return_seed_sd": 1.0}
+    ]
+    assert diabetes.over_seeds(rows[:1]) == rows[0]
+    assert diabetes.titled("runs/k3") == ("k3", ["runs/k3"])
+    assert diabetes.titled("r-MDP, k = 3=a,b") == ("r-MDP, k = 3", ["a", "b"])
+    monkeypatch.setattr(diabetes, "load_run", lambda folder: (len(folder), "normal", None))
+    with pytest.raises(UserError, match="--runs both: runs of 1 and 2 policies; give seeds of one setting"):
+        diabetes.load_runs("both", ["a", "bb"])
