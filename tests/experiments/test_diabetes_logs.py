@@ -9,6 +9,7 @@ import pytest
 from common.errors import UserError
 from experiments import diabetes_logs
 from mpi_utils.comm import Comm
+from tests.helpers.launch import command
 from tests.helpers.simglucose import needs_simglucose
 
 
@@ -120,3 +121,23 @@ def test_virtual_patients_export_what_can_be_converted(tmp_path, monkeypatch):
     assert min(float(row["insulin"]) for row in export_rows) > 0
     rows = converted(monkeypatch, clinic, tmp_path / "log.csv")
     assert len(rows) == len(export_rows) - 2 * 13
+
+
+@needs_simglucose
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("experiments.diabetes_logs convert CLINIC --out OUT", "give --units mmol to convert them"),
+        (
+            "experiments.diabetes_logs simulate --members pump#1 --out OUT",
+            "no parameters of a patient 'pump#1'",
+        ),
+        ("experiments.diabetes --out OUT --runs NONE", "NONE"),
+    ],
+)
+def test_bad_input_ends_with_one_line_before_anything_is_written(tmp_path, words, said):
+    export(tmp_path / "CLINIC", [6.5] * 15)
+    at = [str(tmp_path / word) if word.isupper() else word for word in words.split()]
+    done = command(1, *at)
+    assert done.code == 2 and said in " ".join(done.output.split()), done.output
+    assert "Traceback" not in done.output and not list(tmp_path.glob("OUT*"))
