@@ -24,8 +24,9 @@ from common.errors import UserError
 from common.protocols import Actor
 from common.runs.seeding import stream
 from comparison.config import recipe
-from comparison.problem import Curve, Evaluated, Exploring, FixedHorizon, outcome
+from comparison.problem import Curve, Evaluated, Exploring, outcome
 from comparison.training import ITERATIONS, POINTS, Training, fitting, train
+from envs.fixed_horizon import FixedHorizon
 from envs.one_hot import as_vectors
 from mpi_utils.comm import Comm
 from persim.data import behaviour

@@ -32,6 +32,7 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     "half_cheetah_body": HalfCheetah,
     "diabetes": Diabetes,
     "diabetes_relative": partial(Diabetes, dose="relative"),
+    "diabetes_reading": partial(Diabetes, observation="reading"),
     "diabetes_discrete": partial(Diabetes, dose="relative", discrete=True),
     **SHARED_FAMILIES,
 }

@@ -69,6 +69,17 @@ class Population:
         except Exception as error:  # a damaged file can fail in any way, and every way means the same
             raise EnvError(f"population {path} cannot be read ({one_line(error)}); save it again") from error
 
+    @classmethod
+    def of_run(cls, path: Path | str, environment: str) -> "Population":
+        """The file of the flag `--population`. Raises `EnvError` if its tasks live in another environment."""
+        population = cls.load(path)
+        if population.environment != environment:
+            raise EnvError(
+                f"--population {path}: its agents live in {population.environment}, "
+                f"not in --environment {environment}"
+            )
+        return population
+
     def describe(self) -> str:
         """A few lines: the environment, the number of tasks, each parameter's shape and range."""
         lines = [f"{self.environment}: {len(self)} tasks"]

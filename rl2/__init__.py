@@ -1,5 +1,6 @@
 """RL^2 (Duan et al. 2016, arXiv 1611.02779): a recurrent policy that learns to learn."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,6 @@ def load(
     else the most likely are taken. Raises `UserError`.
     """
     stored, state = checkpoint.open_run(run, "rl2")
-    config = stored_config(stored, environment)
+    config = dataclasses.replace(stored_config(stored, environment), population="")
     problem = make_problem(config, Comm())
     return Actor(stored_policy(config, state, problem), problem.family.action_space, rng)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from common.config import (
     AT_LEAST_ZERO,
+    MAY_BE_EMPTY,
     POSITIVE,
     UNIT_INTERVAL,
     Applies,
@@ -50,6 +51,8 @@ class Config:
 
     environment: Annotated[str, Group("population")] = "tabular_mdp"
     """What tasks are drawn from: bandit, tabular_mdp, or module:factory (see docs/rl2.md)."""
+    population: Annotated[str, MAY_BE_EMPTY] = ""
+    """A file of tasks (python -m envs.populate) to draw from, in place of the environment's own."""
     num_states: Annotated[int, POSITIVE, OF_MDPS] = 10
     """States of the tabular MDP."""
     num_actions: Annotated[int, POSITIVE, OF_ARMS] = 5
@@ -58,6 +61,9 @@ class Config:
     """Steps of an episode of the tabular MDP."""
     meta_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of a meta-episode: how long the policy learns about one task."""
+    early_ends: Literal["restart", "wait"] = "restart"
+    """After an episode that ends early in a meta-episode the next one begins; or the rest of its time passes
+    without rewards (wait): where ends are failures, a memory is not to gain by them."""
 
     architecture: Annotated[Literal["lstm", "gru", "snail", "transformer", "none"], Group("policy")] = "lstm"
     """The memory. none: one policy for all tasks, which sees the observation alone."""

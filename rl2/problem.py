@@ -1,6 +1,7 @@
 """What is meta-trained on: a built-in family of tasks or the user's own, and the expert of a warm start."""
 
-from envs import agreed_factory, make_family
+from envs import Population, agreed_factory, make_family
+from envs.fixed_horizon import FixedHorizon
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.config import Config
@@ -8,7 +9,7 @@ from rl2.mdp_baselines import GreedyReplanned
 
 
 def make_problem(config: Config, comm: Comm) -> Problem:
-    """The family of `config.environment`, whose tasks are drawn anew in each iteration; a collective.
+    """The family of `config.environment`, and its agents where they are given; a collective.
 
     A user's factory is imported by rank 0 and sent to all ranks.
     """
@@ -16,7 +17,13 @@ def make_problem(config: Config, comm: Comm) -> Problem:
     with comm.agree():
         names = {"bandit": ("num_actions",), "tabular_mdp": ("num_states", "num_actions", "max_episode_len")}
         sizes = {name: getattr(config, name) for name in names.get(config.environment, ())}
-        return Problem(config.environment, make_family(factory or config.environment, **sizes))
+        family = make_family(factory or config.environment, **sizes)
+        agents = None
+        if config.population:
+            agents = family.check(Population.of_run(config.population, config.environment).parameters)
+        if config.early_ends == "wait":
+            family = FixedHorizon(family, family.max_episode_len)
+        return Problem(config.environment, family, agents)
 
 
 def expert_of(config: Config) -> GreedyReplanned | None:

@@ -45,12 +45,7 @@ def make_task_family(config: Config, comm: Any) -> Any:
 
 def load_agents(config: Config, family: Any) -> dict[str, np.ndarray]:
     """The agents `{name: [n, ...]}` in the file `--population`; raises UserError if they are others."""
-    population = Population.load(config.population)
-    if population.environment != config.environment:
-        raise UserError(
-            f"--population {config.population}: its agents live in {population.environment}, "
-            f"not in --environment {config.environment}"
-        )
+    population = Population.of_run(config.population, config.environment)
     if len(population) != config.num_agents:
         raise UserError(
             f"--population {config.population}: holds {len(population)} agents; give --num_agents "

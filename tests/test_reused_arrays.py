@@ -13,7 +13,7 @@ import rl2.rollout
 from caml.policy import Policies, num_weights
 from common.rollout import Recorder, play
 from common.runs.seeding import stream
-from comparison.problem import FixedHorizon
+from envs.fixed_horizon import FixedHorizon
 from mpi_utils.comm import Comm
 from persim.data.trajectories import Follows, log_episodes
 from rl2.config import Config

@@ -108,7 +108,8 @@ class Diabetes:
         self.observation, self.see_calibration, self.announce = observation, see_calibration, announce
         self.reward, self.start, self.suspend_below = reward, start, float(suspend_below)
         self.around, self.max_episode_len = around, int(max_episode_len)
-        kind = "_discrete" if discrete else "_relative" if dose == "relative" else ""
+        kind = "_reading" if observation == "reading" else ""
+        kind = "_discrete" if discrete else "_relative" if dose == "relative" else kind
         self.name = f"diabetes{kind}"
         size = (2 * HISTORY if observation == "history" else 1) + announce
         high = np.ones(size, np.float32)

@@ -20,12 +20,13 @@ from common.runs.seeding import stream
 from comparison import methods
 from comparison.config import BUDGETS, METHODS, RL2, Settings, parse_settings
 from comparison.experiments import experiments_of
-from comparison.problem import Evaluated, FixedHorizon, evaluate_actor, load_problem, outcome
+from comparison.problem import Evaluated, evaluate_actor, load_problem, outcome
 from comparison.report import html
 from comparison.tables import REPORTED, header, markdown, method_csv, plain, rows_of
 from comparison.tables import command as command_of
 from comparison.training import Training
 from envs import Population, make_family
+from envs.fixed_horizon import FixedHorizon
 from experiments.grid import attempt
 from mpi_utils.comm import Comm
 from tests.helpers.launch import command
