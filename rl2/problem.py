@@ -1,5 +1,7 @@
 """What is meta-trained on: a built-in family of tasks or the user's own, and the expert of a warm start."""
 
+from typing import Any
+
 from envs import Population, agreed_factory, make_family
 from envs.fixed_horizon import FixedHorizon
 from envs.problem import Problem
@@ -17,7 +19,7 @@ def make_problem(config: Config, comm: Comm) -> Problem:
     with comm.agree():
         names = {"bandit": ("num_actions",), "tabular_mdp": ("num_states", "num_actions", "max_episode_len")}
         sizes = {name: getattr(config, name) for name in names.get(config.environment, ())}
-        family = make_family(factory or config.environment, **sizes)
+        family: Any = make_family(factory or config.environment, **sizes)
         agents = None
         if config.population:
             agents = family.check(Population.of_run(config.population, config.environment).parameters)

@@ -6,6 +6,7 @@ import torch
 
 from common.config import from_stored, parse_flags
 from common.errors import UserError
+from envs import Population, make_family
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.config import Config, check_config
@@ -131,3 +132,19 @@ def test_agents_of_a_population_are_what_it_is_trained_on():
     agents = {"means": np.array([[1.0, 0.0]] * 3)}  # the first arm always wins, the second never
     batch = Learner(config, Comm(), Problem("bandit", family, agents)).collect(0)
     assert torch.equal(batch.reward, 1.0 - batch.action)
+
+
+def test_tasks_come_from_a_population_and_an_early_end_waits_for_the_episode_s_time(tmp_path):
+    poles = make_family("cart_pole", max_episode_len=30)
+    Population("cart_pole", poles.sample(np.random.default_rng(0), 3)).save(tmp_path / "poles.npz")
+    given = {"environment": "cart_pole", "population": str(tmp_path / "poles.npz"), "meta_episode_len": 400}
+    config = dataclasses.replace(TINY, **given, early_ends="wait")
+    learner = made(config)
+    drawn = learner.problem.sample(np.random.default_rng(1), 50)
+    assert set(drawn["force"]) == set(Population.load(given["population"]).parameters["force"])
+    played = learner.collect(0)
+    assert played.done.sum(0).tolist() == [2.0] * 12  # in 400 steps, though a pole falls after some 20
+    assert (played.reward[150:200] == 0).all() and (played.reward[200:205] == 1).all()
+    assert (made(dataclasses.replace(config, early_ends="restart")).collect(0).done.sum(0) > 5).all()
+    with pytest.raises(UserError, match="lives? in cart_pole, not in --environment mountain_car"):
+        make_problem(dataclasses.replace(config, environment="mountain_car"), Comm())
