@@ -90,14 +90,18 @@ def parse_arguments(arguments: list[str], comm: Comm, *, may_be_idle: bool = Fal
 def as_before(name: str, config: Any, arguments: list[str]) -> Any:
     """The configuration with which a run goes on that is older than some settings: it keeps what they were.
 
-    What the command line says itself stays.
+    So it does where a default has changed since (`OTHER_DEFAULTS`). What the command line says itself stays.
     """
     before = getattr(type(config), "BEFORE", {})
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in arguments}
     if not before or not (folder(config) / "config.json").exists():
         return config
     stored = run_folder.read_config(folder(config))
-    missing = {key: value for key, value in before.items() if key not in stored and key not in given}
+    missing = {key: value for key, value in before.items() if key not in stored}
+    if missing:
+        kept = getattr(type(config), "OTHER_DEFAULTS", ())
+        missing |= {key: stored[key] for key in kept if key in stored}
+    missing = {key: value for key, value in missing.items() if key not in given}
     return dataclasses.replace(config, **missing) if stored.get("system") == name else config
 
 

@@ -63,10 +63,14 @@ class MayBeEmpty:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The path of what is to be written, for which `check_outputs` looks; its endings where they count."""
+    """The path of what is to be written, for which `check_outputs` looks; its endings where they count.
+
+    Of files that get endings `added`, the path is what they have in common.
+    """
 
     endings: tuple[str, ...] = ()
     folder: bool = False
+    added: tuple[str, ...] = ("",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,11 +325,19 @@ def check_outputs(settings: Any) -> None:
         path = getattr(settings, name)
         for output in extras(hint):
             if isinstance(output, Output) and path:
-                try:
-                    files.check_output(Path(path), output.endings, output.folder)
-                except (OSError, ValueError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else error
-                    raise UserError(f"--{name} {path}: cannot be written ({reason})") from None
+                check_output(f"--{name} {path}", path, output)
+
+
+def check_output(what: str, path: str, output: Output = OUTPUT_FILE) -> None:
+    """Refuse the path of an output that cannot be written, `what` in the message; nothing is made."""
+    try:
+        if Path(path).suffix in filter(None, output.added):
+            raise ValueError(f"{', '.join(output.added)} are added; leave the ending out")
+        for ending in output.added:
+            files.check_output(Path(path + ending), output.endings, output.folder)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{what}: cannot be written ({reason})") from None
 
 
 def check_run_name(config: Any) -> None:

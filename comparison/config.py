@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from common.config import (
     AT_LEAST_ZERO,
     MAY_BE_EMPTY,
-    OUTPUT_FILE,
     OUTPUT_FOLDER,
     POSITIVE,
     Applies,
+    Output,
     check,
     parse_flags,
 )
@@ -18,6 +18,7 @@ from envs.target_speed import ROBOTS
 
 BEHAVIOURS = ("auto", "shipped", "random", "single")
 METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
+PAGE = Output(added=(".md", ".html", ".png"))
 OF_BUDGETS = Applies("--methods rmdp or caml", lambda s: bool({"rmdp", "caml"} & set(methods_of(s))))
 OF_RMDP = Applies("--methods rmdp", lambda s: "rmdp" in methods_of(s))
 OF_PERSIM = Applies("--methods persim", lambda s: "persim" in methods_of(s))
@@ -57,7 +58,7 @@ class Settings:
     """Steps of an episode at most; 0: the environment's (200 where it says nothing)."""
     environment: Annotated[str, MAY_BE_EMPTY] = ""
     """Needed only for a population of a user's own module:factory, which is never taken from a file."""
-    page: Annotated[str, MAY_BE_EMPTY, OUTPUT_FILE] = ""
+    page: Annotated[str, MAY_BE_EMPTY, PAGE] = ""
     """Also write PAGE.md, PAGE.html and PAGE.png, e.g. results/comparison/particle."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.config import PICTURE, check_output
 from common.errors import UserError
 from common.evaluation import Row
 from common.plots import curves_figure
@@ -25,6 +26,7 @@ def main(comm: Comm) -> None:
     """Draw the figure and print the table."""
     if len(sys.argv) < 3:
         raise UserError("usage: python -m experiments.learning_curves OUT.png RUN [RUN ...]")
+    check_output(sys.argv[1], sys.argv[1], PICTURE)
     curves = {}
     for run in map(Path, sys.argv[2:]):
         rows = read(run)

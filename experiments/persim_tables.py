@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.config import OUTPUT_FOLDER, check_output
 from common.errors import UserError
 from common.evaluation import Row, as_csv, as_markdown
 from common.runs.files import write_atomic
@@ -36,6 +37,7 @@ def main(comm) -> None:
             raise UserError("give a folder of runs and a folder for the tables: persim_tables RUNS OUT")
         if comm.is_root:
             runs, out = map(Path, sys.argv[1:])
+            check_output(str(out), str(out), OUTPUT_FOLDER)
             found = read(runs)
             out.mkdir(parents=True, exist_ok=True)
             columns = [*COLUMNS, "num_agents", "seed", "mean"]

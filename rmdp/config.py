@@ -60,6 +60,7 @@ class Config:
 
     ALIASES: ClassVar[dict[str, str]] = {"utility_averaging": "utility_decay"}
     BEFORE: ClassVar[dict[str, Any]] = {"action_scaling": "none"}
+    OTHER_DEFAULTS: ClassVar[tuple[str, ...]] = ("envs_per_policy",)
 
     environment: Annotated[str, Group("population")] = "half_cheetah"
     """Dynamics that all agents share, who differ in their preferences: half_cheetah, hopper, walker2d, ant,

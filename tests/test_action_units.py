@@ -176,3 +176,18 @@ def test_runs_from_before_act_as_they_did(config_class, make, tmp_path):
     assert train.as_before(name, config, ["--action_scaling=box"]).action_scaling == "box"
     fresh = dataclasses.replace(config, model_name="new")
     assert train.as_before(name, fresh, []).action_scaling == "box"
+
+
+def test_own_dynamics_of_before_keep_their_number_of_environments(tmp_path):
+    """Nothing but the command that began the run is needed."""
+    words = ["rmdp", "--environment", "cart_pole", "--checkpoint_dir", str(tmp_path), "--model_name", "old"]
+    _, config = train.parse_arguments(words, Comm())
+    stored = {**dataclasses.asdict(config), "envs_per_policy": 32}
+    del stored["action_scaling"]
+    write_config(tmp_path / "old", {"system": "rmdp", **stored})
+    _, config = train.parse_arguments(words, Comm())
+    assert config.envs_per_policy == 32 and train.describe("rmdp", config)
+    _, config = train.parse_arguments([*words, "--envs_per_policy", "8"], Comm())
+    assert config.envs_per_policy == 8
+    _, config = train.parse_arguments([*words[:-1], "new"], Comm())
+    assert config.envs_per_policy == 0

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from common.config import check_outputs
 from common.errors import UserError
 from common.runs import checkpoint, run_folder
-from experiments import sweep
+from comparison.config import parse_settings as compare
+from experiments import learning_curves, persim_tables, sweep
 from mpi_utils.comm import Comm
 from tests.helpers import runs
 from tests.helpers.launch import command
@@ -145,6 +147,25 @@ def test_outputs_are_checked_before_the_work(trained, monkeypatch, flags, told):
     monkeypatch.setattr("rl2.evaluation.evaluate", lambda *_: pytest.fail("it began to work"))
     refused = evaluate(trained, *flags)
     assert refused.code == 2 and told in refused.output
+
+
+def test_other_commands_check_their_outputs_first(tmp_path, monkeypatch):
+    (tmp_path / "page.html").mkdir()
+    words = ["--population", "p.npz", "--out", str(tmp_path / "out"), "--page"]
+    for page, told in (("page", "Is a directory"), ("page.png", "leave the ending out")):
+        settings = compare([*words, str(tmp_path / page)], False)
+        with pytest.raises(UserError, match=f"--page .*{page}: cannot be written .*{told}"):
+            check_outputs(settings)
+    (tmp_path / "file").touch()
+    for module, arguments, told in (
+        (learning_curves, [tmp_path / "curve.txt", tmp_path], "its ending is none of .png"),
+        (learning_curves, [tmp_path / "file" / "curve.png", tmp_path], "Not a directory"),
+        (persim_tables, [tmp_path, tmp_path / "file"], "Not a directory"),
+    ):
+        monkeypatch.setattr(module, "read", lambda _: pytest.fail("it began to work"))
+        monkeypatch.setattr("sys.argv", ["program", *map(str, arguments)])
+        with pytest.raises(UserError, match=told):
+            module.main(Comm())
 
 
 def test_folders_of_outputs_are_made_and_a_tilde_is_a_home(trained, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from gymnasium.spaces import Discrete
 
 from common.config import AT_LEAST_ZERO, POSITIVE, UNIT_INTERVAL, check
 from common.errors import UserError
+from common.rollout import to_space
 from common.runs.seeding import stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
@@ -64,7 +65,7 @@ class Settings:
 class Greedy:
     """A policy of `layers`, weights [in, out] and biases [out] with tanh between, for any number of agents.
 
-    Its action is the largest output (Discrete), or the outputs, cut to the action space.
+    Its action is the largest output (Discrete), or the outputs, stretched from -1..1 to the Box.
     """
 
     def __init__(self, space: Any, layers: Layers) -> None:
@@ -77,7 +78,7 @@ class Greedy:
             x = np.tanh(x @ weight + bias)
         weight, bias = self.layers[-1]
         x = x @ weight + bias
-        return x.argmax(-1) if isinstance(self.space, Discrete) else x.clip(self.space.low, self.space.high)
+        return x.argmax(-1) if isinstance(self.space, Discrete) else to_space(x, self.space)
 
 
 def train(data: Transitions, family: Any, settings: Settings, seed: int) -> Greedy:

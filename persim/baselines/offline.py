@@ -11,6 +11,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from common.errors import UserError
+from common.rollout import stretch, to_space
 from common.runs.seeding import stream
 from persim.data.behaviour import BehaviourPolicy, Layers
 from persim.data.transitions import Transitions
@@ -93,15 +94,19 @@ def train(
     def standardise(state: np.ndarray) -> np.ndarray:
         return ((state - mean) / scale).astype(np.float32)
 
+    def in_units(action: np.ndarray) -> np.ndarray:
+        centre, half = stretch(family.action_space)
+        return (action - centre) / half
+
     columns = {
         "observations": standardise(state),
-        "actions": action.reshape(len(state), -1).astype(np.float32),
+        "actions": (action if discrete else in_units(action)).reshape(len(state), -1).astype(np.float32),
         "rewards": reward[:, None].astype(np.float32),
         "next_observations": standardise(next_state),
         "terminals": np.asarray(family.terminated(next_state))[:, None].astype(np.float32),
     }
     act = _learn(algorithm, columns, family.action_space, num_steps, seed, settings)
-    return lambda state, rng: act(standardise(state), rng)
+    return lambda state, rng: to_space(act(standardise(state), rng), family.action_space)
 
 
 def _learn(

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from numpy.random import get_state, set_state
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from common.rollout import to_space
 from persim.baselines.pessimistic import PessimisticMDP
 from persim.data.behaviour import Layers
 
@@ -21,11 +23,14 @@ NUM_STEPS, BATCH_SIZE = 64, 1024  # of each environment between updates; of a gr
 
 
 class Standardised(VecEnv):
-    """A pessimistic MDP for stable-baselines3; observations are (state - mean) / scale."""
+    """A pessimistic MDP for stable-baselines3; observations are (state - mean) / scale, a Box is -1..1."""
 
     def __init__(self, mdp: PessimisticMDP, mean: np.ndarray, scale: np.ndarray) -> None:
         self.mdp, self.mean, self.scale = mdp, mean, scale
-        super().__init__(mdp.num_envs, mdp.family.observation_space, mdp.family.action_space)
+        self.own = space = mdp.family.action_space
+        if isinstance(space, Box):
+            space = Box(-1, 1, space.shape, np.float32)
+        super().__init__(mdp.num_envs, mdp.family.observation_space, space)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """Observations [E, d] of states [E, d]."""
@@ -37,7 +42,7 @@ class Standardised(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take note of the actions [E] or [E, a]."""
-        self.actions = actions
+        self.actions = to_space(actions, self.own)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Act; observations, rewards, ends, and in `infos` what an ended episode led to."""

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from common.errors import UserError
+from common.rollout import to_space
 from common.runs import checkpoint
 
 FOLDER = Path(__file__).parents[2] / "checkpoints" / "behaviour"
@@ -35,11 +36,11 @@ class Policy:
 
     Agent e is assigned to policy `policy_of[e]`. A policy is a network of `layers`, pairs of weights
     [k, in, out] and biases [k, 1, out], with ReLU between them; its action is the largest output (Discrete)
-    or the outputs' tanh. With probability `epsilon` the action is uniform instead.
+    or the outputs' tanh, stretched to the Box. With probability `epsilon` the action is uniform instead.
     """
 
     def __init__(self, family: Any, layers: Layers, policy_of: np.ndarray, epsilon: float = 0.0) -> None:
-        self.discrete = isinstance(family.action_space, Discrete)
+        self.space = family.action_space
         self.random, self.layers, self.epsilon = random_policy(family), layers, epsilon
         counts = np.bincount(policy_of, minlength=len(layers[0][0]))
         order = np.argsort(policy_of, kind="stable")
@@ -56,7 +57,7 @@ class Policy:
             x = np.maximum(x @ weight + bias, 0)
         weight, bias = self.layers[-1]
         x = (x @ weight + bias)[self.seat]
-        return x.argmax(-1) if self.discrete else np.tanh(x)
+        return x.argmax(-1) if isinstance(self.space, Discrete) else to_space(np.tanh(x), self.space)
 
     def __call__(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         explores, random = rng.random(len(state)) < self.epsilon, self.random(state, rng)

@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from common.errors import UserError
+from common.rollout import to_space
 from envs import make_family
 from persim.baselines import morel
 from persim.baselines.morel import Greedy, Settings
@@ -182,7 +183,7 @@ def test_a_policy_acts_as_the_network_that_was_trained(space):
     pytest.importorskip("stable_baselines3")
     model, env, ppo = model_of(space)
     state = np.random.default_rng(1).normal(env.mean, env.scale, (200, 4)).astype(np.float32)
-    wanted, _ = model.predict(env.observe(state), deterministic=True)
+    wanted = to_space(model.predict(env.observe(state), deterministic=True)[0], space)
     policy = Greedy(space, ppo.fold(ppo.layers_of(model), env.mean, env.scale))
     action = policy(state, None)
     np.testing.assert_allclose(action, wanted, atol=1e-3)

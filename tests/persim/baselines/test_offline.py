@@ -62,10 +62,13 @@ def test_values_end_where_the_family_says_and_not_at_the_last_row(algorithm):
 
 @need_library
 @both
-def test_continuous_actions_go_where_they_pay(algorithm):
-    rng, space = np.random.default_rng(0), Box(-1, 1, (1,), np.float32)
+@pytest.mark.parametrize("low, high", [(-1, 1), (30, 1017)])
+def test_continuous_actions_go_where_they_pay(algorithm, low, high):
+    rng, space = np.random.default_rng(0), Box(low, high, (1,), np.float32)
+    centre, half = (low + high) / 2, (high - low) / 2
     state, action = rng.standard_normal((2000, 1)), rng.uniform(-1, 1, (2000, 1)).astype(np.float32)
-    data = rows(state, action, -4 * np.abs(action[:, 0] - 0.6), state)
+    told = (centre + half * action).astype(np.float32)
+    data = rows(state, told, -4 * np.abs(action[:, 0] - 0.6), state)
     settings = dataclasses.replace(
         FEW,
         hidden=(32, 32),
@@ -77,7 +80,7 @@ def test_continuous_actions_go_where_they_pay(algorithm):
     policy = train(algorithm, data, toy(space, lambda next_state: next_state[..., 0] < 99), 200, 0, settings)
     chosen = policy(rng.standard_normal((200, 1)).astype(np.float32), rng)
     assert chosen.shape == (200, 1) and chosen.dtype == np.float32
-    assert np.abs(chosen - 0.6).mean() < 0.3
+    assert np.abs((chosen - centre) / half - 0.6).mean() < 0.3
 
 
 @need_library

@@ -1,9 +1,11 @@
 """Policies that act for many agents, how they are kept, and what the shipped ones reach."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from common.errors import UserError
 from common.runs import checkpoint
@@ -48,6 +50,9 @@ def test_continuous_actions_are_tanh_and_random_ones_fill_the_box():
     policy = Policy(family, layers, np.zeros(4000, np.int64), epsilon=0.5)
     best = np.tanh(states @ weight[0] + bias[0])
     np.testing.assert_allclose(policy.greedy(states), best, atol=1e-5)
+    wide = types.SimpleNamespace(action_space=Box(30, 1017, (6,), np.float32))
+    told = Policy(wide, layers, np.zeros(4000, np.int64)).greedy(states)
+    np.testing.assert_allclose(told, 523.5 + 493.5 * best, atol=0.01)
     actions = policy(states, rng)
     explored = ~np.isclose(actions, best, atol=1e-5).all(1)
     assert explored.mean() == pytest.approx(0.5, abs=0.04)
