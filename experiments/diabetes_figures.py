@@ -1,0 +1,196 @@
+"""Two pictures of the diabetes protocol:
+
+    python -m experiments.diabetes_figures --protocol results/diabetes/protocol.csv --out results/diabetes
+
+policies.png draws time in range and return against the number of policies, from the table that
+`experiments.diabetes` wrote: a line for each kind of rows that are called "KIND absolute, ..." or "KIND
+relative, ...". day.png draws the same day of one patient under several controllers of that table, or trained
+runs (TITLE=FOLDER). This is research software on a re-implemented simulator; nothing that it shows is medical
+advice.
+"""
+
+import argparse
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import plots
+from common.errors import UserError
+from common.evaluation import Row
+from common.rollout import play
+from envs.diabetes import NOTE, Diabetes
+from envs.diabetes.patients import read_patients
+from envs.diabetes.physiology import MINUTES
+from experiments.diabetes import (
+    COHORTS,
+    GAINS,
+    Recording,
+    controllers,
+    family_of,
+    load_runs,
+    read_gains,
+    titled,
+)
+from mpi_utils.comm import Comm, guard
+
+ACTORS = (
+    "basal-bolus, misjudged grams",
+    "feedback absolute, all patients",
+    "feedback absolute, each patient",
+)
+SERIES = re.compile(r"(.*(?:absolute|relative)), (.*)")
+BY_AGE = "age group"  # in a method's name: these policies are given by age, and stand beside the lines
+FIGURES = {"in_range": "time in range (%)", "return": "return of a day"}
+NEEDED = ("method", "start", "patients", "policies", *FIGURES, *(f"{name}_worst" for name in FIGURES))
+
+
+def read_protocol(path: Path) -> list[Row]:
+    """The rows that are drawn, with their "series"; raises `UserError`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows: list[Row] = list(csv.DictReader(file))
+        for row in rows:
+            row |= {name: float(row[name]) for name in NEEDED[3:]}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        made = "make it with python -m experiments.diabetes"
+        raise UserError(f"--protocol {path}: is no table of the protocol ({error!r}); {made}") from None
+    drawn = []
+    for row in rows:
+        if row["start"] == "normal" and (found := SERIES.fullmatch(row["method"])):
+            drawn.append(row | {"series": found[1], "by_age": BY_AGE in found[2]})
+    if not drawn:
+        raise UserError(
+            f'--protocol {path}: no method is called "KIND absolute, ..." or "KIND relative, ..."'
+        )
+    return drawn
+
+
+def draw_policies(rows: list[Row], path: Path) -> None:
+    """Figures against the number of policies, by age group; full lines are means, dashed the worst tenth."""
+    cohorts = [name for name in ("all", *COHORTS[:-1]) if any(row["patients"] == name for row in rows)]
+    drawn = plots.figure(3.2 * len(cohorts), 5.6)
+    panels = drawn.subplots(len(FIGURES), len(cohorts), sharex=True, sharey="row", squeeze=False)
+    sizes = sorted({int(row["policies"]) for row in rows})
+    for number, series in enumerate(dict.fromkeys(row["series"] for row in rows)):
+        for line, (figure, label) in enumerate(FIGURES.items()):
+            panels[line, 0].set_ylabel(label)
+            for axes, cohort in zip(panels[line], cohorts, strict=True):
+                own = [row for row in rows if (row["series"], row["patients"]) == (series, cohort)]
+                draw_series(axes, own, figure, series, f"C{number}")
+    for axes, cohort in zip(panels[0], cohorts, strict=True):
+        axes.set_title("all patients" if cohort == "all" else f"{cohort}s".replace("childs", "children"))
+    for axes in panels.flat:
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
+    text = "policies for all patients; full lines: mean, dashed: worst tenth of the patients"
+    drawn.supxlabel(f"{text}\n{NOTE}", fontsize=8)
+    plots.save(drawn, path, dpi=130)
+
+
+def draw_series(axes: Any, rows: list[Row], figure: str, title: str, color: str) -> None:
+    """One kind of policies: a line by their number, and stars for those given by age."""
+    line = sorted((row for row in rows if not row["by_age"]), key=lambda row: row["policies"])
+    by_age = [row for row in rows if row["by_age"]]
+    for column, style, face in ((figure, "o-", color), (f"{figure}_worst", "o--", "white")):
+        for some, mark, size, name in ((line, style, 4, title), (by_age, "*", 11, f"{title}, by age")):
+            x, y = [row["policies"] for row in some], [row[column] for row in some]
+            label = name if some and column == figure else None
+            axes.plot(x, y, mark, color=color, markerfacecolor=face, markersize=size, label=label)
+
+
+def draw_day(shown: dict[str, dict[str, np.ndarray]], patient: str, path: Path) -> None:
+    """Glucose and meals above doses, a column for each controller; see `play_day`."""
+    drawn = plots.figure(4.2 * len(shown), 4.8)
+    panels = drawn.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
+    for (glucose, doses), (title, day) in zip(panels.T, shown.items(), strict=True):
+        hours = (np.arange(len(day["glucose"])) + 1) * MINUTES / 60
+        glucose.axhspan(70, 180, color="C2", alpha=0.15, linewidth=0)
+        glucose.plot(hours, day["glucose"], color="C0")
+        for at in np.flatnonzero(day["eaten"]):
+            glucose.axvline(hours[at], color="C1", linewidth=0.8, linestyle=":")
+            where = (hours[at], 0.98)
+            grams, about = f"{day['eaten'][at]:.0f} g", {"color": "C1", "fontsize": 8, "va": "top"}
+            glucose.annotate(grams, where, xycoords=("data", "axes fraction"), **about)
+        if day["failed"]:
+            glucose.plot(hours[-1], day["glucose"][-1], "x", color="C3", label="the day fails")
+            glucose.legend(fontsize=8, loc="center right")
+        doses.step(hours, 60 * day["given"], where="pre", color="C0")
+        doses.set_yscale("symlog", linthresh=1)
+        glucose.set_title(title, fontsize=10)
+        glucose.set(xlim=(0, 24), xticks=range(0, 25, 4))
+        for axes in (glucose, doses):
+            axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("glucose (mg/dl)")
+    panels[1, 0].set_ylabel("insulin (U/h)")
+    drawn.supxlabel(f"hour of a day of {patient}; shaded: 70 to 180 mg/dl\n{NOTE}", fontsize=8)
+    plots.save(drawn, path, dpi=130)
+
+
+def play_day(actor: Any, start: str, absorption: str, row: int, seed: int) -> dict[str, np.ndarray]:
+    """A day of the protocol, the same whoever acts: "glucose" (mg/dl), "given" (U/min) and "eaten" (g) [T].
+
+    `row` is the patient's among the 30; "failed" tells whether the day ended early.
+    """
+    family = family_of(actor, start, absorption, 0.0)
+    env = family.make_vec(family.members(), np.random.default_rng(seed))
+    recording = Recording(env, actor)
+    lasted = play(env, recording, family.max_episode_len).lengths[row]
+    recording.keep()
+    kept = {"glucose": recording.reading, "given": recording.given, "eaten": recording.eaten}
+    day = {name: np.array(values)[:lasted, row] for name, values in kept.items()}
+    return day | {"failed": np.array(lasted < family.max_episode_len)}
+
+
+def actors_of(chosen: list[str], tuned: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Start and actor of each controller of the table, or of a run TITLE=FOLDER; raises `UserError`."""
+    patients, found = Diabetes().members(), dict[str, tuple[str, Any]]()
+    made = controllers(patients, tuned)
+    for one in chosen:
+        if one in made:
+            found[one] = ("normal", made[one][1](patients))
+        elif "=" in one or Path(one).exists():
+            title, folders = titled(one)
+            _, start, actor = load_runs(title, folders[:1])[0]
+            found[title] = (start, actor)
+        else:
+            raise UserError(f"--actors {one!r}: give TITLE=FOLDER or one of {'; '.join(made)}")
+    return found
+
+
+def main(comm: Comm) -> None:
+    """Read, play and draw."""
+    parser = argparse.ArgumentParser("python -m experiments.diabetes_figures")
+    parser.add_argument("--protocol", required=True, help="the CSV file that experiments.diabetes wrote")
+    parser.add_argument("--out", required=True, help="the folder of the pictures")
+    parser.add_argument("--actors", nargs="+", default=ACTORS, help="whose day is drawn (default: three)")
+    parser.add_argument("--patient", default="child#003", help="whose day it is (default: child#003)")
+    parser.add_argument("--seed", type=int, default=5000, help="draws the day (default: 5000)")
+    parser.add_argument("--absorption", choices=["published", "corrected"], default="published")
+    parser.add_argument("--gains", default=str(GAINS), help="what experiments.diabetes_tuning wrote")
+    settings = parser.parse_args()
+    with comm.agree():
+        if not comm.is_root:
+            return
+        rows, names, out = read_protocol(Path(settings.protocol)), read_patients()[0], Path(settings.out)
+        if settings.patient not in names:
+            raise UserError(f"--patient {settings.patient}: give one of {names[0]} to {names[-1]}")
+        if settings.seed < 0:
+            raise UserError("give --seed of at least 0")
+        actors = actors_of(settings.actors, read_gains(Path(settings.gains), settings.absorption))
+        row = names.index(settings.patient)
+        draw_policies(rows, out / "policies.png")
+        about = settings.absorption, row, settings.seed
+        days = {title: play_day(actor, start, *about) for title, (start, actor) in actors.items()}
+        draw_day(days, settings.patient, out / "day.png")
+        print(NOTE, out / "policies.png", out / "day.png", sep="\n")
+
+
+if __name__ == "__main__":
+    guard(main)
