@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv
 
 from envs.parameters import EnvError, check_parameters, told
 from envs.protocols import Draws, Parameters
@@ -108,9 +109,24 @@ class GymFamily:
     def _play(self, parameters: Parameters) -> Played:
         if self.native:
             with closing(self._make_native(parameters, np.random.default_rng(0))) as env:
+                if isinstance(env.unwrapped, AsyncVectorEnv):
+                    self._check_arrays(env.unwrapped.env_fns[0])
                 return play_vector_env(self.name, env, 3)
         with closing(self._make(self._rows(parameters)[0])) as env:
             return play_env(self.name, env)
+
+    def _check_arrays(self, make: Callable[[], gymnasium.Env]) -> None:
+        """Refuse what is seen of an environment in another process only once it is too late."""
+        with closing(make()) as env:
+            before, _ = env.reset(seed=0)
+            env.action_space.seed(0)
+            after = env.step(env.action_space.sample())[0]
+        text = (
+            "an environment reuses the array of its observations, of which AsyncVectorEnv gives the next "
+            "episode's first as the final one; return a new array at each step and reset"
+        )
+        shared = isinstance(before, np.ndarray) and np.shares_memory(before, after)
+        require(not shared, self.name, text)
 
     def sample(self, rng: Any, n: int) -> Parameters:
         """Parameters of n tasks.
@@ -140,7 +156,7 @@ class GymFamily:
         """The n tasks side by side."""
         parameters = self.check(parameters)
         if self.native:
-            return CopiedVectorEnv(self.name, self._make_native(parameters, rng))
+            return CopiedVectorEnv(self.name, self._make_native(parameters, rng), parameters)
         tasks = self._rows(parameters)
         return attempt(
             self.name, "stepping all tasks together", SingleEnvs, self.name, self._make, tasks, rng

@@ -124,10 +124,11 @@ class SingleEnvs(SyncVectorEnv):
 
 
 class CopiedVectorEnv(VectorWrapper):
-    """A user's own `VectorEnv`, which may reuse its arrays from step to step."""
+    """A user's own `VectorEnv` of tasks with `parameters`, which may reuse its arrays from step to step."""
 
-    def __init__(self, name: str, env: VectorEnv):
+    def __init__(self, name: str, env: VectorEnv, parameters: dict[str, Any]):
         super().__init__(env)
+        self.parameters, self.elapsed = parameters, 0
         self.name, self.own = name, (env.single_observation_space, env.single_action_space)
         self.single_observation_space, self.single_action_space = map(from_zero, self.own)
         self.observation_space, self.action_space = (
@@ -140,20 +141,21 @@ class CopiedVectorEnv(VectorWrapper):
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every task."""
-        self.ended = []
+        self.ended, self.elapsed = [], 0
         try:
             seen = self.env.reset(seed=seed, options=options)[0]
             return from_own(seen, self.own[0], self.observation_space.shape), {}
         except Exception as error:
-            raise EnvError(f"{self.name}: reset failed: {told(error)}") from error
+            raise self._fault("reset", error) from error
 
     def step(self, actions: Any) -> Stepped:
         """Act once in every task."""
+        self.elapsed += 1
         try:
             seen, reward, terminated, truncated, infos = self.env.step(to_own(actions, self.own[1]))
             observation = from_own(seen, self.own[0], self.observation_space.shape)
         except Exception as error:
-            raise EnvError(f"{self.name}: step failed: {told(error)}") from error
+            raise self._fault(f"step {self.elapsed} after the reset", error) from error
         if any(not np.array_equal(final, copy) for final, copy in self.ended):
             raise EnvError(
                 f"{self.name}: an environment reuses the array of its observations, which SyncVectorEnv "
@@ -176,6 +178,10 @@ class CopiedVectorEnv(VectorWrapper):
             info = {"final_obs": final, "_final_obs": ended}
             info |= {name: infos[name] for name in ("episode", "_episode", "final_info") if name in infos}
         return observation, np.array(reward), np.array(terminated), np.array(truncated), info
+
+    def _fault(self, what: str, error: Exception) -> EnvError:
+        tasks = f"in one of {self.num_envs} tasks {shown(self.parameters)}"
+        return EnvError(f"{self.name}: {what} failed {tasks}: {told(error)}")
 
 
 def from_zero(space: Space[Any]) -> Space[Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,19 @@ def work_apart(experiments: Sequence[Experiment], comm: Comm) -> None:
 def work(experiments: Sequence[Experiment], comm: Comm) -> None:
     """Work on what is free until all is done, or all that is left is in the hands of others."""
     left = list(experiments)
-    while left:
-        waiting = [experiment for experiment in left if not attempt(experiment, comm)]
-        if len(waiting) == len(left):
-            break
-        left = waiting
+    try:
+        while left:
+            waiting = [experiment for experiment in left if not attempt(experiment, comm)]
+            if len(waiting) == len(left):
+                break
+            left = waiting
+    except KeyboardInterrupt as stop:
+        done = sum(experiment.result() is not None for experiment in experiments)
+        place = os.path.commonpath([experiment.file.parent for experiment in experiments])
+        raise KeyboardInterrupt(
+            f"{str(stop) or 'interrupted: the experiment at work begins anew'}; {done} of {len(experiments)} "
+            f"experiments are done and kept in {place}; the same command goes on with the rest"
+        ) from None
 
 
 def attempt(experiment: Experiment, comm: Comm) -> bool:

@@ -1,10 +1,13 @@
 """Environments as people write them: reused arrays, spaces of any dtype, infos, errors, resources."""
 
+from contextlib import closing
+from functools import partial
+
 import numpy as np
 import pytest
 from gymnasium import Env
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from envs import EnvError, make_family
 from envs.examples import Points, PointVectorEnv
@@ -256,7 +259,7 @@ def test_gymnasiums_vector_of_environments_that_reuse_their_array_is_refused(kin
     """It hands on their arrays, which hold the next episode's first observation by then."""
     tasks = Climbs(kind)
     sync = SyncVectorEnv([lambda: tasks.env(1)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    env = CopiedVectorEnv("climbs", Seeded(sync))
+    env = CopiedVectorEnv("climbs", Seeded(sync), {"stride": np.ones(2)})
     env.reset()
     for _ in range(3):
         *_, infos = env.step(np.ones(2, int))
@@ -270,6 +273,27 @@ def test_gymnasiums_vector_of_environments_that_reuse_their_array_is_refused(kin
     assert tasks.env.open == 0
 
 
+@pytest.mark.parametrize("kind", [Climb, Reused])
+def test_environments_in_other_processes_that_reuse_their_array_are_refused_before_training(kind):
+    class Tasks(Climbs):
+        def make_vec(self, parameters, rng=None):
+            made = [partial(self.env, stride) for stride in parameters["stride"]]
+            return Seeded(AsyncVectorEnv(made, autoreset_mode=AutoresetMode.SAME_STEP))
+
+    Tasks.make = None
+    if kind is Reused:
+        with pytest.raises(
+            EnvError, match="reuses the array of its observations, of which AsyncVectorEnv gives"
+        ):
+            make_family(lambda: Tasks(kind))
+        return
+    with closing(make_family(lambda: Tasks(kind)).make_vec({"stride": np.array([1, 2])})) as env:
+        env.reset()
+        for _ in range(3):
+            *_, infos = env.step(np.ones(2, int))
+        assert infos["final_obs"][:, 1].tolist() == [3, 3]
+
+
 def test_an_error_of_a_vector_environment_is_one_line():
     class Fails(PointVectorEnv):
         def step(self, actions):
@@ -278,7 +302,8 @@ def test_an_error_of_a_vector_environment_is_one_line():
 
     env = native(Fails)
     env.reset()
-    with pytest.raises(EnvError, match="step failed: ZeroDivisionError") as caught:
+    text = r"step 27 after the reset failed in one of 2 tasks {'target': \[ 1. -1.\]}: ZeroDivisionError"
+    with pytest.raises(EnvError, match=text) as caught:
         for _ in range(27):
             env.step(np.ones((2, 1), np.float32))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
