@@ -72,10 +72,14 @@ def drawn(settings: argparse.Namespace) -> tuple[int, int]:
 def read_table(path: Path) -> dict[str, np.ndarray]:
     """Columns of a CSV file as arrays [n] of finite numbers; raises `EnvError` with line and column."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, "rb") as start:
+            encoding = "utf-16" if start.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        with open(path, newline="", encoding=encoding) as file:
             reader = csv.reader(file)
             lines = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise EnvError(f"--table {path}: is not UTF-8 text; save it as that") from None
+    except (OSError, csv.Error) as error:
         raise EnvError(f"--table {path}: cannot be read ({error})") from None
     names = [name.strip() for name in lines[0][1]] if lines else []
     if len(names) == 1 and (other := re.search("[;\t|]", names[0])):

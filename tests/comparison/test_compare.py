@@ -344,3 +344,12 @@ def test_a_table_that_is_none_is_refused(tmp_path, content, said):
         populate.main(["cart_pole", "--table", str(tmp_path / "t.csv"), "--out", out])
     assert said in str(caught.value)
     assert not (tmp_path / "p.npz").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_in_any_unicode_are_read(tmp_path, encoding):
+    from envs import populate
+
+    (tmp_path / "t.csv").write_text("force,length\n7,0.5\n", encoding=encoding)
+    populate.main(["cart_pole", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "p.npz")])
+    assert Population.load(tmp_path / "p.npz").parameters["force"].tolist() == [7]
