@@ -31,6 +31,14 @@ def test_ours_are_used_whatever_lies_beside_the_command(name, module, tmp_path):
     assert "nothing_of_this_name" in done.stderr
 
 
+@pytest.mark.slow
+def test_the_path_is_ours_beside_a_train_py_of_theirs(tmp_path):
+    (tmp_path / "train.py").write_text("raise SystemExit('theirs')\n")
+    words = [sys.executable, str(ROOT / "train.py"), "nothing_of_this_name"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "unknown system 'nothing_of_this_name'" in done.stderr
+
+
 def test_a_factory_in_a_module_called_as_ours_is_told_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "envs.py").write_text("def family(): pass\n")
