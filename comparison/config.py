@@ -144,6 +144,8 @@ PERSIM: Table = {  # the planner's settings come last
     "mountain_car": {"max_iters": 60, "horizon": 50, "num_candidates": 256},
     "particle": {"max_iters": 60, "horizon": 30, "num_candidates": 64},
     "half_cheetah_body": {"max_iters": 60, "horizon": 15, "num_candidates": 64},
+    "diabetes": {"max_iters": 15, "horizon": 36, "num_candidates": 32},
+    "diabetes_relative": {"max_iters": 15, "horizon": 36, "num_candidates": 32},
     "": {"max_iters": 60, "horizon": 30, "num_candidates": 128},
     **dict.fromkeys(ROBOTS, {"max_iters": 60, "horizon": 15, "num_candidates": 64}),
 }

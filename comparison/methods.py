@@ -42,7 +42,8 @@ UPDATES = 5  # of CAML on a new agent, after its start was chosen, that the curv
 COUNTED = 1  # of them, as in the paper, that the table counts
 EPSILON = 0.2  # how often behaviour policies act at random
 FEW = 20  # steps of the first point of PerSim's curve
-SHIPPED = ("cart_pole", "mountain_car")  # environments with behaviour policies, and rewards as formulas
+FORMULAS = ("cart_pole", "mountain_car")  # environments with rewards that planning knows
+SHIPPED = (*FORMULAS, *persim.config.PATIENTS)  # those with behaviour policies
 
 
 def run_rl2(training: Training) -> Outcome:
@@ -317,7 +318,7 @@ def run_persim(training: Training) -> Outcome:
         num_agents=n,
         num_factors=min(config.num_factors, n),
         max_iters=training.settings.simulator_iters or found["max_iters"],
-        learn_reward=not known,
+        learn_reward=problem.environment not in FORMULAS,
         seed=seed,
     )
     if training.folder:
@@ -368,8 +369,8 @@ def make_log(training: Training) -> tuple[Transitions, int, str]:
     actor: Actor = Follows(behaviour.random_policy(problem.family), rng)
     who = "random actions"
     if behaviour_of == "shipped":
-        who = "policies that come with the environment, a fifth of their actions random"
-        actor = Follows(behaviour.load(problem.family).behaviour(agents, EPSILON), rng)
+        shipped = behaviour.load(problem.family)
+        who, actor = shipped.about, Follows(shipped.behaviour(agents, EPSILON), rng)
     elif behaviour_of == "single":
         who = "one policy for all, a fifth of its actions random"
         training = dataclasses.replace(training, num_policies=1, folder="")
@@ -390,7 +391,7 @@ def serves(method: str, training: Training) -> str:
         if isinstance(problem.family.observation_space, Discrete):
             return "its simulators predict numbers, and observations are categories here"
         if training.settings.behaviour == "shipped" and problem.environment not in SHIPPED:
-            return f"--behaviour shipped: policies come with {' and '.join(SHIPPED)} only; give another"
+            return f"--behaviour shipped: policies come with {', '.join(SHIPPED)} only; give another"
     if method == "caml" and n < 2:
         return "it trains on one half of the agents, and there is one"
     try:

@@ -18,11 +18,14 @@ LOG_FLAGS = ("columns", "action_kind", "decimal")
 OF_LOGS = Applies("a log, --dataset PATH", lambda c: c.dataset not in DATASETS)
 OF_MADE = Applies("data that are made, not a log", lambda c: c.dataset in DATASETS)
 OF_VECTORS = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
+OWN = {"num_factors": 5, **SMALL, "action_layers": 1}  # of other data than the authors'
+PATIENTS = ("diabetes", "diabetes_relative")
 NETWORKS: dict[str, dict[str, Any]] = {
     "mountain_car": {"num_factors": 3, **SMALL},
     "cart_pole": {"num_factors": 5, **SMALL},
     "half_cheetah_body": {"num_factors": 15, **LARGE},
-    "unknown": {"num_factors": 5, **SMALL, "action_layers": 1},
+    **dict.fromkeys(PATIENTS, {"dataset": "pure", "num_agents": 30, "learn_reward": True, **OWN}),
+    "unknown": OWN,
 }
 PAPER = {
     "max_iters": 300,
@@ -45,12 +48,13 @@ FAST = {
     "refit": True,
     "input_weight_decay": 0.0,
 }
+OWN_FAST = {**FAST, "batch_size": 512, "learning_rate": 5e-3, "huber_delta": 1.0}
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "mountain_car": {**PAPER, "batch_size": 512},
         "cart_pole": {**PAPER, "batch_size": 64},
         "half_cheetah_body": {**PAPER, "batch_size": 1024, "normalise": True},
-        "unknown": {**PAPER, "batch_size": 512, "normalise": True},
+        **dict.fromkeys((*PATIENTS, "unknown"), {**PAPER, "batch_size": 512, "normalise": True}),
     },
     "fast": {
         "mountain_car": {
@@ -62,7 +66,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "cart_pole": {**FAST, "batch_size": 256, "input_weight_decay": 0.02},
         "half_cheetah_body": {**FAST, "batch_size": 1024, "learning_rate": 1e-3, "huber_delta": 1.0},
-        "unknown": {**FAST, "batch_size": 512, "learning_rate": 5e-3, "huber_delta": 1.0},
+        **dict.fromkeys(PATIENTS, {**OWN_FAST, "max_iters": 15, "batch_size": 256}),
+        "unknown": OWN_FAST,
     },
 }
 
@@ -76,7 +81,8 @@ class Config:
     """
 
     environment: Annotated[
-        Literal["mountain_car", "cart_pole", "half_cheetah_body", "unknown"], Group("population")
+        Literal["mountain_car", "cart_pole", "half_cheetah_body", "diabetes", "diabetes_relative", "unknown"],
+        Group("population"),
     ] = "mountain_car"
     """The dynamics that agents share but for hidden covariates; unknown: those of the log in --dataset."""
     dataset: str = "random"
@@ -93,6 +99,8 @@ class Config:
     """The decimal sign of a CSV, a point or a comma; empty: found out."""
     num_agents: Annotated[int, POSITIVE, OF_MADE] = 500
     """Agents, each with one trajectory; the first five are the test agents (a log has its own agents)."""
+    log_steps: Annotated[int, AT_LEAST_ZERO, OF_MADE] = 0
+    """Steps of each trajectory at most, e.g. 2016 for a week of a diabetes patient; 0: an episode's."""
 
     num_factors: Annotated[int, POSITIVE, Group("policy")] = 3
     """Rank r of the factorisation."""
@@ -185,6 +193,8 @@ def check_config(config: Config, with_data: bool = True) -> Config:
     """
     check(config)
     check_run_name(config)
+    if config.environment in PATIENTS and not config.learn_reward:
+        raise UserError(f"--learn_reward False: {config.environment} is planned with a learned reward only")
     if with_data:
         check_dataset(config)
     return config
@@ -200,6 +210,8 @@ def check_dataset(config: Config) -> None:
             raise UserError(
                 f"--dataset {config.dataset}: neither {', '.join(DATASETS)} nor the path of a log; correct it"
             )
+    elif config.environment in PATIENTS and config.dataset not in ("pure", "random"):
+        raise UserError(f"--dataset {config.dataset}: {config.environment} has pure and random; give one")
     elif config.environment == "unknown":
         raise UserError(f"--environment unknown: {config.dataset} data cannot be made; give a log's path")
     elif config.num_factors > config.num_agents and not config.pooled:

@@ -11,9 +11,10 @@ from common.evaluation import EvaluationSettings, Row, stored_config
 from common.evaluation import parse_settings as parse
 from common.progress import at
 from common.runs.seeding import stream
+from envs.protocols import Dynamics
 from mpi_utils.comm import Comm
 from persim import new_agents
-from persim.config import Config, check_config, check_decimal
+from persim.config import PATIENTS, Config, check_config, check_decimal
 from persim.data import behaviour
 from persim.data.form import Form, keep_quiet
 from persim.export import NO_PLANNER, export
@@ -23,7 +24,7 @@ from persim.planning.true_dynamics import TrueModel
 from persim.policy import Actor, make_actor, play
 from persim.problem import family_of, print_now
 from persim.simulator import Simulator
-from persim.testing import figures, held_out_log, prediction, report
+from persim.testing import episode_tests, figures, held_out_log, prediction, report
 
 plot, show = figures.plot, report.show
 OF_TESTS = Applies("tests in the environment, which --log replaces", lambda s: not s.log)
@@ -37,8 +38,8 @@ class Settings(EvaluationSettings):
     """Evaluate a PerSim run: how well its simulators predict agents, and what planning on them returns."""
 
     agents: Annotated[str, MAY_BE_EMPTY] = ""
-    """Names of the agents to test, with commas between; default: the first five (our test agents), with --log
-    all that are there."""
+    """Names of the agents to test, with commas between; default: the first five (our test agents; five of all
+    ages for diabetes), with --log all that are there."""
     trajectories: Annotated[int, POSITIVE] = 200
     """Trajectories of each agent, under a policy not seen in training, whose next 50 states are predicted."""
     episodes: Annotated[int, AT_LEAST_ZERO, OF_TESTS] = 20
@@ -108,14 +109,18 @@ def measure(
             return held_out_log.evaluate(settings.log, data, simulator, config, *numbers, *about)
         family = family_of(config)
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
-        chosen = chosen_agents(settings, list(data["names"]), config.dataset)
+        chosen = chosen_agents(settings, list(data["names"]), config)
         if family is None or not covariates:
             raise UserError(
                 f"{config.dataset}: tests need an environment, and its covariates in the log: neither "
                 "the predictions nor the plans of this run have anything true to be held against; give --log "
                 "with steps that it was not trained on"
             )
-        test_policy: Any = behaviour.load(family).test
+        trained: Any = behaviour.load(family)
+    if not isinstance(family, Dynamics):
+        return episode_tests.evaluate(config, simulator, data, family, chosen, settings, comm)
+    with comm.agree():
+        test_policy: Any = trained.test
         if config.learn_reward:
             family = LearnedReward(family)
             test_policy = family.blind(test_policy)
@@ -151,11 +156,13 @@ def measure(
     return rows
 
 
-def chosen_agents(settings: Settings, names: list[str], dataset: str) -> np.ndarray:
+def chosen_agents(settings: Settings, names: list[str], config: Config) -> np.ndarray:
     """Numbers of the agents to test."""
+    if not settings.agents and config.environment in PATIENTS:  # who are ordered by age
+        return np.unique(np.linspace(0, len(names) - 1, 5).astype(int))
     if not settings.agents:
         return np.arange(min(5, len(names)))
-    wanted = [name.strip() for name in settings.agents.split(",")]
+    wanted, dataset = [name.strip() for name in settings.agents.split(",")], config.dataset
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it")

@@ -1,5 +1,6 @@
 """What a run learns from: a log that is made from the seed, or read from a file."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,13 @@ import numpy as np
 from common.runs.seeding import stream
 from envs import make_family
 from envs.problem import Problem
+from envs.protocols import Dynamics
 from mpi_utils.comm import Comm
 from persim.config import DATASETS, Config
 from persim.data import behaviour
 from persim.data.form import Form, keep_quiet
 from persim.data.logs import read
-from persim.data.trajectories import log_dynamics
+from persim.data.trajectories import Follows, log_dynamics, log_episodes
 from persim.data.transitions import Transitions
 
 EPSILON = {"pure": 0.0, "pure_eps_20": 0.2, "pure_eps_40": 0.4}
@@ -48,12 +50,19 @@ def family_of(config: Config) -> Any:
 def make_log(config: Config, family: Any) -> Transitions:
     """One trajectory of each agent under the configured behaviour; raises `UserError` if it is not there."""
     rng = stream(config.seed, "environment")
+    if config.log_steps:
+        family = make_family(config.environment, max_episode_len=config.log_steps)
     agents = draw_agents(family, config.num_agents, rng)
     if config.dataset == "random":
         policy = behaviour.random_policy(family)
     else:
         policy = behaviour.load(family).behaviour(agents, EPSILON[config.dataset])
-    return log_dynamics(family, agents, policy, rng)
+    if isinstance(family, Dynamics):
+        return log_dynamics(family, agents, policy, rng)
+    actor = Follows(policy, stream(config.seed, "acting"))
+    log = log_episodes(family, agents, actor, rng, family.max_episode_len)
+    known = family.test_names[: config.num_agents]
+    return dataclasses.replace(log, names=known + log.names[len(known) :])
 
 
 def draw_agents(family: Any, num_agents: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete, Space
 
 from envs.diabetes.keyed import child, keys
 from envs.diabetes.meals import Meals
-from envs.diabetes.patients import between, check_patients, choose
+from envs.diabetes.patients import between, check_patients, choose, read_patients
 from envs.diabetes.physiology import ABSORPTION, MINUTES
 from envs.diabetes.sensor import HIGHEST, LOWEST
 from envs.diabetes.simulation import LARGEST_RATE, Simulation
@@ -126,6 +126,16 @@ class Diabetes:
         """The 30 patients: "all", an age group ("adolescent", "adult", "child") or names ("adult#003")."""
         return choose(chosen)
 
+    @property
+    def test_agents(self) -> Parameters:
+        """The 30 patients, whom logs that are made begin with."""
+        return self.members()
+
+    @property
+    def test_names(self) -> list[str]:
+        """What they are called."""
+        return read_patients()[0]
+
     def sample(self, rng: Draws, n: int) -> Parameters:
         """n new patients between two of one age group of those `around`; see `between`."""
         return between(choose(self.around), rng, n)
@@ -154,6 +164,19 @@ class Diabetes:
         if self.dose == "relative":
             return np.exp(STEEPNESS * value) * basal
         return LARGEST_DOSE * np.exp(STEEPNESS * (value - 1))
+
+    def resting_actions(self, observation: np.ndarray) -> np.ndarray:
+        """Actions [N, 1] that give the last dose of histories [N, 24 or more] again; at first, of rest."""
+        if self.dose == "relative":
+            return np.zeros((len(observation), 1), np.float32)
+        shown = LARGEST_DOSE * (observation[:, 2 * HISTORY - 1] + 1.0) / 2
+        return self.actions(np.maximum(shown, LARGEST_DOSE * np.exp(-2 * STEEPNESS)), np.ones(1))
+
+    def actions(self, rates: np.ndarray, basal: np.ndarray) -> np.ndarray:
+        """Actions [N, 1] in -1..1 that are nearest to doses [N] above 0 in U/min; see `rates`."""
+        relative = self.dose == "relative"
+        value = np.log(rates / (basal if relative else LARGEST_DOSE)) / STEEPNESS + (not relative)
+        return value.clip(-1, 1)[:, None].astype(np.float32)
 
 
 class DiabetesVectorEnv(SeparateTaskVectorEnv):

@@ -90,7 +90,7 @@ def check_patients(where: str, parameters: object) -> Parameters:
     arrays = check_parameters(where, parameters)
     check_shapes(where, arrays, dict.fromkeys(NAMES, ()))
     group = arrays["group"]
-    if group.dtype.kind not in "iu" or ((group < 0) | (group >= len(GROUPS))).any():
+    if group.dtype.kind not in "iuf" or ((group % 1 != 0) | (group < 0) | (group >= len(GROUPS))).any():
         numbers = ", ".join(f"{i} {name}" for i, name in enumerate(GROUPS))
         raise EnvError(f"{where}: group must be whole numbers: {numbers}")
     for name in (*PHYSIOLOGY, *CLINIC):

@@ -11,6 +11,8 @@ from gymnasium.spaces import Discrete
 from common.errors import UserError
 from common.rollout import to_space
 from common.runs import checkpoint
+from envs.diabetes import Diabetes
+from envs.diabetes.physiology import basal_rate
 
 FOLDER = Path(__file__).parents[2] / "checkpoints" / "behaviour"
 BehaviourPolicy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -65,6 +67,30 @@ class Policy:
         return np.where(explores.reshape(-1, *[1] * (best.ndim - 1)), random, best)
 
 
+class Doses:
+    """Behaviour of diabetes patients: half to the whole own basal rate, and more in a few steps, at random.
+
+    Doses follow from nothing that is seen, so that what they do can be told from what unseen meals do.
+    """
+
+    about = "doses around the own basal rate, at random"
+    SHARE, LOW, HIGH = 0.15, 3.0, 9.0  # of steps with more: how many, and basal rates
+
+    def __init__(self, family: Any) -> None:
+        self.family = family
+
+    def behaviour(self, parameters: dict[str, np.ndarray], epsilon: float = 0.0) -> BehaviourPolicy:
+        """Of E patients {name: [E]}."""
+        basal = basal_rate(parameters)
+
+        def policy(state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            more, size = rng.random((2, len(state)))
+            times = np.where(more < self.SHARE, self.LOW + (self.HIGH - self.LOW) * size, (1 + size) / 2)
+            return self.family.actions(times * basal, basal)
+
+        return policy
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """P policies of one family: one for each of its behaviour agents, then the test policy.
@@ -77,6 +103,7 @@ class Trained:
     layers: Layers
     agents: dict[str, np.ndarray]
     cards: list[dict]
+    about = "policies that come with the environment, a fifth of their actions random"
 
     def behaviour(self, parameters: dict[str, np.ndarray], epsilon: float = 0.0) -> Policy:
         """Of each of E agents {name: [E]}: the policy of the nearest behaviour agent."""
@@ -107,11 +134,13 @@ def num_policies(family: Any) -> int:
     return len(next(iter(family.behaviour_agents.values()))) + 1
 
 
-def load(family: Any, folder: str | Path = FOLDER) -> Trained:
-    """All policies of a family in its save in `folder`.
+def load(family: Any, folder: str | Path = FOLDER) -> Any:
+    """All policies of a family in its save in `folder`, as `Trained`; `Doses` of diabetes patients.
 
     Raises `UserError` where they are not, or not yet all, and for a save that is none.
     """
+    if isinstance(family, Diabetes):
+        return Doses(family)
     trained, wanted = load_some(family, folder), num_policies(family)
     if len(trained.cards) != wanted:
         have = f"{len(trained.cards)} of {wanted} policies of {family.name} are there"

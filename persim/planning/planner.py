@@ -31,6 +31,8 @@ class Settings:
     """Cross-entropy method: the best sequences, which the next are drawn around."""
     num_rounds: int = 6
     """Cross-entropy method: draws of candidates."""
+    deviation: tuple[float, float] = (0.3, 0.6)
+    """Cross-entropy method: of the first round, where -1..1 is all; drawn anew at each step between these."""
 
 
 AUTHORS = {
@@ -38,11 +40,15 @@ AUTHORS = {
     "cart_pole": Settings(mask=True, most=1.0),
     "half_cheetah_body": Settings(horizon=30, num_candidates=200),
 }
+OURS = dict.fromkeys(
+    ("diabetes", "diabetes_relative"),
+    Settings(horizon=36, num_candidates=32, num_elites=8, num_rounds=3, deviation=(0.05, 0.15)),
+)
 
 
 def settings_of(family: Any, horizon: int | None = None, num_candidates: int | None = None) -> Settings:
     """The authors' settings for a family (else the usual ones), but for what is given and not 0."""
-    settings = AUTHORS.get(family.name, Settings(mask=True))
+    settings = (AUTHORS | OURS).get(family.name, Settings(mask=True))
     if num_candidates:
         elites = max(1, num_candidates // 4)
         settings = dataclasses.replace(settings, num_candidates=num_candidates, num_elites=elites)
@@ -137,11 +143,11 @@ class CrossEntropy(Planner):
     """Draws around the best sequences so far; members start every predicted step from their mean state.
 
     Actions are drawn in -1..1, normal but for what falls outside, and spread over the action space. The mean
-    starts at that of the step before, moved on by one, with a last action of 0.
+    starts at that of the step before, moved on by one, with a last action of 0, or what a family's
+    `resting_actions(state)` were at first: there an action of 0 is no small one.
     """
 
     KEEP = 0.1  # of the old mean and deviation
-    DEVIATION = (0.3, 0.6)  # of the first round, drawn anew at each step
 
     def __init__(self, family: Any, num_episodes: int, seed: int, settings: Settings) -> None:
         super().__init__(family, num_episodes, seed, settings)
@@ -150,12 +156,16 @@ class CrossEntropy(Planner):
             raise UserError(f"{self.family.name}: planning needs bounded actions")
         self.centre, self.reach = (space.high + space.low) / 2, (space.high - space.low) / 2
         self.mean = np.zeros((self.num_episodes, self.settings.horizon, *space.shape))
+        self.rest = np.zeros((self.num_episodes, *space.shape))
 
     def plan(self, model: Model, agents: np.ndarray, state: np.ndarray, episodes: np.ndarray) -> np.ndarray:
         """The actions [E, a] float32 of `agents` [E] in `state` [E, d], in the episodes `episodes` [E]."""
         models = model.at(agents)
+        if self.time == 0 and hasattr(self.family, "resting_actions"):
+            self.rest[episodes] = self.family.resting_actions(state)
+            self.mean[episodes] = self.rest[episodes][:, None]
         mean = self.mean[episodes]
-        low, high = self.DEVIATION
+        low, high = self.settings.deviation
         deviation = np.broadcast_to(low + (high - low) * self.uniform(0, episodes, (1, 1)), mean.shape)
         shape = (self.settings.horizon, self.settings.num_candidates, mean.shape[-1])
         for i in range(1, self.settings.num_rounds + 1):
@@ -168,7 +178,7 @@ class CrossEntropy(Planner):
             first = elites[:, 0].mean(1)
             mean = self.KEEP * mean + (1 - self.KEEP) * elites.mean(2)
             deviation = self.KEEP * deviation + (1 - self.KEEP) * elites.std(2)
-        self.mean[episodes, :-1], self.mean[episodes, -1] = mean[:, 1:], 0
+        self.mean[episodes, :-1], self.mean[episodes, -1] = mean[:, 1:], self.rest[episodes]
         self.time += 1
         return (self.centre + self.reach * first).astype(np.float32)
 

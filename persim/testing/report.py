@@ -60,11 +60,13 @@ class Rows:
             rows.append(self.row("paths", lengths, agent=label, true=true, predicted=own))
         return [self.row("median_r2", np.hstack(medians)), *rows]
 
-    def returns(self, method: str, labels: list[str], returns: np.ndarray) -> list[Row]:
-        """Rows on planning, `returns` [agents, episodes]; `sd` is over episodes."""
-        rows = [self.row("return", returns.mean(0), method)]
+    def returns(
+        self, method: str, labels: list[str], returns: np.ndarray, metric: str = "return"
+    ) -> list[Row]:
+        """Rows on planning, `returns` [agents, episodes] or another metric; `sd` is over episodes."""
+        rows = [self.row(metric, returns.mean(0), method)]
         for label, values in zip(labels, returns, strict=True):
-            rows.append(self.row("return", values, method, agent=label, sd=float(values.std())))
+            rows.append(self.row(metric, values, method, agent=label, sd=float(values.std())))
         return rows
 
     def factors(self, simulator: Simulator, covariates: dict[str, np.ndarray]) -> list[Row]:
@@ -97,7 +99,10 @@ def show(rows: list[Row]) -> None:
     """Print a table of the agents for each kind of simulators, and what is about all of them."""
     for method in [r["method"] for r in rows if r["metric"] == "median_r2" and "agent" not in r]:
         show_agents(rows, method)
+    told = ("median_r2", "rmse", "return", "paths", "factor_correlation", "unseen_median_r2")
     for r in rows:
+        if r["metric"] not in told and "agent" not in r:
+            print(f"{r['metric']}: {r['mean']:.1f}")
         if r["metric"] in ("factor_correlation", "unseen_median_r2"):
             what = r.get("covariate") or f"{r['method'].replace('_', ' ')}, worst agent {r['lowest']:.3f}"
             print(f"{r['metric'].replace('_', ' ')} ({what}): {r['mean']:.3f}")
