@@ -26,7 +26,6 @@ from common.runs.seeding import stream
 from comparison.config import recipe
 from comparison.problem import Curve, Evaluated, Exploring, outcome
 from comparison.training import ITERATIONS, POINTS, Training, fitting, train
-from envs.fixed_horizon import FixedHorizon
 from envs.one_hot import as_vectors
 from mpi_utils.comm import Comm
 from persim.data import behaviour
@@ -34,6 +33,7 @@ from persim.data.trajectories import Follows, log_episodes
 from persim.data.transitions import Transitions
 from persim.new_agents import NewAgents, first_steps, from_steps
 from persim.policy import make_actor
+from rl2.fixed_horizon import FixedHorizon
 from rmdp.own_dynamics import SURVEY_INTERVAL, try_policies
 from rmdp.problem import shares_dynamics
 

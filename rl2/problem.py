@@ -3,10 +3,10 @@
 from typing import Any
 
 from envs import Population, agreed_factory, make_family
-from envs.fixed_horizon import FixedHorizon
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.config import Config
+from rl2.fixed_horizon import FixedHorizon
 from rl2.mdp_baselines import GreedyReplanned
 
 

@@ -13,10 +13,10 @@ import rl2.rollout
 from caml.policy import Policies, num_weights
 from common.rollout import Recorder, play
 from common.runs.seeding import stream
-from envs.fixed_horizon import FixedHorizon
 from mpi_utils.comm import Comm
 from persim.data.trajectories import Follows, log_episodes
 from rl2.config import Config
+from rl2.fixed_horizon import FixedHorizon
 from rl2.policy import Actor, RecurrentPolicy
 from rmdp.config import Config as RmdpConfig
 from rmdp.own_dynamics import StepEnv

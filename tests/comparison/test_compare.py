@@ -26,9 +26,9 @@ from comparison.tables import REPORTED, header, markdown, method_csv, plain, row
 from comparison.tables import command as command_of
 from comparison.training import Training
 from envs import Population, make_family
-from envs.fixed_horizon import FixedHorizon
 from experiments.grid import attempt
 from mpi_utils.comm import Comm
+from rl2.fixed_horizon import FixedHorizon
 from tests.helpers.launch import command
 
 TINY = "--budget 8000 --behaviour random --episodes 2 --planned 1 --num_policies 2 --budgets 3".split()
