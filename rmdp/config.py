@@ -36,8 +36,28 @@ OWN_DYNAMICS: dict[str, Any] = {
     "utility_decay": 0.5,
     "envs_per_policy": 0,
 }
+# Meals decide more of a return than doses do, so days are played eight times; exploring ends with training.
+DIABETES: dict[str, Any] = OWN_DYNAMICS | {
+    "max_iters": 80,
+    "steps_per_policy": 9216,
+    "envs_per_policy": 32,
+    "envs_per_start": 8,
+    "num_minibatches": 16,
+    "num_epochs": 5,
+    "warm_start_iters": 20,
+    "policy_network": "separate",
+    "initial_log_std": -1.5,
+    "final_log_std": -3.0,
+    "learning_rate": 3e-3,
+    "learning_rate_final": 3e-4,
+    "adam_eps": 1e-8,
+    "gamma": 0.995,
+    "gae_lambda": 1.0,
+    "utility_decay": 0.8,
+}
 OWN_DYNAMICS_ALGORITHMS = ("em", "random", "given")
 
+OF_OWN = Applies("an environment whose agents have dynamics of their own", lambda c: not shared(c))
 OF_GIVEN = Applies("--algorithm given", lambda c: c.algorithm == "given")
 OF_EM = Applies("--algorithm em", lambda c: c.algorithm == "em")
 OF_SOFT = Applies(
@@ -92,7 +112,11 @@ class Config:
     num_features: Annotated[int, POSITIVE] = 64
     """Units of each of the two hidden layers."""
     initial_log_std: Annotated[float, Within(-20, 5), OF_BOXES] = -1.0
-    """Logarithm of the standard deviation of actions at the start; it is trained."""
+    """Logarithm of the standard deviation of continuous actions at the start."""
+    final_log_std: Annotated[float | None, Within(-20, 5)] = None
+    """Falls linearly to this; None: it is trained."""
+    initial_action: Annotated[float, Within(-1, 1)] = 0.0
+    """Mean of continuous actions at the start, in -1..1."""
     action_scaling: Annotated[Literal["box", "none"], OF_BOXES] = "box"
     """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
     are in the environment's units (none), as before there was a choice."""
@@ -106,6 +130,9 @@ class Config:
     envs_per_policy: Annotated[int, AT_LEAST_ZERO] = 32
     """Environments in which each policy acts side by side; divides steps_per_policy. 0, where agents have
     dynamics of their own: as many as still play whole episodes in an iteration, at most 32."""
+    envs_per_start: Annotated[int, POSITIVE, OF_OWN] = 1
+    """Environments of a policy that begin alike and draw alike (common random numbers); divides
+    envs_per_policy. What a step is worth is then told by those beside it at the same time, not by chance."""
     seed: Annotated[int, AT_LEAST_ZERO] = 0
     """Everything random follows from it."""
 
@@ -156,6 +183,9 @@ class Config:
         config = cls(environment=name, target_low=None, target_high=None)
         if name in ROBOTS:
             return dataclasses.replace(config, target_low=0.0, target_high=ROBOTS[name].high)
+        if name.startswith("diabetes"):
+            start = 0.0 if name == "diabetes_relative" else -0.5
+            return dataclasses.replace(config, **DIABETES, initial_action=start)
         return dataclasses.replace(config, **GATHERING if name in SHARED_FAMILIES else OWN_DYNAMICS)
 
     @property
@@ -202,6 +232,9 @@ def check_config(config: Config) -> Config:
                 f"--steps_per_policy {config.steps_per_policy}: must be a multiple of --{name} "
                 f"({getattr(config, name)})"
             )
+    alike, num = config.envs_per_start, config.envs_per_policy
+    if num % alike or (alike > 1 and not num):
+        raise UserError(f"--envs_per_start {alike}: must divide --envs_per_policy ({num or 'give it, too'})")
     usual, ends = Config.defaults({"environment": config.environment}), ("target_low", "target_high")
     if config.environment in ROBOTS:  # runs of earlier versions store None for the usual ends
         missing = {name: getattr(usual, name) for name in ends if getattr(config, name) is None}

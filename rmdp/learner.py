@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from common.optim import flatten, load_optimiser_state, make_adamw, optimiser_state, share_gradient
 from common.runs.seeding import stream
@@ -60,6 +61,8 @@ class Learner:
     def train_iteration(self, i: int) -> dict[str, float]:
         """Collect, estimate, update, reassign, report; returns the metrics of all ranks together."""
         population, began = self.population, time.perf_counter()
+        if (log_std := self.log_std(i)) is not None:
+            nn.init.constant_(self.policies.log_std, log_std)
         steps = population.collect(i, self.policies)
         collected = time.perf_counter()
 
@@ -82,6 +85,13 @@ class Learner:
             "time/steps_per_second": steps.log_prob.numel() / (updated - began),
         }
 
+    def log_std(self, i: int) -> float | None:
+        """The logarithm of the deviation of actions, falling linearly; None where it is trained."""
+        start, end = self.config.initial_log_std, self.config.final_log_std
+        if end is None or self.policies.discrete:
+            return None
+        return start + min(1.0, 1.1 * i / self.config.max_iters) * (end - start)
+
     def annealed(self, i: int) -> tuple[float, float]:
         """Learning rate and weight of entropy fall exponentially and stay at their last value (section 3)."""
         config, done = self.config, 1.1 * i / self.config.max_iters
@@ -101,6 +111,8 @@ class Learner:
                 self.gradients.zero()
                 metrics = self.policy_step(batch, columns, entropy_coef) | self.value_step(batch, columns)
                 sums += self.gradients.sum([metrics.get(name, 0.0) for name in METRICS])
+                if self.log_std(i) is not None:
+                    self.policies.log_std.grad.zero_()  # type: ignore[union-attr]
                 self.clip()
                 self.optimiser.step()
             totals += sums / config.num_minibatches

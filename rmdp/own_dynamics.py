@@ -62,7 +62,8 @@ class OwnDynamics:
     def collect(self, i: int, policies: Policies) -> Steps:
         """Steps of all policies with agents assigned to them, each from a fresh start; a collective."""
         config, family, m = self.config, self.problem.family, self.m
-        agents = draw(self.assignment.everyone(), self.k, m, stream(config.seed, "tasks", i, 1))
+        policy_of, alike = self.assignment.everyone(), config.envs_per_start
+        agents = draw(policy_of, self.k, m // alike, stream(config.seed, "tasks", i, 1)).repeat(alike, axis=0)
         starts = int(stream(config.seed, "environment", i).integers(2**62))
         numbers, env = environment_numbers(self.k, self.own_envs), None
         acting = SharedStream(stream(config.seed, "acting", i), m, self.own_envs)
@@ -71,8 +72,10 @@ class OwnDynamics:
         with ExitStack() as stack:
             if numbers.size:
                 own = slice(int(numbers[0]), int(numbers[-1]) + 1)
-                rng = SharedStream(np.random.default_rng(starts), agents.size, own)
-                made = family.make_vec(self.problem.rows(agents.ravel()[own]), rng)
+                chances = Repeated(np.random.default_rng(starts), alike, self.k)
+                made = family.make_vec(
+                    self.problem.rows(agents.ravel()[own]), SharedStream(chances, agents.size, own)
+                )
                 env = StepEnv(made, config.action_scaling == "box")
                 stack.callback(env.close)
             environments = Environments(env, self.k, m, self.own_envs, spaces, outcome_size=1)
@@ -87,7 +90,8 @@ class OwnDynamics:
         self.has_finished |= done.any((1, 2))
         features = StepFeatures(steps, normaliser, critic)
         advantage, target = features.estimate(reward, slice(0, 1), self.config)
-        return make_batch(steps, features.observation, advantage[..., 0].numpy(), [target], [])
+        above = above_alike(advantage.numpy().reshape(done.shape), done, self.config.envs_per_start)
+        return make_batch(steps, features.observation, above.reshape(self.k, -1), [target], [])
 
     def value_chunks(self) -> list[slice]:
         """Which of the critic's rows each of a batch's value targets belongs to."""
@@ -173,6 +177,21 @@ def draw(policy_of: np.ndarray, num_policies: int, num_envs: int, rng: np.random
     return order[(count.cumsum() - count + turn) % len(policy_of)]
 
 
+def above_alike(advantage: np.ndarray, done: np.ndarray, num_alike: int) -> np.ndarray:
+    """Advantages `[k, T, m]` less their mean over the `num_alike` environments that began alike.
+
+    That mean is what chance has brought them, e.g. a meal that no policy can foresee, so taking it away takes
+    away noise. It is over those whose first episode runs; later ones begin at different times and stay.
+    """
+    if num_alike == 1:
+        return advantage
+    k, T, m = advantage.shape
+    groups, first = (k, T, m // num_alike, num_alike), np.cumsum(done, axis=1) - done == 0
+    value, runs = advantage.reshape(groups), first.reshape(groups)
+    mean = (value * runs).sum(-1, keepdims=True) / runs.sum(-1, keepdims=True).clip(1)
+    return (value - mean * runs).reshape(k, T, m)
+
+
 def mean_returns(reward: np.ndarray, done: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Mean returns `[k]` of the episodes that ended in `[k, T, m]`, of which the first began with it.
 
@@ -229,10 +248,10 @@ class StepEnv:
 
 
 class Repeated:
-    """A stream whose draws for n rows give k rows each."""
+    """A stream whose draws for n rows, in blocks of `block`, give `times` such blocks each."""
 
-    def __init__(self, stream: Any, times: int):
-        self.stream, self.times = stream, times
+    def __init__(self, stream: Any, times: int, block: int = 1):
+        self.stream, self.times, self.block = stream, times, block
 
     def random(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
         """Uniform draws in [0, 1)."""
@@ -243,6 +262,7 @@ class Repeated:
         return self.repeat("standard_normal", size, dtype)
 
     def repeat(self, name: str, size: Any, dtype: Any) -> np.ndarray:
-        """Draws for every `times`th row."""
+        """Draws for every `times`th block."""
         rows, *rest = np.atleast_1d(size).tolist()
-        return getattr(self.stream, name)((rows // self.times, *rest), dtype).repeat(self.times, axis=0)
+        drawn = getattr(self.stream, name)((rows // self.times, *rest), dtype)
+        return drawn.reshape(-1, self.block, *rest).repeat(self.times, axis=0).reshape(rows, *rest)

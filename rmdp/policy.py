@@ -35,6 +35,7 @@ class Policies(nn.Module):
         self.second = BatchedLinear(trunks, config.num_features, config.num_features, math.sqrt(2))
         self.head = BatchedLinear(config.num_policies, config.num_features, num_outputs, 0.01)
         if not self.discrete:
+            nn.init.constant_(self.head.bias, config.initial_action)
             start = torch.full((config.num_policies, 1, num_outputs), config.initial_log_std)
             self.log_std = nn.Parameter(start)
         self.normaliser = Normaliser(config.num_policies, size, config.normalise_observations)

@@ -46,7 +46,7 @@ class SharedStream:
     the price of drawing all of them. The first axis of every asked size must be the length of the share.
     """
 
-    def __init__(self, generator: np.random.Generator, total: int, share: slice):
+    def __init__(self, generator: Any, total: int, share: slice):
         self.generator, self.total, self.share = generator, total, share
         self.num_local = len(range(*share.indices(total)))
 

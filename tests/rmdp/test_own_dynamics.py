@@ -19,6 +19,7 @@ from rmdp.own_dynamics import (
     OwnDynamics,
     Repeated,
     StepEnv,
+    above_alike,
     draw,
     envs_for_whole_episodes,
     mean_returns,
@@ -115,6 +116,40 @@ def test_trying_gives_what_episodes_played_alone_give():
                 if family.terminated(state)[0] or total == family.max_episode_len:
                     break
             assert returns[j, i] == total
+
+
+def test_a_step_is_compared_with_those_beside_it_that_began_alike():
+    """Two pairs of environments: the mean of a pair is taken from both, until one of them begins anew."""
+    advantage = np.float32([[[1, 3, 10, 20], [2, 6, 10, 20], [5, 7, 0, 4]]])
+    done = np.zeros((1, 3, 4), bool)
+    done[0, 1, 0] = True
+    above = above_alike(advantage, done, 2)
+    np.testing.assert_array_equal(above, [[[-1, 1, -5, 5], [-2, 2, -5, 5], [5, 0, -2, 2]]])
+    assert above_alike(advantage, done, 1) is advantage
+
+
+def test_environments_that_begin_alike_have_one_agent_and_draw_alike():
+    """Of 4 environments of each policy, pairs; noise of actions differs, chances do not."""
+    config = dataclasses.replace(TINY, environment="mountain_car", num_agents=3, envs_per_start=2)
+    steps = make(dataclasses.replace(config, algorithm="random")).population.collect(0, make(config).policies)
+    first = steps.observation[:, 0].numpy()
+    np.testing.assert_array_equal(first[:, ::2], first[:, 1::2])
+    assert (first[:, 0] != first[:, 2]).any()
+    assert (steps.action[:, :, 0] != steps.action[:, :, 1]).any()
+    for num, said in ((3, "must divide --envs_per_policy .4."), (8, "must divide")):
+        with pytest.raises(UserError, match=f"--envs_per_start {num}: {said}"):
+            check_config(dataclasses.replace(config, envs_per_start=num))
+
+
+def test_the_deviation_of_actions_may_follow_a_schedule():
+    schedule = {"initial_log_std": -1.0, "final_log_std": -3.0, "initial_action": 0.25, "max_iters": 11}
+    learner = make(dataclasses.replace(TINY, environment="diabetes", envs_per_policy=1, **schedule))
+    assert learner.policies.head.bias.eq(0.25).all()
+    found = []
+    for i in range(11):
+        learner.train_iteration(i)
+        found.append(float(learner.policies.log_std.unique().item()))
+    np.testing.assert_allclose(found, np.maximum(-1 - 0.2 * np.arange(11), -3), rtol=1e-6)
 
 
 def test_starts_are_the_same_for_all_policies():
