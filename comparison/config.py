@@ -101,6 +101,7 @@ def numbers(settings: Settings, name: str) -> list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
+PATIENTS = ("diabetes", "diabetes_relative", "diabetes_reading", "diabetes_discrete")
 # Steps of training that each method gets, where the command does not say.
 BUDGETS = {
     "bandit": 400_000,
@@ -109,18 +110,22 @@ BUDGETS = {
     "mountain_car": 6_000_000,
     "particle": 4_800_000,
     "resource_gathering": 2_000_000,
+    **dict.fromkeys(PATIENTS, 8_000_000),
     "": 1_000_000,
 }
 Table = dict[str, dict[str, int]]
 # By environment: what each method's own settings are here; "" is for any other. `max_iters` counts with
 # `--budget_rule recipe`, and for PerSim, whose iterations take no steps.
+DAYS = {"max_iters": 80, "steps_per_policy": 9216, "envs_per_policy": 32, "minibatch": 576, "num_epochs": 5}
 RMDP: Table = {
+    **dict.fromkeys(PATIENTS, DAYS),
     "cart_pole": {"max_iters": 40, "steps_per_policy": 2048, "envs_per_policy": 8},
     "mountain_car": {"max_iters": 120, "steps_per_policy": 8192, "envs_per_policy": 16},
     "particle": {"max_iters": 100, "steps_per_policy": 3200, "envs_per_policy": 32},
     "": {"max_iters": 60, "steps_per_policy": 4096, "envs_per_policy": 16},
 }
 PER_AGENT: Table = {  # n policies at once: fewer steps of each
+    **dict.fromkeys(PATIENTS, DAYS),
     "cart_pole": {"max_iters": 40, "steps_per_policy": 1024, "envs_per_policy": 4},
     "mountain_car": {"max_iters": 100, "steps_per_policy": 2048, "envs_per_policy": 4},
     "particle": {"max_iters": 60, "steps_per_policy": 800, "envs_per_policy": 8},
@@ -132,6 +137,7 @@ RL2: Table = {
     "cart_pole": {"max_iters": 80, "episodes": 2},
     "mountain_car": {"max_iters": 60, "episodes": 2},
     "particle": {"max_iters": 200, "episodes": 3},
+    **dict.fromkeys(PATIENTS, {"max_iters": 80, "episodes": 3}),
     "": {"max_iters": 80, "episodes": 2},
 }
 CAML: Table = {

@@ -197,13 +197,18 @@ def rmdp_config(method: str, training: Training) -> rmdp.config.Config:
     """The settings with which a method of r-MDP's code spends the budget: smaller batches if it is small."""
     problem, budget, k = training.problem, training.budget, training.num_policies
     found, alone = recipe(method, problem.environment), method == "per_agent"
+    defaults = rmdp.config.Config.defaults({"environment": problem.environment})
     usual, num_envs = found["max_iters"], found["envs_per_policy"]
     each = found["steps_per_policy"] // num_envs  # steps of an environment in an iteration
     if not shares_dynamics(problem):
         each = max(each, problem.horizon)  # begin anew in each iteration, and are to see whole episodes
-    while budget is not None and num_envs > 1 and k * num_envs * each * ITERATIONS > budget:
+    while (
+        budget is not None
+        and num_envs > defaults.envs_per_start
+        and k * num_envs * each * ITERATIONS > budget
+    ):
         num_envs //= 2
-    steps = num_envs * each
+    steps, minibatch = num_envs * each, found.get("minibatch", 128)
     iterations = training.iterations(k * steps, usual)
     surveyed = not shares_dynamics(problem) and 1 < k and not alone
     while budget is not None and surveyed and iterations > 1:
@@ -212,19 +217,19 @@ def rmdp_config(method: str, training: Training) -> rmdp.config.Config:
             break
         iterations -= 1
     config = dataclasses.replace(
-        rmdp.config.Config.defaults({"environment": problem.environment}),
+        defaults,
         num_agents=problem.num_agents,
         num_policies=k,
         population=training.settings.population,
         max_episode_len=0 if problem.horizon == problem.family.max_episode_len else problem.horizon,
         algorithm="random" if alone else "em",
-        policy_network="separate" if alone else "shared",
+        policy_network="separate" if alone else defaults.policy_network,
         max_iters=iterations,
         warm_start_iters=iterations // 4,
         steps_per_policy=steps,
         envs_per_policy=num_envs,
-        num_minibatches=next(m for m in range(steps // 128 or 1, 0, -1) if steps % m == 0),
-        num_epochs=6,
+        num_minibatches=next(m for m in range(steps // minibatch or 1, 0, -1) if steps % m == 0),
+        num_epochs=found.get("num_epochs", 6),
         seed=training.seed,
     )
     return rmdp.config.check_config(config)

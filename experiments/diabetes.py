@@ -11,7 +11,7 @@ on a re-implemented simulator; nothing that it shows is medical advice.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from common.rollout import Episodes, play
 from common.runs import checkpoint
 from common.runs.files import write_atomic
 from envs.diabetes import NOTE, Diabetes
-from envs.diabetes.patients import GROUPS
+from envs.diabetes.patients import GROUPS, numbers
 from envs.diabetes.physiology import basal_rate
 from envs.protocols import Parameters
 from experiments.diabetes_controllers import BasalBolus, ConstantRate, Feedback, own_basal
 from mpi_utils.comm import Comm, guard
+from rl2.fixed_horizon import FixedHorizon
 
 EXPLAINED = (
     "In range is 70 to 180 mg/dl; shares in per cent of the time until a failure (a reading of 40 or less, "
@@ -108,10 +109,25 @@ def repeated(parameters: Parameters, times: int) -> Parameters:
     return {name: np.concatenate([values] * times) for name, values in parameters.items()}
 
 
-def measure(days: Episodes, group: np.ndarray) -> list[Row]:
+def get_to_know(family: Diabetes, patients: Parameters, actor: Any, num_days: int, seed: int) -> None:
+    """Let an actor with a memory have a day with each patient, of which all later `reset`s know.
+
+    Rows are those of `play_days`; each has a day of its own.
+    """
+    actor.start_from(None)
+    whole, rows = FixedHorizon(family, family.max_episode_len), repeated(patients, num_days)
+    env = whole.make_vec(rows, np.random.default_rng(seed))
+    observation, reward, done = env.reset()[0], None, None
+    actor.reset(len(rows["BW"]))
+    for _ in range(family.max_episode_len):
+        observation, reward, _, done, _ = env.step(actor.act(observation, reward, done))
+    actor.start_from(actor.remembered(reward, done))
+
+
+def measure(days: Episodes, group: np.ndarray, chosen: Sequence[int] = range(30)) -> list[Row]:
     """A row for each cohort of patients whose age groups are `group` [n], of what the environment reports.
 
-    Worst is the mean of the tenth of the patients that is lowest.
+    Only of the patients that are `chosen`. Worst is the mean of the tenth of the patients that is lowest.
     """
     n = len(group)
     each = {MEASURES[name]: values.reshape(-1, n) for name, values in days.measures.items()}
@@ -119,7 +135,7 @@ def measure(days: Episodes, group: np.ndarray) -> list[Row]:
     in_range = each.pop("in_range")
     rows = []
     for cohort in COHORTS:
-        of = np.flatnonzero(group == GROUPS.index(cohort)) if cohort != "all" else np.arange(n)
+        of = np.array([i for i in chosen if cohort in ("all", GROUPS[group[i]])], int)
         if not of.size:
             continue
         row = {name: float(values[:, of].mean()) for name, values in each.items()}
@@ -163,13 +179,15 @@ def protocol(settings: argparse.Namespace, tuned: dict[str, Any]) -> list[Row]:
     """All rows."""
     patients, rows = Diabetes().members(), list[Row]()
     seed, num_days, absorption = settings.seed, settings.days, settings.absorption
+    chosen = numbers(settings.members.split(","))
     trained = [(title, load_runs(title, folders)) for title, folders in map(titled, settings.runs)]
 
     def add(method: str, policies: int, start: str, *actors: Any) -> None:
         about, found = {"method": method, "start": start, "policies": policies}, []
         for actor in actors:
             family = family_of(actor, start, absorption, settings.suspend_below)
-            found.append(measure(play_days(family, patients, actor, num_days, seed), patients["group"]))
+            played = play_days(family, patients, actor, num_days, seed)
+            found.append(measure(played, patients["group"], chosen))
         rows.extend(about | row for row in over_seeds(found))
 
     many = repeated(patients, num_days)
@@ -180,6 +198,11 @@ def protocol(settings: argparse.Namespace, tuned: dict[str, Any]) -> list[Row]:
         add(method, policies, "normal", make(many))
     for title, runs in trained:
         add(title, *runs[0][:2], *(actor for *_, actor in runs))
+        if with_memory := [actor for *_, actor in runs if hasattr(actor, "start_from")]:
+            for actor in with_memory:
+                family = family_of(actor, "any", absorption, settings.suspend_below)
+                get_to_know(family, patients, actor, num_days, seed + 1)
+            add(f"{title}, second day", *runs[0][:2], *with_memory)
     return rows
 
 
@@ -218,13 +241,19 @@ def load_run(path: str) -> tuple[int, str, Any]:
     stored, *_ = checkpoint.find(Path(path))
     module: Any = SYSTEMS[stored["system"]]
     problem = module.load_problem(path)
-    if not isinstance(problem.family, Diabetes):
+    family = problem.family.family if isinstance(problem.family, FixedHorizon) else problem.family
+    if not isinstance(family, Diabetes):
         raise UserError(f"--runs {path}: was trained in {problem.environment}, not with diabetes patients")
     patients = Diabetes().members()
-    if problem.num_agents and not same(problem.agents, patients):
+    if stored["system"] == "rl2":
+        actor: Any = rl2.load(path)  # acts for whom it meets
+    elif not problem.num_agents:
+        actor = module.load(path)
+    elif same(problem.agents, patients):
+        actor = module.load(path, np.arange(30))
+    else:
         raise UserError(f"--runs {path}: its population is not the 30 patients; populate with --members all")
-    actor = module.load(path, np.arange(30)) if problem.num_agents else module.load(path)
-    actor.settings = {name: getattr(problem.family, name) for name in TAKEN}
+    actor.settings = {name: getattr(family, name) for name in TAKEN}
     return int(stored.get("num_policies", 1)), "normal", actor
 
 
@@ -252,7 +281,7 @@ def markdown(rows: list[Row], settings: argparse.Namespace) -> str:
             cells += [f"{row[band]:.2f}" for band in BANDS]
             cells += [f"{row['failed']:.1f}", f"{row['in_range_whole']:.1f}"]
             body.append([method, str(row["policies"]), *cells])
-        if settings.absorption == "published" and not settings.suspend_below:
+        if settings.absorption == "published" and settings.members == "all" and not settings.suspend_below:
             body += [published(name, *of[cohort]) for name, of in PUBLISHED.items() if cohort in of]
         text.append(f"\n## {cohort}\n\n{as_markdown(head, body)}")
     return "".join(text).rstrip() + "\n"
@@ -279,6 +308,7 @@ def main(comm: Comm) -> None:
     parser.add_argument("--seed", type=int, default=5000, help="draws the days (default: 5000)")
     parser.add_argument("--absorption", choices=["published", "corrected"], default="published")
     parser.add_argument("--suspend_below", type=float, default=0.0, help="the shield, mg/dl (default: off)")
+    parser.add_argument("--members", default="all", help="patients to measure, e.g. child#003,adult (all)")
     parser.add_argument("--gains", default=str(GAINS), help="what experiments.diabetes_tuning wrote")
     parser.add_argument("--runs", nargs="*", default=[], metavar="TITLE=FOLDER[,FOLDER]", help="trained runs")
     settings = parser.parse_args()

@@ -107,6 +107,8 @@ class Config:
     """The parameter by which agents get their policy (given), e.g. the age group."""
     num_policies: Annotated[int, POSITIVE] = 5
     """The budget: policies that agents are assigned to."""
+    start_from: Annotated[str, MAY_BE_EMPTY, OF_OWN] = ""
+    """A run with fewer policies for the same agents: policies begin as those that their agents have there."""
     policy_network: Literal["shared", "separate"] = "shared"
     """One trunk with a head for each policy, as in the paper's code, or a network for each."""
     num_features: Annotated[int, POSITIVE] = 64

@@ -46,6 +46,7 @@ class Learner:
             spaces = (problem.family.observation_space, problem.family.action_space)
             self.policies = Policies(config, *spaces)
             self.critic = Critic(config, spaces[0], self.population.own_values)
+        self.population.begin(self.policies, self.critic)
         head = list(self.critic.head.parameters())
         replicated = [*self.policies.parameters(), *self.critic.trunk()]
         self.flat = flatten(replicated)

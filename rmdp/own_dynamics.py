@@ -19,6 +19,7 @@ from rmdp.assignment import Assignment, by_parameter, even_random
 from rmdp.config import Config
 from rmdp.policy import Actor, Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
+from rmdp.start import Start, assignment_from, begin, read_start
 
 SURVEY_INTERVAL = 10  # iterations between two surveys
 MOST_ENVS = 32  # of each policy, where their number follows from the length of episodes
@@ -47,7 +48,12 @@ class OwnDynamics:
             print(short_of_episodes(config, self.m, problem.horizon), file=sys.stderr, flush=True)
         agents = problem.rows(slice(None))
         self.shard = AgentShard(comm, self.n, agents)
-        if config.algorithm == "given":
+        self.start: Start | None = None
+        with comm.agree():
+            self.start = read_start(config) if config.start_from else None
+        if self.start and config.algorithm != "given":
+            policy_of = assignment_from(self.start, self.k)
+        elif config.algorithm == "given":
             policy_of = by_parameter(agents[config.assign_by])
         else:
             policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
@@ -58,6 +64,11 @@ class OwnDynamics:
         self.env_steps = 0  # of training and surveys so far
         self.finished = np.zeros(self.k)  # mean return of each policy's last finished episodes
         self.has_finished = np.zeros(self.k, bool)
+
+    def begin(self, policies: Policies, critic: Critic) -> None:
+        """Let networks begin as those of another run, where there is one."""
+        if self.start:
+            begin({"policy": policies, "critic": critic}, self.start, self.assignment.everyone())
 
     def collect(self, i: int, policies: Policies) -> Steps:
         """Steps of all policies with agents assigned to them, each from a fresh start; a collective."""

@@ -9,6 +9,7 @@ from common.runs.seeding import stream
 from envs import Population, Problem, agreed_factory, make_family
 from envs.one_hot import as_vectors
 from rmdp.config import Config, shared
+from rmdp.start import read_start
 
 
 def make_problem(config: Config, comm: Any) -> Problem:
@@ -25,6 +26,8 @@ def make_problem(config: Config, comm: Any) -> Problem:
             agents = family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
         else:
             agents = family.sample(stream(config.seed, "tasks"), config.num_agents)
+        if config.start_from:
+            read_start(config)
         if config.algorithm == "given":
             check_groups(config, agents)
     return Problem(config.environment, family, agents, config.max_episode_len)

@@ -66,6 +66,9 @@ class SharedDynamics:
             logits = rng.standard_normal((self.k, self.n), np.float32)
         return Assignment(self.comm, self.shard, self.k, policy_of, logits, config.assignment_lr)
 
+    def begin(self, policies: Policies, critic: Critic) -> None:
+        """Networks begin as they were drawn."""
+
     def make_environments(self) -> Environments:
         """This rank's environments, whose episodes go on from one iteration to the next."""
         index, family = environment_numbers(self.k, self.own_envs), self.family

@@ -56,7 +56,13 @@ def choose(chosen: str | Sequence[str]) -> Parameters:
 
     Raises `EnvError` for a patient who has none.
     """
-    names, parameters = read_patients()
+    rows = numbers(chosen)
+    return {key: values[rows] for key, values in read_patients()[1].items()}
+
+
+def numbers(chosen: str | Sequence[str]) -> list[int]:
+    """Which of the 30 they are, from 0; see `choose`."""
+    names, _ = read_patients()
     rows: list[int] = []
     for wanted in [chosen] if isinstance(chosen, str) else chosen:
         found = [i for i, name in enumerate(names) if wanted in ("all", name, name.split("#")[0])]
@@ -64,7 +70,7 @@ def choose(chosen: str | Sequence[str]) -> Parameters:
             known = f"all, {', '.join(GROUPS)}, or {names[0]} to {names[-1]}"
             raise EnvError(f"diabetes: there are no parameters of a patient {wanted!r}; give {known}")
         rows += found
-    return {key: values[rows] for key, values in parameters.items()}
+    return rows
 
 
 def between(known: Parameters, rng: Draws, n: int) -> Parameters:
