@@ -219,6 +219,29 @@ def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch, capsys):
         diabetes.load_run(str(ROOT / "checkpoints/examples/persim_cart_pole_pure"))
 
 
+@needs_simglucose
+def test_a_memory_s_second_day(tmp_path, monkeypatch):
+    """RL² stands in the table twice, and knows more on the second day; only chosen patients count."""
+    populate(["diabetes_reading", "--members", "adult,child", "--out", str(tmp_path / "some.npz")])
+    words = (
+        "train rl2 --environment diabetes_reading --meta_episode_len 300 --early_ends wait --num_features 8"
+    )
+    words += " --meta_episodes_per_policy_update 2 --meta_episodes_per_learner_batch 2 --max_iters 1"
+    words += f" --population {tmp_path}/some.npz --checkpoint_dir {tmp_path} --model_name memory"
+    monkeypatch.setattr(sys, "argv", words.split())
+    train.main(Comm())
+    words = f"table --days 2 --members adolescent#002,child --out {tmp_path}/table --runs {tmp_path}/memory"
+    monkeypatch.setattr(sys, "argv", words.split())
+    monkeypatch.setattr(diabetes, "controllers", lambda *_: {})
+    diabetes.main(Comm())
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["start"] == "normal"]
+    cohorts = ["adolescent", "child", "all"]
+    assert [row["patients"] for row in rows] == 2 * cohorts
+    assert [row["method"] for row in rows] == 3 * ["memory"] + 3 * ["memory, second day"]
+    assert all(one["return"] != two["return"] for one, two in zip(rows[:3], rows[3:], strict=True))
+
+
 def test_rows_of_seeds(monkeypatch):
     rows = [
         [{"patients": "all", "days": 3, "return": 100.0 + seed, "failed": 2.0 * seed}] for seed in (0, 1, 2)

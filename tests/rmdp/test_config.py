@@ -21,13 +21,14 @@ EXAMPLES = sorted(Path(__file__).parents[2].glob("checkpoints/examples/rmdp_*/co
         ("ant", {"target_high": 3.0, "learning_rate": 3e-4, "normalise_observations": True}),
         ("resource_gathering", {"target_high": None, "gamma": 1.0, "learning_rate": 5e-4, "adam_eps": 1e-8}),
         ("cart_pole", {"target_low": None, "gamma": 0.99, "utility_decay": 0.5, "learning_rate": 1e-3}),
+        ("diabetes", {"envs_per_start": 8, "initial_action": -0.5, "final_log_std": -3.0, "gae_lambda": 1.0}),
     ],
 )
 def test_defaults_are_those_of_the_environment(environment, expected):
     config = check_config(Config.defaults({"environment": environment}))
     assert config.environment == environment
     assert {name: getattr(config, name) for name in expected} == expected
-    optional = {"target_low", "target_high"}
+    optional = {"target_low", "target_high", "final_log_std"}
     assert {name for name, value in dataclasses.asdict(config).items() if value is None} <= optional
 
 

@@ -9,6 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.runs import checkpoint
+from common.runs.run_folder import write_config
 from common.runs.seeding import stream
 from envs import Population, Problem, make_family
 from mpi_utils.comm import Comm
@@ -139,6 +140,29 @@ def test_environments_that_begin_alike_have_one_agent_and_draw_alike():
     for num, said in ((3, "must divide --envs_per_policy .4."), (8, "must divide")):
         with pytest.raises(UserError, match=f"--envs_per_start {num}: {said}"):
             check_config(dataclasses.replace(config, envs_per_start=num))
+
+
+@pytest.mark.parametrize("network", ["shared", "separate"])
+def test_policies_begin_as_those_of_a_run_with_fewer(tmp_path, network):
+    """Each of 7 acts, and is valued, as the one that its agent had among 2; other networks are refused."""
+    config = dataclasses.replace(TINY, num_policies=2, policy_network=network, max_iters=2)
+    few = make(config)
+    for i in range(2):
+        few.train_iteration(i)
+    write_config(tmp_path, {"system": "rmdp", **dataclasses.asdict(config)})
+    checkpoint.save(tmp_path, 2, few.state_dict())
+    each = dataclasses.replace(config, num_policies=7, algorithm="random", start_from=str(tmp_path))
+    many = make(each)
+    before, now = (learner.population.assignment.everyone() for learner in (few, many))
+    assert sorted(now) == list(range(7)) and (np.diff(before[now.argsort()]) >= 0).all()
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32))
+    for agent in range(7):
+        for one, other in ((few.policies, many.policies), (few.critic, many.critic)):
+            found = [f(x.expand(k, -1, -1)) for f, k in ((one, 2), (other, 7))]
+            old, new = (getattr(y, "log_probs", y) for y in found)
+            torch.testing.assert_close(new[now[agent]], old[before[agent]])
+    with pytest.raises(UserError, match="--start_from .*: has --num_features 8, not 16"):
+        make_problem(dataclasses.replace(each, num_features=16), Comm())
 
 
 def test_the_deviation_of_actions_may_follow_a_schedule():
