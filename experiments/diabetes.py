@@ -124,10 +124,10 @@ def get_to_know(family: Diabetes, patients: Parameters, actor: Any, num_days: in
     actor.start_from(actor.remembered(reward, done))
 
 
-def measure(days: Episodes, group: np.ndarray, chosen: Sequence[int] = range(30)) -> list[Row]:
+def measure(days: Episodes, group: np.ndarray, chosen: Sequence[int] = ()) -> list[Row]:
     """A row for each cohort of patients whose age groups are `group` [n], of what the environment reports.
 
-    Only of the patients that are `chosen`. Worst is the mean of the tenth of the patients that is lowest.
+    Of all patients, or of the `chosen` only. Worst is the mean of the tenth of the patients that is lowest.
     """
     n = len(group)
     each = {MEASURES[name]: values.reshape(-1, n) for name, values in days.measures.items()}
@@ -135,7 +135,7 @@ def measure(days: Episodes, group: np.ndarray, chosen: Sequence[int] = range(30)
     in_range = each.pop("in_range")
     rows = []
     for cohort in COHORTS:
-        of = np.array([i for i in chosen if cohort in ("all", GROUPS[group[i]])], int)
+        of = np.array([i for i in chosen or range(n) if cohort in ("all", GROUPS[group[i]])], int)
         if not of.size:
             continue
         row = {name: float(values[:, of].mean()) for name, values in each.items()}
