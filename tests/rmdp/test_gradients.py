@@ -21,6 +21,7 @@ def settings(network):
         num_policies=K,
         num_features=8,
         policy_network=network,
+        initial_action=0.0,
         initial_log_std=-0.7,
         normalise_observations=False,
     )
