@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_environment(environment, expected):
 def test_shipped_runs_mean_what_they_meant(path):
     stored = json.loads(path.read_text())
     config = stored_config(stored)
-    assert config.utility_decay == stored["utility_averaging"]
+    assert config.utility_decay == stored.get("utility_averaging", stored.get("utility_decay"))
     for name, value in stored.items():
         if name in {field.name for field in dataclasses.fields(Config)} and value is not None:
             assert getattr(config, name) == value, name
