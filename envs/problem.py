@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from envs.parameters import EnvError
 from envs.protocols import Parameters
 
 
@@ -49,6 +50,13 @@ class Problem:
         if self.agents is None:
             return self.family.sample(rng, n)
         return self.rows((rng.random(n) * self.num_agents).astype(np.int64))
+
+    def require_same(self, digest: str) -> None:
+        """Raise `EnvError` if a run's population, of that `digest`, is another."""
+        if digest != self.digest:
+            raise EnvError(
+                "--population: other agents than those of the run; give them or another --model_name"
+            )
 
     @functools.cached_property
     def digest(self) -> str:

@@ -142,6 +142,11 @@ class Config:
     """Iterations between two saves."""
 
     @property
+    def by_content(self) -> tuple[str, ...]:
+        """Files that may lie elsewhere later: tasks are compared instead."""
+        return ("population",) if self.population else ()
+
+    @property
     def iterations(self) -> int:
         """Iterations of training."""
         return self.max_iters

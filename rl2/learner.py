@@ -201,11 +201,18 @@ class Learner:
         return Actor(self.policy, self.problem.family.action_space)
 
     def state_dict(self) -> dict:
-        """The policy and the optimiser."""
-        return {"policy": dict(self.policy.state_dict()), "optimiser": optimiser_state(self.optimiser)}
+        """The policy and the optimiser, and which population it is, if there is one."""
+        given = {"population": self.problem.digest} if self.config.population else {}
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "optimiser": optimiser_state(self.optimiser),
+            **given,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state_dict`, at any number of ranks."""
+        if self.config.population:
+            self.problem.require_same(state["population"])
         self.policy.load_state_dict(state["policy"])
         load_optimiser_state(self.optimiser, state["optimiser"])
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from common.errors import UserError
 from envs import Population, agreed_factory, make_family
 from envs.problem import Problem
 from mpi_utils.comm import Comm
@@ -24,6 +25,11 @@ def make_problem(config: Config, comm: Comm) -> Problem:
         if config.population:
             agents = family.check(Population.of_run(config.population, config.environment).parameters)
         if config.early_ends == "wait":
+            if not getattr(family, "declares_length", True):
+                raise UserError(
+                    f"--early_ends wait: {config.environment} does not say how long episodes last; give it "
+                    "an attribute max_episode_len"
+                )
             family = FixedHorizon(family, family.max_episode_len)
         return Problem(config.environment, family, agents)
 

@@ -115,9 +115,9 @@ class Config:
     """Units of each of the two hidden layers."""
     initial_log_std: Annotated[float, Within(-20, 5), OF_BOXES] = -1.0
     """Logarithm of the standard deviation of continuous actions at the start."""
-    final_log_std: Annotated[float | None, Within(-20, 5)] = None
+    final_log_std: Annotated[float | None, Within(-20, 5), OF_BOXES] = None
     """Falls linearly to this; None: it is trained."""
-    initial_action: Annotated[float, Within(-1, 1)] = 0.0
+    initial_action: Annotated[float, Within(-1, 1), OF_BOXES] = 0.0
     """Mean of continuous actions at the start, in -1..1."""
     action_scaling: Annotated[Literal["box", "none"], OF_BOXES] = "box"
     """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
@@ -189,6 +189,11 @@ class Config:
             start = 0.0 if name == "diabetes_relative" else -0.5
             return dataclasses.replace(config, **DIABETES, initial_action=start)
         return dataclasses.replace(config, **GATHERING if name in SHARED_FAMILIES else OWN_DYNAMICS)
+
+    @property
+    def by_content(self) -> tuple[str, ...]:
+        """Files that may lie elsewhere later: agents are compared, and a start is needed once."""
+        return tuple(name for name in ("population", "start_from") if getattr(self, name))
 
     @property
     def iterations(self) -> int:

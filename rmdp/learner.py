@@ -1,5 +1,6 @@
 """One iteration of r-MDP: collect, estimate for each agent, update all policies, reassign, report."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +47,6 @@ class Learner:
             spaces = (problem.family.observation_space, problem.family.action_space)
             self.policies = Policies(config, *spaces)
             self.critic = Critic(config, spaces[0], self.population.own_values)
-        self.population.begin(self.policies, self.critic)
         head = list(self.critic.head.parameters())
         replicated = [*self.policies.parameters(), *self.critic.trunk()]
         self.flat = flatten(replicated)
@@ -62,6 +62,8 @@ class Learner:
     def train_iteration(self, i: int) -> dict[str, float]:
         """Collect, estimate, update, reassign, report; returns the metrics of all ranks together."""
         population, began = self.population, time.perf_counter()
+        if i == 0:
+            population.begin(self.policies, self.critic)
         if (log_std := self.log_std(i)) is not None:
             nn.init.constant_(self.policies.log_std, log_std)
         steps = population.collect(i, self.policies)
@@ -194,6 +196,9 @@ class Learner:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state_dict`, at any number of ranks."""
+        if self.config.population:
+            agents = {name: np.asarray(state["agents"].get(name, [])) for name in self.problem.rows(slice(0))}
+            self.problem.require_same(dataclasses.replace(self.problem, agents=agents).digest)
         networks = self.each_row({part: state[part] for part in self.networks()}, self.population.shard.cut)
         self.policies.load_state_dict(networks["policy"])
         self.critic.load_state_dict(networks["critic"])

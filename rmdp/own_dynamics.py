@@ -19,7 +19,7 @@ from rmdp.assignment import Assignment, by_parameter, even_random
 from rmdp.config import Config
 from rmdp.policy import Actor, Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
-from rmdp.start import Start, assignment_from, begin, read_start
+from rmdp.start import assignment_from, begin, read_start
 
 SURVEY_INTERVAL = 10  # iterations between two surveys
 MOST_ENVS = 32  # of each policy, where their number follows from the length of episodes
@@ -48,12 +48,7 @@ class OwnDynamics:
             print(short_of_episodes(config, self.m, problem.horizon), file=sys.stderr, flush=True)
         agents = problem.rows(slice(None))
         self.shard = AgentShard(comm, self.n, agents)
-        self.start: Start | None = None
-        with comm.agree():
-            self.start = read_start(config) if config.start_from else None
-        if self.start and config.algorithm != "given":
-            policy_of = assignment_from(self.start, self.k)
-        elif config.algorithm == "given":
+        if config.algorithm == "given":
             policy_of = by_parameter(agents[config.assign_by])
         else:
             policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
@@ -66,9 +61,16 @@ class OwnDynamics:
         self.has_finished = np.zeros(self.k, bool)
 
     def begin(self, policies: Policies, critic: Critic) -> None:
-        """Let networks begin as those of another run, where there is one."""
-        if self.start:
-            begin({"policy": policies, "critic": critic}, self.start, self.assignment.everyone())
+        """Let networks begin as those of another run, if one is given; a collective."""
+        config, comm, start = self.config, self.comm, None
+        if not config.start_from:
+            return
+        with comm.agree():
+            start = read_start(config) if comm.is_root else None
+        start = comm.bcast_object(start)
+        if config.algorithm != "given":
+            self.assignment = Assignment(comm, self.shard, self.k, assignment_from(start, self.k))
+        begin({"policy": policies, "critic": critic}, start, self.assignment.everyone())
 
     def collect(self, i: int, policies: Policies) -> Steps:
         """Steps of all policies with agents assigned to them, each from a fresh start; a collective."""

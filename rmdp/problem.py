@@ -1,5 +1,6 @@
 """Which agents there are, in which dynamics, and what each of them prefers: from the settings of a run."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def make_problem(config: Config, comm: Any) -> Problem:
             agents = family.sample(np.random.RandomState(config.seed % 2**32), config.num_agents)
         else:
             agents = family.sample(stream(config.seed, "tasks"), config.num_agents)
-        if config.start_from:
+        begun = Path(config.checkpoint_dir) / config.model_name / "config.json"
+        if config.start_from and not begun.exists():  # a run that goes on needs it no more
             read_start(config)
         if config.algorithm == "given":
             check_groups(config, agents)

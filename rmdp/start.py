@@ -16,7 +16,10 @@ Start = dict[str, Any]
 
 def read_start(config: Config) -> Start:
     """The run `--start_from`; raises `UserError` if its agents or networks are of another kind."""
-    stored, state = checkpoint.open_run(config.start_from, "rmdp")
+    try:
+        stored, state = checkpoint.open_run(config.start_from, "rmdp")
+    except UserError as error:
+        raise UserError(f"--start_from {error}") from None
     for name in ALIKE:
         if stored.get(name) != (wanted := getattr(config, name)):
             raise UserError(

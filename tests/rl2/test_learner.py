@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ import torch
 from common.config import from_stored, parse_flags
 from common.errors import UserError
 from envs import Population, make_family
+from envs.examples import point_family
+from envs.parameters import EnvError
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.config import Config, check_config
@@ -41,6 +44,11 @@ class OneOf(Comm):
 
     def bcast_object(self, obj=None):
         return obj
+
+
+def endless():
+    points = point_family()
+    return SimpleNamespace(sample=points.sample, make_vec=points.make_vec)
 
 
 def made(config=TINY, comm=None):
@@ -148,3 +156,10 @@ def test_tasks_come_from_a_population_and_an_early_end_waits_for_the_episode_s_t
     assert (made(dataclasses.replace(config, early_ends="restart")).collect(0).done.sum(0) > 5).all()
     with pytest.raises(UserError, match="lives? in cart_pole, not in --environment mountain_car"):
         make_problem(dataclasses.replace(config, environment="mountain_car"), Comm())
+    endless = "tests.rl2.test_learner:endless"
+    with pytest.raises(UserError, match="--early_ends wait: .* does not say how long episodes last"):
+        make_problem(dataclasses.replace(config, environment=endless, population=""), Comm())
+    saved = learner.state_dict()
+    Population("cart_pole", poles.sample(np.random.default_rng(5), 3)).save(tmp_path / "others.npz")
+    with pytest.raises(EnvError, match="--population: other agents than those of the run"):
+        made(dataclasses.replace(config, population=str(tmp_path / "others.npz"))).load_state_dict(saved)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import train
 from common.errors import UserError
 from common.runs import checkpoint
 from common.runs.run_folder import write_config
 from common.runs.seeding import stream
 from envs import Population, Problem, make_family
+from envs.parameters import EnvError
 from mpi_utils.comm import Comm
 from rmdp.config import Config, check_config
 from rmdp.learner import Learner
@@ -153,6 +155,7 @@ def test_policies_begin_as_those_of_a_run_with_fewer(tmp_path, network):
     checkpoint.save(tmp_path, 2, few.state_dict())
     each = dataclasses.replace(config, num_policies=7, algorithm="random", start_from=str(tmp_path))
     many = make(each)
+    many.population.begin(many.policies, many.critic)
     before, now = (learner.population.assignment.everyone() for learner in (few, many))
     assert sorted(now) == list(range(7)) and (np.diff(before[now.argsort()]) >= 0).all()
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32))
@@ -161,6 +164,8 @@ def test_policies_begin_as_those_of_a_run_with_fewer(tmp_path, network):
             found = [f(x.expand(k, -1, -1)) for f, k in ((one, 2), (other, 7))]
             old, new = (getattr(y, "log_probs", y) for y in found)
             torch.testing.assert_close(new[now[agent]], old[before[agent]])
+    with pytest.raises(UserError, match="--start_from .*nowhere: no such run folder"):
+        make_problem(dataclasses.replace(each, start_from=str(tmp_path / "nowhere")), Comm())
     with pytest.raises(UserError, match="--start_from .*: has --num_features 8, not 16"):
         make_problem(dataclasses.replace(each, num_features=16), Comm())
 
@@ -348,3 +353,23 @@ def test_a_population_in_a_file_is_the_problem(tmp_path):
 def test_what_cannot_work_is_refused_in_one_line(settings, said):
     with pytest.raises(UserError, match=said):
         check_config(dataclasses.replace(TINY, **settings))
+
+
+def test_a_run_goes_on_wherever_its_files_lie_now(tmp_path, monkeypatch):
+    """Agents are compared, not the paths of their files; others are refused."""
+
+    def run(population, iterations):
+        words = f"train rmdp {' '.join(FLAGS)} --environment cart_pole --checkpoint_dir {tmp_path}"
+        words += f" --model_name moved --population {tmp_path}/{population} --max_iters {iterations}"
+        monkeypatch.setattr("sys.argv", words.split())
+        train.main(Comm())
+
+    poles = make_family("cart_pole")
+    for name, seed in (("here.npz", 0), ("there.npz", 0), ("others.npz", 1)):
+        Population("cart_pole", poles.sample(np.random.default_rng(seed), 7)).save(tmp_path / name)
+    run("here.npz", 1)
+    (tmp_path / "here.npz").unlink()
+    run("there.npz", 2)
+    assert checkpoint.newest_valid(tmp_path / "moved")[0].name == "step_00000002"
+    with pytest.raises(EnvError, match="--population: other agents than those of the run"):
+        run("others.npz", 3)
