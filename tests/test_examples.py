@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "checkpoints" / "examples"
 LOAD = {"rl2": rl2.load, "rmdp": rmdp.load, "persim": persim.load, "caml": caml.load}
 FLAGS = {
     "rl2": "--instances 1000 --opponents none --seed 11",
-    "rmdp": "--episodes 5 --seed 11",
+    "rmdp": "--episodes 5 --baselines none --seed 11",
     "caml": "--opponents none --study False --seed 11",
     "persim": "--episodes 0 --unseen 0 --seed 11",
 }
@@ -39,6 +39,8 @@ REQUIRED = {
     "rmdp_resource_k5": 89.7,
     "rmdp_resource_k10": 90.9,
     "rmdp_resource_k25": 92.2,
+    "rmdp_diabetes_k3": 230.0,
+    "rmdp_diabetes_each": 242.0,
 }
 
 
