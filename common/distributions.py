@@ -57,15 +57,18 @@ class DiagonalGaussian:
 
 
 class ActionHead(nn.Module):
-    """Maps the last layer of a policy to a distribution over a Gymnasium action space's `num_outputs`."""
+    """Maps the last layer of a policy to a distribution over a Gymnasium action space's `num_outputs`.
 
-    def __init__(self, num_outputs: int, discrete: bool):
+    Of continuous actions the deviation begins at exp(`log_std`), and is `trained` or set by others.
+    """
+
+    def __init__(self, num_outputs: int, discrete: bool, log_std: float = -0.5, trained: bool = True):
         super().__init__()
-        self.num_outputs, self.discrete = num_outputs, discrete
-        self.log_std = None if discrete else nn.Parameter(torch.full((num_outputs,), -0.5))
+        self.num_outputs, self.discrete, self.trained = num_outputs, discrete, trained
+        self.log_std = None if discrete else nn.Parameter(torch.full((num_outputs,), log_std))
 
     def forward(self, outputs: torch.Tensor) -> Categorical | DiagonalGaussian:
         """The distribution of raw outputs `[..., num_outputs]`."""
         if self.log_std is None:
             return Categorical(outputs)
-        return DiagonalGaussian(outputs, self.log_std)
+        return DiagonalGaussian(outputs, self.log_std if self.trained else self.log_std.detach())

@@ -1,5 +1,6 @@
 """Generalised advantage estimation."""
 
+import numpy as np
 import torch
 
 
@@ -29,3 +30,18 @@ def gae(
         advantages[t] = running
         following = values[t]
     return advantages
+
+
+def above_alike(advantage: np.ndarray, done: np.ndarray, num_alike: int) -> np.ndarray:
+    """Advantages `[..., T, m]` less their mean over the `num_alike` environments that began alike.
+
+    That mean is what chance has brought them, e.g. a meal that no policy can foresee, so taking it away takes
+    away noise. It is over those that have not come to a `done` yet: then they go on at different times.
+    """
+    if num_alike == 1:
+        return advantage
+    groups = (*advantage.shape[:-1], advantage.shape[-1] // num_alike, num_alike)
+    first = np.cumsum(done, axis=-2) - done == 0
+    value, runs = advantage.reshape(groups), first.reshape(groups)
+    mean = (value * runs).sum(-1, keepdims=True) / runs.sum(-1, keepdims=True).clip(1)
+    return (value - mean * runs).reshape(advantage.shape)

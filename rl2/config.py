@@ -82,6 +82,12 @@ class Config:
     action_scaling: Annotated[Literal["box", "none"], OF_BOXES] = "box"
     """Continuous actions of a policy in -1..1 are stretched to the bounds of the environment's Box; or they
     are in the environment's units (none), as before there was a choice."""
+    initial_log_std: Annotated[float, Within(-20, 5), OF_BOXES] = -0.5
+    """Logarithm of the standard deviation of continuous actions at the start."""
+    final_log_std: Annotated[float | None, Within(-20, 5), OF_BOXES] = None
+    """Falls linearly to this; None: it is trained."""
+    initial_action: Annotated[float, Within(-1, 1), OF_BOXES] = 0.0
+    """Mean of continuous actions at the start, in -1..1."""
     shared_network: bool = True
     """One memory for policy and value, or one each."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -105,6 +111,9 @@ class Config:
     """Meta-episodes collected in one iteration."""
     meta_episodes_per_learner_batch: Annotated[int, POSITIVE] = 60
     """Meta-episodes in one gradient step; divides the number collected."""
+    meta_episodes_per_start: Annotated[int, POSITIVE] = 1
+    """Meta-episodes that have one task, begin alike and draw alike (common random numbers). What a step is
+    worth is then told by those beside it at the same time, not by chance."""
     num_epochs: Annotated[int, POSITIVE] = 2
     """Passes over the collected meta-episodes."""
     clip_range: Annotated[float, POSITIVE] = 0.2
@@ -161,6 +170,12 @@ def check_config(config: Config) -> Config:
         raise UserError(
             f"--meta_episodes_per_policy_update {total}: must be a multiple of "
             f"--meta_episodes_per_learner_batch ({batch})"
+        )
+    alike = config.meta_episodes_per_start
+    if (total // batch) % alike:
+        raise UserError(
+            f"--meta_episodes_per_start {alike}: must divide --meta_episodes_per_policy_update / "
+            f"--meta_episodes_per_learner_batch ({total // batch}), so that a gradient step sees one of each"
         )
     if config.warm_start != "none" and config.environment != "tabular_mdp":
         raise UserError(

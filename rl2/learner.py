@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from common.device import check_device
-from common.gae import gae
+from common.gae import above_alike, gae
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.ppo import ppo_loss
-from common.runs.seeding import SharedStream, stream
+from common.runs.seeding import Repeated, SharedStream, stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients, broadcast_parameters
@@ -62,6 +62,7 @@ class Learner:
         """Collect, estimate, update, report; returns the metrics of all ranks together."""
         config = self.config
         began = time.perf_counter()
+        self.set_log_std(i)
         batch = self.collect(i, self.expert if i < config.warm_start_iters else None)
         collected = time.perf_counter()
 
@@ -85,16 +86,16 @@ class Learner:
     def collect(self, i: int, expert: GreedyReplanned | None = None) -> MetaEpisodes | None:
         """One meta-episode in each of this rank's share of fresh tasks; None if the share is empty."""
         config = self.config
-        tasks = self.problem.sample(stream(config.seed, "tasks", i), self.num_total)
+        alike = config.meta_episodes_per_start
+        tasks = self.problem.sample(stream(config.seed, "tasks", i), self.num_total // alike)
         if self.num_local == 0:
             return None
-        mine = {name: value[self.share] for name, value in tasks.items()}
-        with closing(self.problem.family.make_vec(mine, rng=self.shared_stream("environment", i))) as env:
-            return play(self.policy, env, config.meta_episode_len, self.shared_stream("acting", i), expert)
-
-    def shared_stream(self, purpose: str, i: int) -> SharedStream:
-        """A stream of which this rank holds its meta-episodes' part."""
-        return SharedStream(stream(self.config.seed, purpose, i), self.num_total, self.share)
+        mine = {name: value.repeat(alike, axis=0)[self.share] for name, value in tasks.items()}
+        chances = Repeated(stream(config.seed, "environment", i), alike)
+        shared = SharedStream(chances, self.num_total, self.share)
+        with closing(self.problem.family.make_vec(mine, rng=shared)) as env:
+            acting = SharedStream(stream(config.seed, "acting", i), self.num_total, self.share)
+            return play(self.policy, env, config.meta_episode_len, acting, expert)
 
     def estimate(self, batch: MetaEpisodes | None) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Advantages and value targets `[T, N]`, None for an empty share.
@@ -107,6 +108,11 @@ class Learner:
             value = self.values(batch) if batch.value is None else batch.value
             advantage = gae(batch.reward * config.reward_scale, value, config.gamma, config.gae_lambda)
             value_target = advantage + value
+            if (alike := config.meta_episodes_per_start) > 1:
+                done = batch.done.numpy(force=True)  # where episodes wait, they all begin together
+                done = 0 * done if config.early_ends == "wait" else done
+                above = above_alike(advantage.numpy(force=True), done, alike)
+                advantage = torch.from_numpy(above).to(config.device)
             wide = advantage.double()
             moments[:] = advantage.numel(), wide.sum().item(), wide.square().sum().item()
         count, total, squares = self.comm.allreduce_(moments)
@@ -125,6 +131,14 @@ class Learner:
         return torch.cat(
             [self.policy.value(batch.inputs[:, p], batch.observation[:, p]) for p in pieces], dim=1
         )
+
+    @torch.no_grad()
+    def set_log_std(self, i: int) -> None:
+        """Where the deviation of actions is not trained, it falls linearly."""
+        config, log_std = self.config, self.policy.head.log_std
+        if config.final_log_std is not None and log_std is not None:
+            done = min(1.0, i / max(1, config.max_iters - 1))
+            log_std.fill_(config.initial_log_std + done * (config.final_log_std - config.initial_log_std))
 
     def anneal(self, i: int) -> None:
         """Learning rate and entropy bonus fall linearly; while cloning, the rate falls to PPO's first."""

@@ -196,11 +196,16 @@ class RecurrentPolicy(nn.Module):
         encoder, readout = resolve(config, observation_space, action_space)
         self.features = TransitionFeatures(encoder, observation_space, action_space)
         num_actions = self.features.num_actions
-        self.head = ActionHead(num_actions, self.features.discrete_action)
+        self.head = ActionHead(
+            num_actions, self.features.discrete_action, config.initial_log_std, config.final_log_std is None
+        )
         self.scaled = config.action_scaling == "box"
         self.shared = config.shared_network
         self.actor = Branch(config, self.features, readout, num_actions + int(self.shared))
         self.critic = None if self.shared else Branch(config, self.features, readout, 1)
+        if not self.head.discrete:
+            bias = self.actor.out.bias.detach().view(-1, self.actor.num_outputs)
+            bias[:, :num_actions] = config.initial_action
 
     def initial_state(self, num_meta_episodes: int) -> State:
         """The empty memory of that many meta-episodes."""

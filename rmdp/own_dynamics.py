@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.gae import above_alike
 from common.rollout import final_observations, play, to_space
-from common.runs.seeding import SharedStream, stream
+from common.runs.seeding import Repeated, SharedStream, stream
 from envs.problem import Problem
 from envs.shared_reward_env import Step
 from rmdp.advantages import Batch, StepFeatures, make_batch
@@ -190,21 +191,6 @@ def draw(policy_of: np.ndarray, num_policies: int, num_envs: int, rng: np.random
     return order[(count.cumsum() - count + turn) % len(policy_of)]
 
 
-def above_alike(advantage: np.ndarray, done: np.ndarray, num_alike: int) -> np.ndarray:
-    """Advantages `[k, T, m]` less their mean over the `num_alike` environments that began alike.
-
-    That mean is what chance has brought them, e.g. a meal that no policy can foresee, so taking it away takes
-    away noise. It is over those whose first episode runs; later ones begin at different times and stay.
-    """
-    if num_alike == 1:
-        return advantage
-    k, T, m = advantage.shape
-    groups, first = (k, T, m // num_alike, num_alike), np.cumsum(done, axis=1) - done == 0
-    value, runs = advantage.reshape(groups), first.reshape(groups)
-    mean = (value * runs).sum(-1, keepdims=True) / runs.sum(-1, keepdims=True).clip(1)
-    return (value - mean * runs).reshape(k, T, m)
-
-
 def mean_returns(reward: np.ndarray, done: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Mean returns `[k]` of the episodes that ended in `[k, T, m]`, of which the first began with it.
 
@@ -258,24 +244,3 @@ class StepEnv:
     def close(self) -> None:
         """Close the environments."""
         self.env.close()
-
-
-class Repeated:
-    """A stream whose draws for n rows, in blocks of `block`, give `times` such blocks each."""
-
-    def __init__(self, stream: Any, times: int, block: int = 1):
-        self.stream, self.times, self.block = stream, times, block
-
-    def random(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
-        """Uniform draws in [0, 1)."""
-        return self.repeat("random", size, dtype)
-
-    def standard_normal(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
-        """Normal draws."""
-        return self.repeat("standard_normal", size, dtype)
-
-    def repeat(self, name: str, size: Any, dtype: Any) -> np.ndarray:
-        """Draws for every `times`th block."""
-        rows, *rest = np.atleast_1d(size).tolist()
-        drawn = getattr(self.stream, name)((rows // self.times, *rest), dtype)
-        return drawn.reshape(-1, self.block, *rest).repeat(self.times, axis=0).reshape(rows, *rest)

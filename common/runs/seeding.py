@@ -67,3 +67,28 @@ class SharedStream:
         if not shape or shape[0] != self.num_local:
             raise ValueError(f"size {size}: the first axis must be {self.num_local}, the rows of this rank")
         return (self.total, *shape[1:])
+
+
+class Repeated:
+    """A stream whose draws for n rows, in blocks of `block`, give `times` such blocks each."""
+
+    def __init__(self, stream: Any, times: int, block: int = 1):
+        self.stream, self.times, self.block = stream, times, block
+
+    def random(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Uniform draws in [0, 1)."""
+        return self.repeat("random", size, dtype)
+
+    def standard_normal(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Normal draws."""
+        return self.repeat("standard_normal", size, dtype)
+
+    def standard_exponential(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Exponential draws."""
+        return self.repeat("standard_exponential", size, dtype)
+
+    def repeat(self, name: str, size: Any, dtype: Any) -> np.ndarray:
+        """Draws for every `times`th block."""
+        rows, *rest = np.atleast_1d(size).tolist()
+        drawn = getattr(self.stream, name)((rows // self.times, *rest), dtype)
+        return drawn.reshape(-1, self.block, *rest).repeat(self.times, axis=0).reshape(rows, *rest)

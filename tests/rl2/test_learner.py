@@ -163,3 +163,40 @@ def test_tasks_come_from_a_population_and_an_early_end_waits_for_the_episode_s_t
     Population("cart_pole", poles.sample(np.random.default_rng(5), 3)).save(tmp_path / "others.npz")
     with pytest.raises(EnvError, match="--population: other agents than those of the run"):
         made(dataclasses.replace(config, population=str(tmp_path / "others.npz"))).load_state_dict(saved)
+
+
+CAR = dict(environment="mountain_car", meta_episode_len=20, meta_episodes_per_start=3)
+
+
+def test_meta_episodes_that_begin_alike_have_one_task_and_draw_alike():
+    """Of 12, groups of 3, also where ranks share them; noise of actions differs within a group."""
+    config = dataclasses.replace(TINY, **CAR)
+    whole = made(config).collect(0)
+    first = whole.observation[0].numpy().reshape(4, 3, -1)
+    assert (first == first[:, :1]).all() and len(np.unique(first[:, 0], axis=0)) == 4
+    assert not np.array_equal(whole.action[:, 0], whole.action[:, 1])
+    parts = [made(config, OneOf(rank, 2)).collect(0) for rank in range(2)]
+    np.testing.assert_array_equal(whole.reward, torch.cat([part.reward for part in parts], dim=1))
+    with pytest.raises(UserError, match="--meta_episodes_per_start 2: must divide .* \\(3\\)"):
+        check_config(dataclasses.replace(config, meta_episodes_per_start=2))
+
+
+def test_what_those_that_began_alike_have_in_common_is_taken_away():
+    config = dataclasses.replace(TINY, **CAR, early_ends="wait", normalise_advantages=False)
+    learner = made(config)
+    advantage, target = learner.estimate(learner.collect(0))
+    assert advantage.std() > 0
+    np.testing.assert_allclose(advantage.numpy().reshape(20, 4, 3).mean(-1), 0, atol=1e-6)
+    alone = dataclasses.replace(config, meta_episodes_per_start=1)
+    torch.testing.assert_close(target, made(alone).estimate(learner.collect(0))[1])  # values learn as ever
+
+
+def test_the_deviation_of_actions_may_follow_a_schedule():
+    schedule = {"initial_log_std": -1.0, "final_log_std": -3.0, "initial_action": 0.25, "max_iters": 3}
+    config = dataclasses.replace(TINY, environment="diabetes_relative", meta_episode_len=4, **schedule)
+    learner, found = made(config), []
+    assert learner.policy.actor.out.bias.tolist() == [0.25, 0.0]  # action and value
+    for i in range(3):
+        learner.train_iteration(i)
+        found.append(learner.policy.head.log_std.item())
+    np.testing.assert_allclose(found, [-1, -2, -3])

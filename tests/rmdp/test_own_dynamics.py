@@ -9,9 +9,10 @@ import torch
 
 import train
 from common.errors import UserError
+from common.gae import above_alike
 from common.runs import checkpoint
 from common.runs.run_folder import write_config
-from common.runs.seeding import stream
+from common.runs.seeding import Repeated, stream
 from envs import Population, Problem, make_family
 from envs.parameters import EnvError
 from mpi_utils.comm import Comm
@@ -20,9 +21,7 @@ from rmdp.learner import Learner
 from rmdp.own_dynamics import (
     SURVEY_INTERVAL,
     OwnDynamics,
-    Repeated,
     StepEnv,
-    above_alike,
     draw,
     envs_for_whole_episodes,
     mean_returns,
