@@ -12,9 +12,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
-from envs.parameters import EnvError, check_parameters, told
+from envs.parameters import EnvError, check_parameters, shown, told
 from envs.protocols import Draws, Parameters
-from envs.user_env import CopiedVectorEnv, SingleEnvs, draw_seeds, shown
+from envs.user_env import CopiedVectorEnv, SingleEnvs, draw_seeds
 from envs.validate_env import Played, attempt, check_repeats, play_env, play_vector_env, require
 
 LONGEST = 1000  # steps after which an episode is cut where a user's environment does not say
@@ -108,12 +108,15 @@ class GymFamily:
 
     def _play(self, parameters: Parameters) -> Played:
         if self.native:
-            with closing(self._make_native(parameters, np.random.default_rng(0))) as env:
+            with closing(self._native(parameters)) as env:
                 if isinstance(env.unwrapped, AsyncVectorEnv):
                     self._check_arrays(env.unwrapped.env_fns[0])
                 return play_vector_env(self.name, env, 3)
         with closing(self._make(self._rows(parameters)[0])) as env:
             return play_env(self.name, env)
+
+    def _native(self, parameters: Parameters) -> gymnasium.vector.VectorEnv:
+        return attempt(self.name, "make_vec", self._make_native, parameters, np.random.default_rng(0))
 
     def _check_arrays(self, make: Callable[[], gymnasium.Env]) -> None:
         """Refuse what is seen of an environment in another process only once it is too late."""
@@ -156,14 +159,14 @@ class GymFamily:
         """The n tasks side by side."""
         parameters = self.check(parameters)
         if self.native:
-            return CopiedVectorEnv(self.name, self._make_native(parameters, rng), parameters)
+            return CopiedVectorEnv(self.name, self._make_native, parameters, rng)
         tasks = self._rows(parameters)
         return attempt(
             self.name, "stepping all tasks together", SingleEnvs, self.name, self._make, tasks, rng
         )
 
     def _make_native(self, parameters: Parameters, rng: Draws | None) -> gymnasium.vector.VectorEnv:
-        env = attempt(self.name, "make_vec", self.tasks.make_vec, parameters, rng)
+        env = self.tasks.make_vec(parameters, rng)
         kind = type(env).__name__
         native = isinstance(env, gymnasium.vector.VectorEnv)
         require(native, self.name, f"make_vec gave {kind}; return a gymnasium VectorEnv")

@@ -31,6 +31,16 @@ def told(error: BaseException) -> str:
     return one_line(error) + (f" ({frames[-1].filename}, line {frames[-1].lineno})" if own else "")
 
 
+def shown(task: dict[str, Any]) -> str:
+    """A task's parameters in one line; numbers are whole, of arrays the ends are shown."""
+
+    def short(value: Any) -> str:
+        value = np.asarray(value)
+        return repr(value.item()) if value.ndim == 0 else np.array2string(value, threshold=6, edgeitems=2)
+
+    return "{" + ", ".join(f"{name!r}: {short(value)}" for name, value in task.items()) + "}"
+
+
 def check_sizes(where: str, **sizes: Any) -> None:
     """Raise `EnvError` unless every size is a whole number of at least 1."""
     for name, value in sizes.items():

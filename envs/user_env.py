@@ -16,9 +16,11 @@ from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from envs.parameters import EnvError, told
-from envs.protocols import Draws
+from envs.failing_task import Recording
+from envs.parameters import EnvError, shown, told
+from envs.protocols import Draws, Parameters
 
+NOT_FINITE = "an observation or reward is not finite"
 Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
@@ -82,6 +84,8 @@ class SingleEnvs(SyncVectorEnv):
             try:
                 seen, reward[i], terminated[i], truncated[i], own = self.envs[i].step(action)
                 final[i] = from_own(seen, self.own[0], final.shape[1:])
+                if not (finite(final[i]) and finite(reward[i])):
+                    raise ValueError(NOT_FINITE)
                 if terminated[i] or truncated[i]:
                     reported = own.get("episode")
                     for name, value in reported.items() if isinstance(reported, dict) else ():
@@ -124,12 +128,19 @@ class SingleEnvs(SyncVectorEnv):
 
 
 class CopiedVectorEnv(VectorWrapper):
-    """A user's own `VectorEnv` of tasks with `parameters`, which may reuse its arrays from step to step."""
+    """A user's own `make(parameters, rng)` of tasks at once, which may reuse its arrays from step to step."""
 
-    def __init__(self, name: str, env: VectorEnv, parameters: dict[str, Any]):
+    def __init__(self, name: str, make: Callable[..., VectorEnv], parameters: Parameters, rng: Draws | None):
+        self.name, self.parameters, self.elapsed = name, parameters, 0
+        self.recording = Recording(make, parameters, rng)
+        try:
+            env = make(parameters, rng)
+        except EnvError:
+            raise
+        except Exception as error:
+            raise self._fault("make_vec", error) from error
         super().__init__(env)
-        self.parameters, self.elapsed = parameters, 0
-        self.name, self.own = name, (env.single_observation_space, env.single_action_space)
+        self.own = (env.single_observation_space, env.single_action_space)
         self.single_observation_space, self.single_action_space = map(from_zero, self.own)
         self.observation_space, self.action_space = (
             batch_space(space, env.num_envs)
@@ -142,6 +153,7 @@ class CopiedVectorEnv(VectorWrapper):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every task."""
         self.ended, self.elapsed = [], 0
+        self.recording.reset(seed, options)
         try:
             seen = self.env.reset(seed=seed, options=options)[0]
             return from_own(seen, self.own[0], self.observation_space.shape), {}
@@ -151,11 +163,16 @@ class CopiedVectorEnv(VectorWrapper):
     def step(self, actions: Any) -> Stepped:
         """Act once in every task."""
         self.elapsed += 1
+        given = to_own(actions, self.own[1])
+        self.recording.step(given)
         try:
-            seen, reward, terminated, truncated, infos = self.env.step(to_own(actions, self.own[1]))
+            seen, reward, terminated, truncated, infos = self.env.step(given)
             observation = from_own(seen, self.own[0], self.observation_space.shape)
         except Exception as error:
             raise self._fault(f"step {self.elapsed} after the reset", error) from error
+        if not (finite(observation) and finite(reward)):
+            good = np.isfinite(observation).reshape(self.num_envs, -1).all(1) & np.isfinite(reward)
+            raise self._fault_of(int(good.argmin()), f"step {self.elapsed} after the reset", NOT_FINITE)
         if any(not np.array_equal(final, copy) for final, copy in self.ended):
             raise EnvError(
                 f"{self.name}: an environment reuses the array of its observations, which SyncVectorEnv "
@@ -180,8 +197,24 @@ class CopiedVectorEnv(VectorWrapper):
         return observation, np.array(reward), np.array(terminated), np.array(truncated), info
 
     def _fault(self, what: str, error: Exception) -> EnvError:
-        tasks = f"in one of {self.num_envs} tasks {shown(self.parameters)}"
-        return EnvError(f"{self.name}: {what} failed {tasks}: {told(error)}")
+        rows, text = self.recording.failing(error), told(error)
+        if rows.stop - rows.start == 1:
+            return self._fault_of(rows.start, what, text)
+        some = {name: values[rows] for name, values in self.parameters.items()}
+        tasks = f"in one of {rows.stop - rows.start} tasks {shown(some)}"
+        return EnvError(f"{self.name}: {what} failed {tasks}: {text}")
+
+    def _fault_of(self, row: int, what: str, text: str) -> EnvError:
+        task = shown({name: values[row] for name, values in self.parameters.items()})
+        num = self.recording.num_tasks
+        alone = f", also alone (row {row} of {num})" if num > 1 and text != NOT_FINITE else ""
+        return EnvError(f"{self.name}: {what} failed in the task {task}{alone}: {text}")
+
+
+def finite(values: Any) -> bool:
+    """Whether all numbers are; quick for many."""
+    values = np.asarray(values)
+    return values.dtype.kind in "biu" or bool(np.isfinite(values).all())
 
 
 def from_zero(space: Space[Any]) -> Space[Any]:
@@ -208,13 +241,3 @@ def to_own(action: Any, space: Space[Any]) -> np.ndarray:
 def draw_seeds(rng: Draws, n: int) -> list[int]:
     """n seeds below 2^31 (older libraries take no larger) from floats, which every shared stream draws."""
     return [int(draw * 2**31) for draw in rng.random(n, dtype=np.float64)]
-
-
-def shown(task: dict[str, Any]) -> str:
-    """A task's parameters in one line; numbers are whole, of arrays the ends are shown."""
-
-    def short(value: Any) -> str:
-        value = np.asarray(value)
-        return repr(value.item()) if value.ndim == 0 else np.array2string(value, threshold=6, edgeitems=2)
-
-    return "{" + ", ".join(f"{name!r}: {short(value)}" for name, value in task.items()) + "}"

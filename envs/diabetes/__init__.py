@@ -15,7 +15,7 @@ from envs.diabetes.patients import between, check_patients, choose, read_patient
 from envs.diabetes.physiology import ABSORPTION, MINUTES
 from envs.diabetes.sensor import HIGHEST, LOWEST
 from envs.diabetes.simulation import LARGEST_RATE, Simulation
-from envs.parameters import EnvError, check_sizes
+from envs.parameters import EnvError, check_sizes, shown
 from envs.protocols import Draws, Parameters
 from envs.task_env import SeparateTaskVectorEnv, SingleTaskEnv
 
@@ -246,8 +246,9 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
             self.coming_history[pending[found]] = history[first]
             pending, tried = pending[~found], tried + times
             if pending.size and tried >= TRIES:
-                text = f"task {pending[0]} had none of {tried} starts with a reading in 110..130 mg/dl"
-                raise EnvError(f'diabetes: {text}; choose start="any"')
+                task = shown({name: values[pending[0]] for name, values in (self.parameters or {}).items()})
+                text = f"none of {tried} starts has a reading in 110..130 mg/dl"
+                raise EnvError(f'diabetes: {text}; choose start="any"; of the task {task}')
 
     def try_starts(self, rows: np.ndarray, key: np.ndarray) -> tuple[Simulation, np.ndarray]:
         """The tasks `rows` at the start of days with these keys, and their histories [n, 12, 2]."""

@@ -259,7 +259,7 @@ def test_gymnasiums_vector_of_environments_that_reuse_their_array_is_refused(kin
     """It hands on their arrays, which hold the next episode's first observation by then."""
     tasks = Climbs(kind)
     sync = SyncVectorEnv([lambda: tasks.env(1)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    env = CopiedVectorEnv("climbs", Seeded(sync), {"stride": np.ones(2)})
+    env = CopiedVectorEnv("climbs", lambda *_: Seeded(sync), {"stride": np.ones(2)}, None)
     env.reset()
     for _ in range(3):
         *_, infos = env.step(np.ones(2, int))
@@ -302,8 +302,35 @@ def test_an_error_of_a_vector_environment_is_one_line():
 
     env = native(Fails)
     env.reset()
-    text = r"step 27 after the reset failed in one of 2 tasks {'target': \[ 1. -1.\]}: ZeroDivisionError"
+    text = r"step 27 after the reset failed in the task {'target': 1.0}, also alone .row 0 of 2.: Zero"
     with pytest.raises(EnvError, match=text) as caught:
         for _ in range(27):
             env.step(np.ones((2, 1), np.float32))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("not_finite", [True, False])
+def test_one_of_many_tasks_that_fails_is_named(not_finite):
+    """What a task draws is the same when it is played again without the others."""
+
+    class Fails(PointVectorEnv):
+        total = 0.0
+
+        def advance(self, actions, rng):
+            seen, reward = super().advance(actions, rng)
+            self.total = self.total + rng.random(self.num_envs)
+            bad = (self.parameters["target"] == 7) & (self.total > 1.5)
+            if bad.any() and not not_finite:
+                raise FloatingPointError("stiff")
+            return seen, np.where(bad, np.nan, reward)
+
+    target = np.arange(20, dtype=np.float32)
+    draws = np.random.default_rng(3)
+    expected = 1 + int((draws.random((9, 20))[:, 7].cumsum() > 1.5).argmax())
+    points = Points()
+    points.make_vec = lambda parameters, rng=None: Fails(points, None, 10, parameters, rng)
+    env = make_family(lambda: points).make_vec({"target": target}, np.random.default_rng(3))
+    env.reset()
+    with pytest.raises(EnvError, match=rf"step {expected} .* failed in the task {{'target': 7.0}}"):
+        for _ in range(50):
+            env.step(np.ones((20, 1), np.float32))
