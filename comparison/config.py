@@ -101,7 +101,7 @@ def numbers(settings: Settings, name: str) -> list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
-PATIENTS = ("diabetes", "diabetes_relative", "diabetes_reading", "diabetes_discrete")
+PATIENTS = ("diabetes", "diabetes_relative", "diabetes_reading", "diabetes_pump", "diabetes_discrete")
 # Steps of training that each method gets, where the command does not say.
 BUDGETS = {
     "bandit": 400_000,
@@ -137,7 +137,7 @@ RL2: Table = {
     "cart_pole": {"max_iters": 80, "episodes": 2},
     "mountain_car": {"max_iters": 60, "episodes": 2},
     "particle": {"max_iters": 200, "episodes": 3},
-    **dict.fromkeys(PATIENTS, {"max_iters": 80, "episodes": 3}),
+    **dict.fromkeys(PATIENTS, {"max_iters": 57, "episodes": 2, "batch": 30, "meta_episodes": 480}),
     "": {"max_iters": 80, "episodes": 2},
 }
 CAML: Table = {

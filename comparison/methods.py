@@ -23,7 +23,7 @@ from caml.problem import support_of
 from common.errors import UserError
 from common.protocols import Actor
 from common.runs.seeding import stream
-from comparison.config import recipe
+from comparison.config import PATIENTS, recipe
 from comparison.problem import Curve, Evaluated, Exploring, outcome
 from comparison.training import ITERATIONS, POINTS, Training, fitting, train
 from envs.one_hot import as_vectors
@@ -42,6 +42,14 @@ UPDATES = 5  # of CAML on a new agent, after its start was chosen, that the curv
 COUNTED = 1  # of them, as in the paper, that the table counts
 EPSILON = 0.2  # how often behaviour policies act at random
 FEW = 20  # steps of the first point of PerSim's curve
+SMALL_MEMORY: dict[str, Any] = {  # RL²'s settings, where its defaults are for the paper's bandits and MDPs
+    "num_features": 64,
+    "num_epochs": 4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "learning_rate": 2e-3,
+    "entropy_coef": 0.01,
+}
 FORMULAS = ("cart_pole", "mountain_car")  # environments with rewards that planning knows
 SHIPPED = (*FORMULAS, *persim.config.PATIENTS)  # those with behaviour policies
 
@@ -52,20 +60,18 @@ def run_rl2(training: Training) -> Outcome:
     found = recipe("rl2", problem.environment)
     num_episodes, usual = found["episodes"], found["max_iters"]
     length = num_episodes * problem.horizon
-    num_total = fitting(training.budget // (ITERATIONS * length), 20, 80) if training.budget else 80
+    config = rl2.config.Config.defaults({"environment": problem.environment})
+    batch, most = found.get("batch", 20), found.get("meta_episodes", 80)
+    least = batch * config.meta_episodes_per_start
+    num_total = fitting(training.budget // (ITERATIONS * length), least, most) if training.budget else most
     iterations = training.iterations(num_total * length, usual)
-    config = rl2.config.Config(
-        environment=problem.environment,
+    config = dataclasses.replace(
+        config,
+        **({} if problem.environment in PATIENTS else SMALL_MEMORY),
         meta_episode_len=length,
-        num_features=64,
         meta_episodes_per_policy_update=num_total,
-        meta_episodes_per_learner_batch=20,
+        meta_episodes_per_learner_batch=batch,
         max_iters=iterations,
-        num_epochs=4,
-        gamma=0.99,
-        gae_lambda=0.95,
-        learning_rate=2e-3,
-        entropy_coef=0.01,
         seed=seed,
     )
     family, tested = (FixedHorizon(problem.family, problem.horizon) for _ in range(2))

@@ -33,6 +33,7 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     "diabetes": Diabetes,
     "diabetes_relative": partial(Diabetes, dose="relative"),
     "diabetes_reading": partial(Diabetes, observation="reading"),
+    "diabetes_pump": partial(Diabetes, observation="pump"),
     "diabetes_discrete": partial(Diabetes, dose="relative", discrete=True),
     **SHARED_FAMILIES,
 }

@@ -251,10 +251,20 @@ def load_run(path: str) -> tuple[int, str, Any]:
         actor = module.load(path)
     elif same(problem.agents, patients):
         actor = module.load(path, np.arange(30))
+    elif stored.get("algorithm") == "given":  # others get the policy of those who have the same parameter
+        actor = module.load(path, alike(path, problem.agents, patients, stored["assign_by"]))
     else:
         raise UserError(f"--runs {path}: its population is not the 30 patients; populate with --members all")
     actor.settings = {name: getattr(family, name) for name in TAKEN}
     return int(stored.get("num_policies", 1)), "normal", actor
+
+
+def alike(path: str, agents: Parameters, patients: Parameters, name: str) -> np.ndarray:
+    """For each of the `patients` an agent [n] with the same parameter; raises `UserError` where none has."""
+    equal = patients[name][:, None] == agents[name]
+    if not equal.any(1).all():
+        raise UserError(f"--runs {path}: no agent of its population has {name} of {(~equal.any(1)).argmax()}")
+    return equal.argmax(1)
 
 
 def same(some: Parameters, others: Parameters) -> bool:

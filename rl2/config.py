@@ -17,6 +17,24 @@ from common.config import (
 from common.errors import UserError
 from envs.families import DISCRETE_FAMILIES
 
+# Days of diabetes patients, where they differ from the MDPs of the paper: a meta-episode is two days.
+DIABETES: dict[str, Any] = {
+    "meta_episode_len": 576,
+    "early_ends": "wait",
+    "num_features": 64,
+    "meta_episodes_per_policy_update": 480,
+    "meta_episodes_per_learner_batch": 60,
+    "meta_episodes_per_start": 8,
+    "max_iters": 120,
+    "initial_log_std": -1.5,
+    "final_log_std": -3.0,
+    "entropy_coef": 0.0,
+    "gamma": 0.995,
+    "gae_lambda": 1.0,
+    "learning_rate": 1e-3,
+    "learning_rate_final": 1e-4,
+}
+
 OF_MDPS = Applies("--environment tabular_mdp", lambda c: c.environment == "tabular_mdp")
 OF_ARMS = Applies("--environment tabular_mdp or bandit", lambda c: c.environment in ("tabular_mdp", "bandit"))
 OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
@@ -50,7 +68,7 @@ class Config:
     VALUE_ALIASES: ClassVar[dict[str, dict]] = {"normalise_advantages": {0: False, 1: True}}
 
     environment: Annotated[str, Group("population")] = "tabular_mdp"
-    """What tasks are drawn from: bandit, tabular_mdp, or module:factory (see docs/rl2.md)."""
+    """What tasks are drawn from: bandit, tabular_mdp, any other environment, or module:factory."""
     population: Annotated[str, MAY_BE_EMPTY] = ""
     """A file of tasks (python -m envs.populate) to draw from, in place of the environment's own."""
     num_states: Annotated[int, POSITIVE, OF_MDPS] = 10
@@ -149,6 +167,15 @@ class Config:
     """Where run folders lie."""
     checkpoint_interval: Annotated[int, POSITIVE] = 10
     """Iterations between two saves."""
+
+    @classmethod
+    def defaults(cls, given: dict[str, Any]) -> "Config":
+        """The settings for the environment in `given`."""
+        name = given.get("environment", cls.environment)
+        if not name.startswith("diabetes"):
+            return cls(environment=name)
+        start = 0.0 if name == "diabetes_relative" else -0.5
+        return cls(environment=name, **DIABETES, initial_action=start)
 
     @property
     def by_content(self) -> tuple[str, ...]:

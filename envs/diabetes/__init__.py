@@ -28,7 +28,9 @@ TRIES, LARGEST_TRIAL = 20_000, 1024  # of starts: at most, and side by side
 RELATIVE_DOSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # basal rates
 ABSOLUTE_DOSES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # U/min
 DOSE_KINDS, STARTS = ("exponential", "relative", "rate"), ("any", "normal", "clinic")
-OBSERVATIONS, REWARDS = ("history", "reading"), ("reference", "risk")
+OBSERVATIONS, REWARDS = ("history", "reading", "pump"), ("reference", "risk")
+ON_BOARD = np.array([45.0, 120.0, 300.0])  # minutes after which a pump counts a dose as 1/e, three ways
+LEAST_ON_BOARD = 0.05  # U; less is shown as this
 EDGES = np.array([[54.0], [70.0], [180.0], [250.0]])  # of the bands that are reported, mg/dl
 NOTE = "Research software on a re-implemented simulator; nothing here is medical advice."
 
@@ -57,9 +59,10 @@ class Diabetes:
     basal rate ("relative"), or an action is the rate itself, 0 to 30 U/min ("rate"). `discrete=True`: actions
     choose among `doses`, in U/min, or basal rates where `dose` is "relative".
     `observation`: "history" is [24], the last 12 pairs of reading and dose, oldest first, scaled to -1..1
-    from 39..600 mg/dl and 0..5 U/min; "reading" is the last reading [1]. `see_calibration=False` hides the
-    doses of the first hour, which show the basal rate. `announce=True` adds the grams / 120 of a meal that
-    begins in 15 minutes.
+    from 39..600 mg/dl and 0..5 U/min; "pump" [27] adds the logarithm of insulin on board in U, with three
+    time constants (`ON_BOARD`), as pumps reckon it from the doses that they gave; "reading" is the last
+    reading [1]. `see_calibration=False` hides the doses before midnight, which show the basal rate.
+    `announce=True` adds the grams / 120 of a meal that begins in 15 minutes.
     `reward`: "reference" is 1 - risk(reading) / risk(600), -15 at a reading of 40 or less, 0 at 600; "risk"
     is -risk(reading) / risk(600), and an early end costs 1 for each step that it saves.
     `start`: "any"; "normal" tries again until the last reading of the hour is in 110..130 mg/dl, as RL4T1D
@@ -108,18 +111,19 @@ class Diabetes:
         self.observation, self.see_calibration, self.announce = observation, see_calibration, announce
         self.reward, self.start, self.suspend_below = reward, start, float(suspend_below)
         self.around, self.max_episode_len = around, int(max_episode_len)
-        kind = "_reading" if observation == "reading" else ""
+        kind = "" if observation == "history" else f"_{observation}"
         kind = "_discrete" if discrete else "_relative" if dose == "relative" else kind
         self.name = f"diabetes{kind}"
-        size = (2 * HISTORY if observation == "history" else 1) + announce
-        high = np.ones(size, np.float32)
-        if observation == "history":
-            high[1::2][:HISTORY] = 2 * LARGEST_RATE / LARGEST_DOSE - 1
+        seen = {"history": 2 * HISTORY, "pump": 2 * HISTORY + len(ON_BOARD), "reading": 1}[observation]
+        low, high = -np.ones(seen + announce, np.float32), np.ones(seen + announce, np.float32)
+        if observation != "reading":
+            high[1 : 2 * HISTORY : 2] = 2 * LARGEST_RATE / LARGEST_DOSE - 1
+            low[2 * HISTORY : seen], high[2 * HISTORY : seen] = np.log(LEAST_ON_BOARD), np.inf
         if announce:
             high[-1] = np.inf
-        self.observation_space = Box(-np.ones(size, np.float32), high)
-        low, top = (0.0, LARGEST_RATE) if dose == "rate" else (-1.0, 1.0)
-        continuous = Box(low, top, (1,), np.float32)
+        self.observation_space = Box(low, high)
+        least, most = (0.0, LARGEST_RATE) if dose == "rate" else (-1.0, 1.0)
+        continuous = Box(least, most, (1,), np.float32)
         self.action_space: Space[Any] = Discrete(len(self.doses)) if discrete else continuous
 
     def members(self, chosen: str | Sequence[str] = "all") -> Parameters:
@@ -207,6 +211,7 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         self.total = np.zeros(self.num_envs)  # U/min given, summed over its steps
         self.basal = self.simulation.physiology.basal
         self.history = np.zeros((self.num_envs, HISTORY, 2), np.float32)
+        self.on_board = np.zeros((self.num_envs, len(ON_BOARD)))  # U
         # The starts that come next, prepared for all at once where one is needed: a start takes 12 steps.
         self.coming = Simulation(parameters, family.absorption, family.meals)
         self.coming_history = self.history.copy()
@@ -226,6 +231,7 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         self.simulation.put(rows, self.coming, rows)
         self.history[rows], self.ready[rows] = self.coming_history[rows], False
         self.above[:, rows], self.total[rows] = 0, 0.0
+        self.on_board[rows] = self.basal[rows, None] * ON_BOARD if self.family.see_calibration else 0.0
         return self.observe()
 
     def prepare(self, pending: np.ndarray) -> None:
@@ -269,6 +275,9 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         family, shown = self.family, self.history.reshape(self.num_envs, -1)
         if family.observation == "reading":
             shown = shown[:, -2:-1]
+        if family.observation == "pump":
+            board = np.log(np.maximum(self.on_board, LEAST_ON_BOARD)).astype(np.float32)
+            shown = np.concatenate([shown, board], axis=1)
         if not family.announce:
             return shown.copy()
         grams = self.simulation.ahead(ANNOUNCED)[:, None] / GRAMS_SCALE
@@ -286,6 +295,7 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         self.reading = reading = simulation.reading.copy()
         self.history[:, :-1] = self.history[:, 1:]
         self.history[:, -1] = scaled(reading, self.given)
+        self.on_board = self.on_board * np.exp(-MINUTES / ON_BOARD) + MINUTES * self.given[:, None]
         self.above += reading > EDGES
         self.total += self.given
         low, high = reading <= FAILS_LOW, reading >= FAILS_HIGH

@@ -43,6 +43,22 @@ def test_the_first_hour_is_at_the_own_basal_rate():
     np.testing.assert_array_equal(readings_then, readings)
 
 
+def test_a_pump_shows_what_still_acts_of_its_doses():
+    """With three time constants, from rest at the own basal rate; nothing where its hour is hidden."""
+    _, env = make(observation="pump")
+    seen = env.reset()[0]
+    minutes = np.array([45.0, 120.0, 300.0])
+    expected = env.basal[:, None] * minutes
+    np.testing.assert_allclose(seen[:, 24:], np.log(np.maximum(expected, 0.05)), rtol=1e-5)
+    for step in range(3):
+        seen = env.step(np.full((env.num_envs, 1), 0.2 * step - 0.5, np.float32))[0]
+        expected = expected * np.exp(-5 / minutes) + 5 * env.given[:, None]
+    np.testing.assert_allclose(seen[:, 24:], np.log(np.maximum(expected, 0.05)), rtol=1e-5)
+    assert env.single_observation_space.contains(seen[0])
+    _, hidden = make(observation="pump", see_calibration=False)
+    np.testing.assert_allclose(hidden.reset()[0][:, 24:], np.log(0.05), rtol=1e-5)
+
+
 def test_history_moves_on_and_the_plain_reading_is_its_end():
     _, env = make()
     _, plain = make(observation="reading")
