@@ -263,7 +263,8 @@ def alike(path: str, agents: Parameters, patients: Parameters, name: str) -> np.
     """For each of the `patients` an agent [n] with the same parameter; raises `UserError` where none has."""
     equal = patients[name][:, None] == agents[name]
     if not equal.any(1).all():
-        raise UserError(f"--runs {path}: no agent of its population has {name} of {(~equal.any(1)).argmax()}")
+        none = patients[name][(~equal.any(1)).argmax()]
+        raise UserError(f"--runs {path}: no agent of its population has {name} of {none}")
     return equal.argmax(1)
 
 

@@ -223,10 +223,9 @@ def test_trained_runs_stand_in_the_table(tmp_path, monkeypatch, capsys):
 def test_a_memory_s_second_day(tmp_path, monkeypatch):
     """RL² stands in the table twice, and knows more on the second day; only chosen patients count."""
     populate(["diabetes_reading", "--members", "adult,child", "--out", str(tmp_path / "some.npz")])
-    words = (
-        "train rl2 --environment diabetes_reading --meta_episode_len 300 --early_ends wait --num_features 8"
-    )
-    words += " --meta_episodes_per_policy_update 2 --meta_episodes_per_learner_batch 2 --max_iters 1"
+    words = "train rl2 --environment diabetes_reading --meta_episode_len 300 --meta_episodes_per_start 1"
+    words += " --num_features 8 --meta_episodes_per_policy_update 2 --max_iters 1"
+    words += " --meta_episodes_per_learner_batch 2"
     words += f" --population {tmp_path}/some.npz --checkpoint_dir {tmp_path} --model_name memory"
     monkeypatch.setattr(sys, "argv", words.split())
     train.main(Comm())
@@ -240,6 +239,16 @@ def test_a_memory_s_second_day(tmp_path, monkeypatch):
     assert [row["patients"] for row in rows] == 2 * cohorts
     assert [row["method"] for row in rows] == 3 * ["memory"] + 3 * ["memory, second day"]
     assert all(one["return"] != two["return"] for one, two in zip(rows[:3], rows[3:], strict=True))
+
+
+@needs_simglucose
+def test_policies_by_group_serve_patients_they_have_not_seen():
+    patients = Diabetes().members()
+    some = Diabetes().members(["child#003", "adult#002", "adolescent#009"])
+    serving = diabetes.alike("run", some, patients, "group")
+    assert [int(some["group"][i]) for i in serving] == patients["group"].tolist()
+    with pytest.raises(UserError, match="no agent of its population has group of 0"):
+        diabetes.alike("run", Diabetes().members(["child", "adult"]), patients, "group")
 
 
 def test_rows_of_seeds(monkeypatch):
