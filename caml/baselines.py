@@ -40,7 +40,7 @@ class Training:
         config, sizes = self.config, sizes_of(self.problem.family, self.config.num_features)
         rng = stream(config.seed if seed is None else seed, "weights")
         uniform = rng.random((num_policies, num_weights(*sizes)), np.float32)
-        return Policies.fresh(uniform, *sizes, activation=config.activation)
+        return Policies.fresh(uniform, *sizes, activation=config.activation, log_std=config.initial_log_std)
 
     def iterations(self, agents: np.ndarray | None = None) -> Iterator[Rollouts]:
         """Yield rollouts with `agents`, or with those that CAML draws in the same iteration, while steps are

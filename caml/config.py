@@ -1,7 +1,7 @@
 """Settings of CAML; the command-line flags are made from this class."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from common.config import (
     AT_LEAST_ZERO,
@@ -14,9 +14,18 @@ from common.config import (
     check_run_name,
 )
 from common.errors import UserError
+from envs.families import DISCRETE_FAMILIES
 
+# Days of diabetes patients: one update from ten of them must not throw a policy over.
+DIABETES: dict[str, Any] = {
+    "max_episode_len": 288,
+    "learning_rate": 2e-3,
+    "entropy_coef": 0.0,
+    "initial_log_std": -1.5,
+}
 EXACT = Within(0, 2**24, above=True)  # whole numbers that float32 holds exactly
 
+OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 OF_PARTICLES = Applies("--environment particle", lambda c: c.environment == "particle")
 
 
@@ -52,6 +61,8 @@ class Config:
     """Units of the hidden layer."""
     activation: Literal["relu", "tanh"] = "relu"
     """Its nonlinearity."""
+    initial_log_std: Annotated[float, Within(-20, 5), OF_BOXES] = -0.5
+    """Logarithm of the standard deviation of continuous actions at the start."""
 
     max_iters: Annotated[int, POSITIVE, Group("running")] = 100
     """Iterations of training; the same command again with more continues."""
@@ -95,6 +106,12 @@ class Config:
     """Where run folders lie."""
     checkpoint_interval: Annotated[int, POSITIVE] = 50
     """Iterations between two saves."""
+
+    @classmethod
+    def defaults(cls, given: dict[str, Any]) -> "Config":
+        """The settings for the environment in `given`."""
+        name = given.get("environment", cls.environment)
+        return cls(environment=name, **DIABETES if name.startswith("diabetes") else {})
 
     @property
     def iterations(self) -> int:

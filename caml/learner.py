@@ -118,7 +118,10 @@ class Learner:
         total, num_own = self.config.tasks_per_iteration, own.stop - own.start
         shared = SharedStream(stream(self.config.seed, "weights", i), total, own)
         uniform = shared.random((num_own, num_weights(*self.sizes)), np.float32)
-        return Policies.fresh(uniform, *self.sizes, activation=self.config.activation)
+        config = self.config
+        return Policies.fresh(
+            uniform, *self.sizes, activation=config.activation, log_std=config.initial_log_std
+        )
 
     def gather(self, i: int, agents: np.ndarray, rows: dict | None) -> dict[str, torch.Tensor]:
         """The rows of all agents `[m, ...]`, by one reduction; all ranks raise alike if one is not finite."""

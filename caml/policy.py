@@ -16,7 +16,6 @@ ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh_}  # in place: nothing el
 SLOPES = {"relu": torch.Tensor.sign_, "tanh": lambda values: values.square_().neg_().add_(1)}
 
 
-FIRST_LOG_STD = -0.5  # of a Gaussian policy's actions, which live in -1..1
 LOG_STD = (-4.0, 1.0)  # the least and the most
 MIN_SAMPLES = 64  # actions at a state by which the densities of Gaussian policies are compared
 
@@ -49,9 +48,10 @@ class Policies:
         num_outputs: int,
         gaussian: bool = False,
         activation: str = "relu",
+        log_std: float = -0.5,
     ) -> "Policies":
         """New policies from `uniform [P, num_weights(...)]` in [0, 1), one row each: PyTorch's usual start,
-        every number uniform within 1 / sqrt(inputs of its layer). Deviations are the same for all.
+        every number uniform within 1 / sqrt(inputs of its layer). The logarithm of deviations is `log_std`.
         """
         shapes = weight_shapes(num_inputs, num_features, num_outputs)
         centred = 2 * torch.as_tensor(uniform, dtype=torch.float32) - 1
@@ -62,7 +62,7 @@ class Policies:
             for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
         }
         if gaussian:
-            tensors["log_std"] = torch.full((len(uniform), num_outputs, 1), FIRST_LOG_STD)
+            tensors["log_std"] = torch.full((len(uniform), num_outputs, 1), log_std)
         return cls(tensors, activation).take(slice(None))
 
     def __len__(self) -> int:

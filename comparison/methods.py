@@ -301,8 +301,8 @@ def caml_config(training: Training) -> tuple[caml.config.Config, int]:
     while budget is not None and num_tasks > 6 and num_tasks * each * ITERATIONS > budget:
         num_tasks //= 2
     training.iterations(2 * num_tasks * each, usual)  # a clustering takes two
-    config = caml.config.Config(
-        environment=problem.environment,
+    config = dataclasses.replace(
+        caml.config.Config.defaults({"environment": problem.environment}),
         num_groups=1,
         num_variants=n,
         num_support=n // 2,

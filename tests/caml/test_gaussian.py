@@ -9,7 +9,7 @@ from caml.adapt import autograd_gradients, make_optimiser, update, written_gradi
 from caml.config import Config
 from caml.divergence import pairwise_js
 from caml.learner import Learner
-from caml.policy import FIRST_LOG_STD, LOG_STD, Actor, Policies, Sizes, num_weights, sizes_of, weight_shapes
+from caml.policy import LOG_STD, Actor, Policies, Sizes, num_weights, sizes_of, weight_shapes
 from caml.rollout import Rollouts, Trajectories
 from envs import Problem, make_family
 from envs.examples import Points
@@ -19,9 +19,9 @@ SIZES = Sizes(3, 7, 2, True)
 LN2 = np.log(2)
 
 
-def fresh(num_policies=4, activation="relu", seed=0, sizes=SIZES):
+def fresh(num_policies=4, activation="relu", seed=0, sizes=SIZES, **settings):
     uniform = np.random.default_rng(seed).random((num_policies, num_weights(*sizes)), np.float32)
-    return Policies.fresh(uniform, *sizes, activation=activation)
+    return Policies.fresh(uniform, *sizes, activation=activation, **settings)
 
 
 def constant(means, log_stds):
@@ -42,7 +42,8 @@ def js(policies, num_states=200, seed=0):
 def test_deviations_are_parameters_of_their_own():
     policies = fresh()
     assert {name: tuple(t.shape[1:]) for name, t in policies.tensors.items()} == weight_shapes(*SIZES)
-    assert (policies.log_std == FIRST_LOG_STD).all() and policies.log_std.shape == (4, 2, 1)
+    assert (policies.log_std == -0.5).all() and policies.log_std.shape == (4, 2, 1)
+    assert (fresh(log_std=-1.5).log_std == -1.5).all()
     assert num_weights(*SIZES) == num_weights(*SIZES[:3])  # they are not drawn
     with torch.no_grad():
         policies.tensors["log_std"].fill_(99)
