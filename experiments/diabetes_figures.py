@@ -1,12 +1,13 @@
-"""Two pictures of the diabetes protocol:
+"""Pictures of the diabetes protocol:
 
-    python -m experiments.diabetes_figures --protocol results/diabetes/protocol.csv --out results/diabetes
+    python -m experiments.diabetes_figures --protocol results/diabetes/protocol.csv --out results/diabetes \\
+      --sharing "three policies=checkpoints/examples/rmdp_diabetes_k3"
 
 policies.png draws time in range and return against the number of policies, from the table that
 `experiments.diabetes` wrote: a line for each kind of rows that are called "KIND absolute, ..." or "KIND
 relative, ...". day.png draws the same day of one patient under several controllers of that table, or trained
-runs (TITLE=FOLDER). This is research software on a re-implemented simulator; nothing that it shows is medical
-advice.
+runs (TITLE=FOLDER). sharing.png shows which patients share a policy of r-MDP's runs. This is research
+software on a re-implemented simulator; nothing that it shows is medical advice.
 """
 
 import argparse
@@ -22,8 +23,8 @@ from common.errors import UserError
 from common.evaluation import Row
 from common.rollout import play
 from envs.diabetes import NOTE, Diabetes
-from envs.diabetes.patients import read_patients
-from envs.diabetes.physiology import MINUTES
+from envs.diabetes.patients import GROUPS, read_patients
+from envs.diabetes.physiology import MINUTES, basal_rate
 from experiments.diabetes import (
     COHORTS,
     GAINS,
@@ -133,6 +134,43 @@ def draw_day(shown: dict[str, dict[str, np.ndarray]], patient: str, path: Path) 
     plots.save(drawn, path, dpi=130)
 
 
+def draw_sharing(shared: dict[str, np.ndarray], patients: dict[str, np.ndarray], path: Path) -> None:
+    """Each patient at own basal rate and body weight, coloured by the policy [30] that each title gives."""
+    drawn = plots.figure(4.2 * len(shared), 4.2)
+    panels = drawn.subplots(1, len(shared), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, policy_of) in zip(panels, shared.items(), strict=True):
+        basal = 60 * basal_rate(patients)
+        order = [np.median(basal[policy_of == j]) for j in np.unique(policy_of)]
+        colour = np.argsort(np.argsort(order))[np.unique(policy_of, return_inverse=True)[1]]
+        for group, (name, mark) in enumerate(zip(GROUPS, "^os", strict=True)):
+            own = patients["group"] == group
+            colours = [f"C{number}" for number in colour[own]]
+            axes.scatter(basal[own], patients["BW"][own], c=colours, marker=mark, s=40)
+            axes.scatter([], [], c="0.4", marker=mark, s=40, label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="own basal rate (U/h)", xscale="log", yscale="log")
+        axes.set_xticks(ticks := [0.3, 0.5, 1, 2], [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks := [25, 50, 100], [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("body weight (kg)")
+    panels[0].legend(fontsize=8)
+    drawn.supxlabel(f"a colour for each policy\n{NOTE}", fontsize=8)
+    plots.save(drawn, path, dpi=130)
+
+
+def sharing_of(chosen: list[str]) -> dict[str, np.ndarray]:
+    """Number of the policy of each patient [30] in each run TITLE=FOLDER; raises `UserError`."""
+    found = dict[str, np.ndarray]()
+    for one in chosen:
+        title, folders = titled(one)
+        _, _, actor = load_runs(title, folders[:1])[0]
+        if not hasattr(actor, "policy_of"):
+            raise UserError(f"--sharing {one}: is no run of r-MDP, whose patients share policies")
+        found[title] = actor.policy_of
+    return found
+
+
 def play_day(actor: Any, start: str, absorption: str, row: int, seed: int) -> dict[str, np.ndarray]:
     """A day of the protocol, the same whoever acts: "glucose" (mg/dl), "given" (U/min) and "eaten" (g) [T].
 
@@ -170,6 +208,7 @@ def main(comm: Comm) -> None:
     parser.add_argument("--protocol", required=True, help="the CSV file that experiments.diabetes wrote")
     parser.add_argument("--out", required=True, help="the folder of the pictures")
     parser.add_argument("--actors", nargs="+", default=ACTORS, help="whose day is drawn (default: three)")
+    parser.add_argument("--sharing", nargs="*", default=[], metavar="TITLE=FOLDER", help="runs of r-MDP")
     parser.add_argument("--patient", default="child#003", help="whose day it is (default: child#003)")
     parser.add_argument("--seed", type=int, default=5000, help="draws the day (default: 5000)")
     parser.add_argument("--absorption", choices=["published", "corrected"], default="published")
@@ -184,12 +223,15 @@ def main(comm: Comm) -> None:
         if settings.seed < 0:
             raise UserError("give --seed of at least 0")
         actors = actors_of(settings.actors, read_gains(Path(settings.gains), settings.absorption))
-        row = names.index(settings.patient)
+        row, shared, made = names.index(settings.patient), sharing_of(settings.sharing), ["policies", "day"]
         draw_policies(rows, out / "policies.png")
         about = settings.absorption, row, settings.seed
         days = {title: play_day(actor, start, *about) for title, (start, actor) in actors.items()}
         draw_day(days, settings.patient, out / "day.png")
-        print(NOTE, out / "policies.png", out / "day.png", sep="\n")
+        if shared:
+            draw_sharing(shared, Diabetes().members(), out / "sharing.png")
+            made.append("sharing")
+        print(NOTE, *(out / f"{name}.png" for name in made), sep="\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import diabetes, diabetes_figures
-from tests.helpers.launch import command
+from tests.helpers.launch import ROOT, command
 from tests.helpers.simglucose import needs_simglucose
 
 ROWS = [("feedback absolute, all patients", 1, 50), ("r-MDP absolute, k = 3", 3, 70)]
@@ -46,15 +46,17 @@ def test_the_command(protocol, tmp_path):
     for wrong, said in (
         (["--actors", "nobody"], "--actors 'nobody': give TITLE=FOLDER or one of basal-bolus"),
         (["--patient", "child#011"], "--patient child#011: give one of adolescent#001 to child#010"),
+        (["--sharing", "x=checkpoints/none"], "checkpoints/none: no such run folder"),
         (["--protocol", diabetes.GAINS], "is no table of the protocol"),
         (["--protocol", tmp_path / "none"], "is no table of the protocol"),
     ):
         done = command(1, module, *flags, *wrong)
         assert done.code == 2 and said in " ".join(done.output.split()), done.output
         assert not (tmp_path / "new").exists()
-    done = command(1, module, *flags)
+    run = ROOT / "checkpoints/examples/rmdp_diabetes_k3"
+    done = command(1, module, *flags, "--sharing", f"three policies={run}")
     assert done.code == 0 and "nothing here is medical advice" in done.output
-    for name in ("policies", "day"):
+    for name in ("policies", "day", "sharing"):
         assert (tmp_path / f"new/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
