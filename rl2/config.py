@@ -25,13 +25,13 @@ DIABETES: dict[str, Any] = {
     "meta_episodes_per_policy_update": 480,
     "meta_episodes_per_learner_batch": 60,
     "meta_episodes_per_start": 8,
-    "max_iters": 120,
+    "max_iters": 200,
     "initial_log_std": -1.5,
     "final_log_std": -3.0,
     "entropy_coef": 0.0,
     "gamma": 0.995,
     "gae_lambda": 1.0,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "learning_rate_final": 1e-4,
 }
 
