@@ -31,6 +31,7 @@ from experiments.diabetes import (
     Recording,
     controllers,
     family_of,
+    get_to_know,
     load_runs,
     read_gains,
     titled,
@@ -124,10 +125,14 @@ def draw_day(shown: dict[str, dict[str, np.ndarray]], patient: str, path: Path) 
             glucose.legend(fontsize=8, loc="center right")
         doses.step(hours, 60 * day["given"], where="pre", color="C0")
         doses.set_yscale("symlog", linthresh=1)
+        doses.set_yticks(ticks := [0, 0.5, 1, 2, 5, 10, 20, 50, 100], [f"{tick:g}" for tick in ticks])
+        doses.minorticks_off()
         glucose.set_title(title, fontsize=10)
         glucose.set(xlim=(0, 24), xticks=range(0, 25, 4))
         for axes in (glucose, doses):
             axes.grid(alpha=0.3)
+    most = max(60 * day["given"].max() for day in shown.values())
+    panels[1, 0].set_ylim(0, 1.2 * max(most, 1.0))
     panels[0, 0].set_ylabel("glucose (mg/dl)")
     panels[1, 0].set_ylabel("insulin (U/h)")
     drawn.supxlabel(f"hour of a day of {patient}; shaded: 70 to 180 mg/dl\n{NOTE}", fontsize=8)
@@ -186,8 +191,13 @@ def play_day(actor: Any, start: str, absorption: str, row: int, seed: int) -> di
     return day | {"failed": np.array(lasted < family.max_episode_len)}
 
 
-def actors_of(chosen: list[str], tuned: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Start and actor of each controller of the table, or of a run TITLE=FOLDER; raises `UserError`."""
+def actors_of(
+    chosen: list[str], tuned: dict[str, Any], absorption: str, seed: int
+) -> dict[str, tuple[str, Any]]:
+    """Start and actor of each controller of the table, or of a run TITLE=FOLDER; raises `UserError`.
+
+    A memory is shown twice: as it begins, and once it has known the patient for a day.
+    """
     patients, found = Diabetes().members(), dict[str, tuple[str, Any]]()
     made = controllers(patients, tuned)
     for one in chosen:
@@ -197,6 +207,10 @@ def actors_of(chosen: list[str], tuned: dict[str, Any]) -> dict[str, tuple[str, 
             title, folders = titled(one)
             _, start, actor = load_runs(title, folders[:1])[0]
             found[title] = (start, actor)
+            if hasattr(actor, "start_from"):
+                _, _, again = load_runs(title, folders[:1])[0]
+                get_to_know(family_of(again, "any", absorption, 0.0), patients, again, 1, seed + 1)
+                found[f"{title}, second day"] = (start, again)
         else:
             raise UserError(f"--actors {one!r}: give TITLE=FOLDER or one of {'; '.join(made)}")
     return found
@@ -222,7 +236,12 @@ def main(comm: Comm) -> None:
             raise UserError(f"--patient {settings.patient}: give one of {names[0]} to {names[-1]}")
         if settings.seed < 0:
             raise UserError("give --seed of at least 0")
-        actors = actors_of(settings.actors, read_gains(Path(settings.gains), settings.absorption))
+        actors = actors_of(
+            settings.actors,
+            read_gains(Path(settings.gains), settings.absorption),
+            settings.absorption,
+            settings.seed,
+        )
         row, shared, made = names.index(settings.patient), sharing_of(settings.sharing), ["policies", "day"]
         draw_policies(rows, out / "policies.png")
         about = settings.absorption, row, settings.seed

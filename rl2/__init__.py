@@ -10,13 +10,13 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.evaluation import stored_config, stored_policy
 from rl2.policy import Actor
-from rl2.problem import make_problem
+from rl2.problem import make_problem, stored_problem
 
 
 def load_problem(run: str | Path, environment: str = "") -> Problem:
     """The family of tasks that a run was trained on; raises `UserError`."""
-    stored, _ = checkpoint.open_run(run, "rl2")
-    return make_problem(stored_config(stored, environment), Comm())
+    stored, state = checkpoint.open_run(run, "rl2")
+    return stored_problem(stored_config(stored, environment), state, Comm())
 
 
 def load(

@@ -23,7 +23,7 @@ from rl2.baselines import BANDITS, MDPS, make_baseline
 from rl2.config import Config
 from rl2.learner import Learner
 from rl2.policy import Actor, RecurrentPolicy
-from rl2.problem import make_problem
+from rl2.problem import stored_problem
 from rl2.rollout import episode_returns, play_meta_episodes
 
 # Instances played together; a rank takes whole chunks, so that numbers do not depend on the ranks.
@@ -78,7 +78,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             raise UserError(without_effect("one_policy_share", "tasks whose prior is not known"))
         if settings.export:
             export.check(config)
-    problem = make_problem(config, comm)
+    problem = stored_problem(config, state, comm)
     policy = stored_policy(config, state, problem)
 
     num_steps, num_chunks = config.meta_episode_len, -(-settings.instances // CHUNK)

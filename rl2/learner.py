@@ -215,8 +215,9 @@ class Learner:
         return Actor(self.policy, self.problem.family.action_space)
 
     def state_dict(self) -> dict:
-        """The policy and the optimiser, and which population it is, if there is one."""
-        given = {"population": self.problem.digest} if self.config.population else {}
+        """The policy and the optimiser, and the population, if there is one."""
+        problem = self.problem
+        given = {"population": problem.digest, "agents": problem.agents} if self.config.population else {}
         return {
             "policy": dict(self.policy.state_dict()),
             "optimiser": optimiser_state(self.optimiser),

@@ -1,5 +1,6 @@
 """What is meta-trained on: a built-in family of tasks or the user's own, and the expert of a warm start."""
 
+import dataclasses
 from typing import Any
 
 from common.errors import UserError
@@ -32,6 +33,14 @@ def make_problem(config: Config, comm: Comm) -> Problem:
                 )
             family = FixedHorizon(family, family.max_episode_len)
         return Problem(config.environment, family, agents)
+
+
+def stored_problem(config: Config, state: dict, comm: Comm) -> Problem:
+    """The problem of a run; its agents come from the save, which older ones do not hold; a collective."""
+    if config.population and state.get("agents"):
+        whole = make_problem(dataclasses.replace(config, population=""), comm)
+        return dataclasses.replace(whole, agents=state["agents"])
+    return make_problem(config, comm)
 
 
 def expert_of(config: Config) -> GreedyReplanned | None:

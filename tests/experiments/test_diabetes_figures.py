@@ -64,7 +64,7 @@ def test_the_command(protocol, tmp_path):
 def test_a_day_ends_where_it_fails():
     tuned = diabetes.read_gains(diabetes.GAINS, "published")
     names = ["own basal rate", "feedback absolute, all patients"]
-    for name, (start, actor) in diabetes_figures.actors_of(names, tuned).items():
+    for name, (start, actor) in diabetes_figures.actors_of(names, tuned, "published", 5000).items():
         for row in (22, 3):
             day = diabetes_figures.play_day(actor, start, "published", row, 5000)
             assert day["failed"] == (len(day["glucose"]) < 288), name

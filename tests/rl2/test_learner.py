@@ -14,7 +14,7 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2.config import Config, check_config
 from rl2.learner import Learner
-from rl2.problem import make_problem
+from rl2.problem import make_problem, stored_problem
 
 TINY = Config(
     num_states=3,
@@ -200,3 +200,18 @@ def test_the_deviation_of_actions_may_follow_a_schedule():
         learner.train_iteration(i)
         found.append(learner.policy.head.log_std.item())
     np.testing.assert_allclose(found, [-1, -2, -3])
+
+
+def test_a_run_is_evaluated_on_its_own_agents_when_their_file_is_gone(tmp_path):
+    poles = make_family("cart_pole", max_episode_len=30)
+    path = tmp_path / "poles.npz"
+    Population("cart_pole", poles.sample(np.random.default_rng(0), 3)).save(path)
+    config = dataclasses.replace(TINY, environment="cart_pole", population=str(path))
+    learner = made(config)
+    path.unlink()
+    agents = stored_problem(config, learner.state_dict(), Comm()).agents
+    assert agents.keys() == learner.problem.agents.keys()
+    for name, values in learner.problem.agents.items():
+        np.testing.assert_array_equal(agents[name], values)
+    with pytest.raises(UserError, match="no population at"):
+        stored_problem(config, {}, Comm())
