@@ -295,7 +295,8 @@ class DiabetesVectorEnv(SeparateTaskVectorEnv):
         self.reading = reading = simulation.reading.copy()
         self.history[:, :-1] = self.history[:, 1:]
         self.history[:, -1] = scaled(reading, self.given)
-        self.on_board = self.on_board * np.exp(-MINUTES / ON_BOARD) + MINUTES * self.given[:, None]
+        if family.observation == "pump":
+            self.on_board = self.on_board * np.exp(-MINUTES / ON_BOARD) + MINUTES * self.given[:, None]
         self.above += reading > EDGES
         self.total += self.given
         low, high = reading <= FAILS_LOW, reading >= FAILS_HIGH
