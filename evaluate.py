@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.progress import Progress
 from common.runs import checkpoint
 from envs import note_of
-from mpi_utils.comm import Comm, guard, set_threads
+from mpi_utils.comm import Comm, guard, script, set_threads
 
 EVALUATIONS: dict[str, ModuleType] = {
     "rl2": rl2.evaluation,
@@ -90,7 +90,7 @@ def show(
     reason to lose anything else. Raises UserError where rows would be lost.
     """
     report = reports[-1]
-    writable = os.access(run_dir, os.W_OK)
+    writable = path.expanduser().exists() and os.access(run_dir, os.W_OK)  # not in an installed model
     rows_at = settings.json or (run_dir / "evaluation.json" if writable else None)
     if rows_at:
         write(Path(rows_at), report if len(reports) == 1 or not settings.json else reports)
@@ -139,6 +139,11 @@ def open_run(path: Path) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
     if stored.get("system") not in EVALUATIONS:
         raise UserError(f"{step_dir.parent}/config.json: unknown system {stored.get('system')!r}")
     return stored, step_dir, contents
+
+
+def command() -> None:
+    """The command `pmrl-evaluate`, which is `python -m evaluate`."""
+    script(main)
 
 
 if __name__ == "__main__":

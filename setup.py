@@ -4,31 +4,9 @@ from setuptools import setup
 
 ONNX = ["onnx>=1.17,<2"]  # of Python 3.11 to 3.13, beside NumPy 2; torch's tracing exporter needs no more
 TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "mo-gymnasium", "onnxruntime>=1.20,<2"]
+TESTS += ["setuptools>=77"]  # builds the wheel that a test installs
 
 setup(
-    name="personalised-meta-rl",
-    version="0.1.0",
-    description="Distributed (MPI) training for personalised and meta reinforcement learning",
-    python_requires=">=3.11,<3.14",
-    packages=[
-        "rl2",
-        "rmdp",
-        "persim",
-        "persim.baselines",
-        "persim.data",
-        "persim.planning",
-        "persim.testing",
-        "caml",
-        "comparison",
-        "common",
-        "common.runs",
-        "envs",
-        "envs.diabetes",
-        "mpi_utils",
-        "benchmarks",
-        "experiments",
-    ],
-    py_modules=["train", "evaluate"],
     install_requires=[
         "mpi4py>=4.1",
         "torch>=2.6,<2.14",  # capped at the newest version tested

@@ -30,7 +30,7 @@ from common.config import from_stored, idle, parse
 from common.errors import UserError
 from common.runs import run_folder
 from mpi_utils import loop
-from mpi_utils.comm import Comm, guard, set_threads
+from mpi_utils.comm import Comm, guard, script, set_threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,11 @@ def make_learner(name: str, config: Any, comm: Comm) -> Any:
 def folder(config: Any) -> Path:
     """The run folder."""
     return Path(config.checkpoint_dir) / config.model_name
+
+
+def command() -> None:
+    """The command `pmrl-train`, which is `python -m train`."""
+    script(main)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from envs.protocols import Draws, Parameters
 from envs.user_env import CopiedVectorEnv, SingleEnvs, draw_seeds
 from envs.validate_env import Played, attempt, check_repeats, play_env, play_vector_env, require
 
+OURS = {"train", "evaluate", "rl2", "rmdp", "persim", "caml", "envs", "mpi_utils"}
+OURS |= {"common", "comparison", "experiments", "benchmarks"}
 LONGEST = 1000  # steps after which an episode is cut where a user's environment does not say
 
 
@@ -40,8 +42,7 @@ def load_factory(environment: str) -> Callable[..., Any]:
 
 def check_clash(environment: str, name: str) -> None:
     """Refuse a user's own module in the working directory that is called as one of this project."""
-    ours = Path(__file__).parent.parent
-    if Path.cwd() == ours or not ((ours / name).is_dir() or (ours / f"{name}.py").exists()):
+    if name not in OURS or Path.cwd() == Path(__file__).parent.parent:
         return
     for theirs in (Path(f"{name}.py"), Path(name)):
         if theirs.exists():

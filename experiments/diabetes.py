@@ -26,6 +26,7 @@ from common.evaluation import Row, as_csv, as_markdown, worst_decile
 from common.rollout import Episodes, play
 from common.runs import checkpoint
 from common.runs.files import write_atomic
+from common.shipped import shipped
 from envs.diabetes import NOTE, Diabetes
 from envs.diabetes.patients import GROUPS, numbers
 from envs.diabetes.physiology import basal_rate
@@ -39,7 +40,7 @@ EXPLAINED = (
     "or of 600), as the reference counts, and last of the whole day. Worst is the mean of the tenth of the "
     "patients that is lowest. A return of 288 a day is the most there is."
 )
-GAINS = Path(__file__).parent.parent / "results/diabetes/gains.json"
+GAINS = shipped("results/diabetes/gains.json")
 COHORTS = ("adult", "adolescent", "child", "all")
 BANDS = ("54-70", "to 54", "180-250", "over 250")
 MEASURES = {"in range (%)": "in_range", "in range, whole day (%)": "in_range_whole", "failed (%)": "failed"}

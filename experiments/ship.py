@@ -11,10 +11,10 @@ from common.errors import UserError
 from common.evaluation import as_csv
 from common.runs import checkpoint
 from common.runs.run_folder import write_config
+from common.shipped import EXAMPLES, shipped
 from experiments.learning_curves import learning_curve, thin
 from mpi_utils.comm import Comm, guard
 
-EXAMPLES = Path(__file__).parent.parent / "checkpoints" / "examples"
 KEPT = (
     *("policy", "agents", "assignment"),  # of a population's run
     *("trajectories", "length", "agent", "pool", "support", "query", "env_steps"),  # of CAML's
@@ -28,7 +28,7 @@ def main(comm: Comm) -> None:
     """Run the command."""
     if len(sys.argv) != 3:
         raise UserError("usage: python -m experiments.ship RUN NAME")
-    target = EXAMPLES / sys.argv[2]
+    target = shipped(EXAMPLES) / sys.argv[2]
     print(f"{target}: iteration {ship(Path(sys.argv[1]), target)}")
 
 
@@ -37,7 +37,7 @@ def ship(run: Path, target: Path) -> int:
     config, _, contents = checkpoint.find(run)
     step, state = checkpoint.unpack(contents)
     checkpoint.save(target, step, {name: state[name] for name in KEPT if name in state})
-    write_config(target, {**config, "model_name": target.name, "checkpoint_dir": "checkpoints/examples"})
+    write_config(target, {**config, "model_name": target.name, "checkpoint_dir": EXAMPLES})
     curve = learning_curve(run / "metrics.csv", CURVES.get(config["system"], "train/return"))
     (target / "curve.csv").write_text(as_csv(thin(curve, CURVE_ROWS)))
     return step

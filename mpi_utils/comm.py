@@ -216,6 +216,13 @@ def set_threads(comm: Comm) -> int:
     return threads
 
 
+def script(main: Callable[[Comm], Any]) -> None:
+    """`guard` for an installed command, which finds modules in the working directory as `python -m` does."""
+    if not sys.flags.safe_path:
+        sys.path.insert(1, os.getcwd())
+    guard(main)
+
+
 def guard(main: Callable[[Comm], Any]) -> None:
     """Run `main(comm)` on this rank, then end the process with all other ranks; works under plain mpirun.
 

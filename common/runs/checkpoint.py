@@ -23,6 +23,7 @@ from common.errors import SaveError, UserError
 from common.runs import files
 from common.runs.encoding import decode, encode
 from common.runs.run_folder import read_config
+from common.shipped import EXAMPLES, here_or_shipped, shipped
 
 FORMAT = 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -205,11 +206,11 @@ def find(path: Path | str) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
 
     A line on standard error names each damaged newer save. Raises `UserError` where there is nothing to use.
     """
-    path = Path(path).expanduser()
+    path = here_or_shipped(Path(path).expanduser())
     run_dir = path.parent if path.name.startswith("step_") else path
     if not path.is_dir():
         raise UserError(
-            f"{path}: no such run folder; `ls checkpoints checkpoints/examples` shows what there is"
+            f"{path}: no such run folder; `ls checkpoints {shipped(EXAMPLES)}` shows what there is"
         )
     stored = read_config(run_dir)
     if path is not run_dir:

@@ -11,10 +11,11 @@ from gymnasium.spaces import Discrete
 from common.errors import UserError
 from common.rollout import to_space
 from common.runs import checkpoint
+from common.shipped import shipped
 from envs.diabetes import Diabetes
 from envs.diabetes.physiology import basal_rate
 
-FOLDER = Path(__file__).parents[2] / "checkpoints" / "behaviour"
+FOLDER = shipped("checkpoints/behaviour")
 BehaviourPolicy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Layers = list[tuple[np.ndarray, np.ndarray]]
 TEST_EPSILON = 0.01  # DQN's policies go on exploring in tests (the authors' code)
