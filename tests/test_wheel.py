@@ -72,6 +72,17 @@ def test_the_version_stands_in_one_place():
     assert "MIT" in (ROOT / "README.md").read_text() and PROJECT["license"] == "MIT"
 
 
+def test_containers_copy_what_a_wheel_is_built_of():
+    places = {name if (ROOT / name).is_dir() else f"{name}.py" for name in PLACES}
+    shipped = {"checkpoints/behaviour", "checkpoints/examples", "results/diabetes/gains.json"}
+    wanted = places | shipped | {"LICENSE", "README.md", "pyproject.toml", "setup.py"}
+    ignored = (ROOT / "containers/Dockerfile.dockerignore").read_text()
+    assert set(re.findall(r"^!(.+)$", ignored, re.M)) == wanted
+    copied = re.findall(r"^ +(\S+) /source/(\S*)$", (ROOT / "containers/apptainer.def").read_text(), re.M)
+    assert {name for name, _ in copied} == wanted
+    assert all(name.rpartition("/")[0] == folder.rstrip("/") for name, folder in copied)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
