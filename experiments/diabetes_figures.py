@@ -38,10 +38,10 @@ from experiments.diabetes import (
 )
 from mpi_utils.comm import Comm, guard
 
+EXAMPLES = "checkpoints/examples"
 ACTORS = (
-    "basal-bolus, misjudged grams",
-    "feedback absolute, all patients",
-    "feedback absolute, each patient",
+    f"one policy for each age group={EXAMPLES}/rmdp_diabetes_age",
+    f"RL²={EXAMPLES}/rl2_diabetes",
 )
 SERIES = re.compile(r"(.*(?:absolute|relative)), (.*)")
 BY_AGE = "age group"  # in a method's name: these policies are given by age, and stand beside the lines
@@ -221,9 +221,11 @@ def main(comm: Comm) -> None:
     parser = argparse.ArgumentParser("python -m experiments.diabetes_figures")
     parser.add_argument("--protocol", required=True, help="the CSV file that experiments.diabetes wrote")
     parser.add_argument("--out", required=True, help="the folder of the pictures")
-    parser.add_argument("--actors", nargs="+", default=ACTORS, help="whose day is drawn (default: three)")
+    parser.add_argument(
+        "--actors", nargs="+", default=ACTORS, help="whose day is drawn (default: two, one of them twice)"
+    )
     parser.add_argument("--sharing", nargs="*", default=[], metavar="TITLE=FOLDER", help="runs of r-MDP")
-    parser.add_argument("--patient", default="child#003", help="whose day it is (default: child#003)")
+    parser.add_argument("--patient", default="adolescent#005", help="whose day it is (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=5000, help="draws the day (default: 5000)")
     parser.add_argument("--absorption", choices=["published", "corrected"], default="published")
     parser.add_argument("--gains", default=str(GAINS), help="what experiments.diabetes_tuning wrote")

@@ -40,6 +40,7 @@ REQUIRED = {
     "rmdp_resource_k10": 90.9,
     "rmdp_resource_k25": 92.2,
     "rl2_diabetes": 455.0,
+    "rmdp_diabetes_age": 224.0,
     "rmdp_diabetes_k3": 230.0,
     "rmdp_diabetes_each": 242.0,
 }
