@@ -19,7 +19,8 @@ from mujoco.batch import Batch
 from mujoco.rollout import Rollout
 
 from common.errors import UserError
-from envs.target_speed import ROBOTS, SpeedTask, SpeedVectorEnv, load_robot
+from envs.robots import ROBOTS, Copies, load_robot
+from envs.target_speed import SpeedTask, SpeedVectorEnv
 from mpi_utils.comm import Comm, guard
 
 NUM_ENVS, NUM_STEPS, NUM_REPEATS = 160, 40, 5
@@ -36,14 +37,15 @@ def main(comm: Comm) -> None:
     family = SpeedTask(name)
     shared = family.make_shared(NUM_ENVS, seed=0)
     shared.reset()
+    robot, copies = load_robot(ROBOTS[name]), shared.copies
     actions = np.random.default_rng(0).uniform(-1, 1, (NUM_STEPS, NUM_ENVS, *family.action_space.shape))
     actions *= family.action_space.high
     methods = {
-        "gymnasium": one_by_one(load_robot(name)),
-        "mj_step_loop": data_each(load_robot(name), shared),
-        "rollout_without_warm_start": rollout(load_robot(name), shared),
-        "mj_step_loop_on_one_data": one_data(load_robot(name), shared),
-        "batch": batch(load_robot(name), shared),
+        "gymnasium": one_by_one(robot),
+        "mj_step_loop": data_each(robot, copies),
+        "rollout_without_warm_start": rollout(robot, copies),
+        "mj_step_loop_on_one_data": one_data(robot, copies),
+        "batch": batch(robot, copies),
         "speed_task": speed_task(shared),
     }
     times: dict[str, list[float]] = {method: [] for method in methods}
@@ -69,11 +71,11 @@ def one_by_one(env: Any) -> Play:
     return play
 
 
-def data_each(env: Any, shared: SpeedVectorEnv) -> Play:
+def data_each(env: Any, copies: Copies) -> Play:
     """A loop over one MjData each."""
     datas = [mujoco.MjData(env.model) for _ in range(NUM_ENVS)]
-    positions, velocities = shared.position.copy(), shared.velocity.copy()
-    warm_starts = shared.warm_start.copy()
+    positions, velocities = copies.position.copy(), copies.velocity.copy()
+    warm_starts = copies.warm_start.copy()
 
     def play(actions: np.ndarray) -> None:
         for data, *first in zip(datas, positions, velocities, warm_starts, strict=True):
@@ -87,11 +89,11 @@ def data_each(env: Any, shared: SpeedVectorEnv) -> Play:
     return play
 
 
-def rollout(env: Any, shared: SpeedVectorEnv) -> Play:
+def rollout(env: Any, copies: Copies) -> Play:
     """`mujoco.rollout`, without the solver's warm start."""
     pool, data, models = Rollout(nthread=0), mujoco.MjData(env.model), [env.model] * NUM_ENVS
     time_ = np.zeros((NUM_ENVS, 1))
-    first = np.concatenate([time_, shared.position, shared.velocity], axis=1)
+    first = np.concatenate([time_, copies.position, copies.velocity], axis=1)
     states = np.empty((NUM_ENVS, env.frame_skip, first.shape[1]))
     sensors = np.empty((NUM_ENVS, env.frame_skip, env.model.nsensordata))
     settings = {"skip_checks": True, "nstep": env.frame_skip, "state": states, "sensordata": sensors}
@@ -106,11 +108,11 @@ def rollout(env: Any, shared: SpeedVectorEnv) -> Play:
     return play
 
 
-def one_data(env: Any, shared: SpeedVectorEnv) -> Play:
+def one_data(env: Any, copies: Copies) -> Play:
     """One MjData that takes up each copy's state in turn."""
     data, spec = mujoco.MjData(env.model), STATE.mjSTATE_FULLPHYSICS | STATE.mjSTATE_WARMSTART
     spec |= STATE.mjSTATE_CTRL
-    parts = [np.zeros((NUM_ENVS, 1)), shared.position, shared.velocity, shared.warm_start, shared.control]
+    parts = [np.zeros((NUM_ENVS, 1)), copies.position, copies.velocity, copies.warm_start, copies.control]
     first = np.concatenate(parts, axis=1)
 
     def play(actions: np.ndarray) -> None:
@@ -125,16 +127,16 @@ def one_data(env: Any, shared: SpeedVectorEnv) -> Play:
     return play
 
 
-def batch(env: Any, shared: SpeedVectorEnv) -> Play:
+def batch(env: Any, copies: Copies) -> Play:
     """`mujoco.batch`."""
-    copies, first = Batch(env.model, NUM_ENVS, 1), shared.batch.state.copy()
-    control = copies.bind("ctrl")
+    stepped, first = Batch(env.model, NUM_ENVS, 1), copies.batch.state.copy()
+    control = stepped.bind("ctrl")
 
     def play(actions: np.ndarray) -> None:
-        copies.state[:] = first
+        stepped.state[:] = first
         for row in actions:
             control[:] = row
-            copies.step(nstep=env.frame_skip)
+            stepped.step(nstep=env.frame_skip)
 
     return play
 

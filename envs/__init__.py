@@ -19,6 +19,14 @@ for _id, _module, _class in (
     ("HeterogeneousCartPole-v0", "cart_pole", "CartPole"),
     ("HeterogeneousHalfCheetah-v0", "half_cheetah", "HalfCheetah"),
     ("Diabetes-v0", "diabetes", "Diabetes"),
+    ("HalfCheetahVel-v0", "cheetah_tasks", "HalfCheetahVel"),
+    ("HalfCheetahDir-v0", "cheetah_tasks", "HalfCheetahDir"),
+    ("AntDir-v0", "ant_tasks", "AntDir"),
+    ("AntForwardBackward-v0", "ant_tasks", "AntForwardBackward"),
+    ("AntGoal-v0", "ant_tasks", "AntGoal"),
+    ("WalkerParams-v0", "walker_params", "WalkerParams"),
+    ("GridNavi-v0", "grid_navi", "GridNavi"),
+    ("SparsePointRobot-v0", "sparse_point_robot", "SparsePointRobot"),
 ):
     gymnasium.register(
         id=_id,

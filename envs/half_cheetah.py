@@ -11,7 +11,7 @@ from mujoco.batch import Batch
 
 from envs.heterogeneous_dynamics import Dynamics, DynamicsEnv, DynamicsVectorEnv
 from envs.protocols import Draws, Parameters
-from envs.target_speed import diverged, load_robot, no_warnings
+from envs.robots import ROBOTS, diverged, load_robot, no_warnings
 
 JOINTS = ("rootx", "rootz", "rooty", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 CONTROL_COST = 0.1
@@ -21,7 +21,7 @@ START_NOISE = 0.001
 @functools.lru_cache(maxsize=4)
 def robots(mass_scale: bytes, damping_scale: bytes) -> Batch:
     """Robots of these float64 scales; the caller writes their whole state before each step."""
-    model = load_robot("half_cheetah").model
+    model = load_robot(ROBOTS["half_cheetah"]).model
     mass, damping = (np.frombuffer(scale)[:, None] for scale in (mass_scale, damping_scale))
     batch = Batch(model, max(1, len(mass)), 1)  # a batch cannot be empty; a rank's share of agents can
     batch.expand("body_mass")[: len(mass)] = mass * model.body_mass
@@ -68,7 +68,7 @@ class HalfCheetah(Dynamics):
 
     def advance(self, state: Any, action: Any, parameters: Parameters) -> Any:
         """Next states `[..., d]`."""
-        robot, shape = load_robot("half_cheetah"), state.shape[:-1]
+        robot, shape = load_robot(ROBOTS["half_cheetah"]), state.shape[:-1]
         scales = (np.asarray(parameters[name], np.float64) for name in self.covariates)
         batch = robots(*(np.broadcast_to(scale, shape).tobytes() for scale in scales))
         rows = state.reshape(-1, 18)

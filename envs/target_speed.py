@@ -1,64 +1,17 @@
 """Robots whose agents each have a target speed of their own (Ivanov & Ben-Porat 2024)."""
 
-import contextlib
-import functools
 import math
 import numbers
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box
-from mujoco.batch import Batch
 
 from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
 from envs.protocols import Draws, Parameters
+from envs.robots import ROBOTS, Copies, load_robot
 from envs.shared_reward_env import OwnRewardVectorEnv, SharedVectorEnv
-
-WIDE = (-np.inf, np.inf)
-BAD_NUMBERS = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{kind}")) for kind in ("QPOS", "QVEL", "QACC")]
-
-
-class Robot(NamedTuple):
-    """What Gymnasium's environment does around the physics; ranges are open intervals of a healthy robot."""
-
-    id: str
-    high: float  # largest target speed of the paper, m/s
-    hidden: int  # first positions, which are not observed
-    noise: float  # size of the noise of the first state
-    normal_velocities: bool  # noise of velocities is normal instead of uniform
-    velocity_clip: float = np.inf  # of observations
-    height: tuple[float, float] = WIDE
-    angle: tuple[float, float] = WIDE
-    rest: tuple[float, float] = WIDE  # of every position and velocity from the third on
-
-
-ROBOTS = {
-    "half_cheetah": Robot("HalfCheetah-v5", 4.0, 1, 0.1, True),
-    "hopper": Robot("Hopper-v5", 2.5, 1, 5e-3, False, 10, (0.7, np.inf), (-0.2, 0.2), (-100, 100)),
-    "walker2d": Robot("Walker2d-v5", 2.5, 1, 5e-3, False, 10, (0.8, 2.0), (-1.0, 1.0)),
-    "ant": Robot("Ant-v5", 3.0, 2, 0.1, True, height=(0.4, 1.0)),  # heights of the paper
-}
-
-
-@contextlib.contextmanager
-def no_warnings() -> Iterator[None]:
-    """MuJoCo's warnings are neither printed nor written to a file; for work on this thread alone."""
-    shown = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda text: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(shown)
-
-
-@functools.cache
-def load_robot(name: str) -> Any:
-    """Gymnasium's environment of a robot, of which only model, frame_skip, first pose and spaces are used."""
-    with no_warnings():  # of `settotalmass` in its half_cheetah.xml; users can do nothing about it
-        return gymnasium.make(ROBOTS[name].id).unwrapped
 
 
 class SpeedTask:
@@ -88,7 +41,7 @@ class SpeedTask:
         self.low, self.high = float(low), float(high)
         self.window = (self.high - self.low) / 20
         self.max_return = 0.1 * self.max_episode_len
-        env = load_robot(robot)
+        env = load_robot(ROBOTS[robot])
         observation_size = env.model.nq + env.model.nv - ROBOTS[robot].hidden
         self.observation_space = Box(-np.inf, np.inf, (observation_size,), np.float32)
         self.action_space = Box(env.action_space.low, env.action_space.high)
@@ -137,75 +90,48 @@ class SpeedVectorEnv(SharedVectorEnv):
     def __init__(self, family: SpeedTask, num_envs: int, *, num_threads: int = 1, **shared: Any):
         super().__init__(num_envs, max_episode_len=family.max_episode_len, **shared)
         check_sizes(family.name, num_threads=num_threads)
-        self.robot, self.action_space = ROBOTS[family.name], family.action_space
-        env = load_robot(family.name)
-        self.first_position, self.first_velocity = env.init_qpos, env.init_qvel
-        self.frame_skip, self.dt = env.frame_skip, env.dt
-        # A batch cannot be empty; a rank's share of environments can.
-        self.batch = Batch(env.model, max(1, self.num_envs), num_threads)
-        rows = slice(0, self.num_envs)
-        self.position, self.velocity = self.batch.bind("qpos")[rows], self.batch.bind("qvel")[rows]
-        self.warm_start, self.control = self.batch.bind("qacc_warmstart")[rows], self.batch.bind("ctrl")[rows]
+        self.action_space = family.action_space
+        self.copies = Copies(ROBOTS[family.name], self.num_envs, num_threads)
 
     def start(self, envs: np.ndarray, generators: list[np.random.Generator]) -> None:
         """Begin an episode at the positions that `envs` lists."""
-        noise, (nq, nv) = self.robot.noise, (self.position.shape[1], self.velocity.shape[1])
-        velocity_noise = normal if self.robot.normal_velocities else uniform
-        self.batch.reset(envs, stage=mujoco.mjtStage.mjSTAGE_NONE)
-        for env, rng in zip(envs, generators, strict=True):  # each episode draws from its own generator
-            self.position[env] = self.first_position + uniform(rng, noise, nq)
-            self.velocity[env] = self.first_velocity + velocity_noise(rng, noise, nv)
+        robot, copies = self.copies.robot, self.copies
+        nq, nv = copies.position.shape[1], copies.velocity.shape[1]
+        velocity_noise = normal if robot.normal_velocities else uniform
+        # Each episode draws from its own generator, first positions.
+        position = np.array([uniform(rng, robot.noise, nq) for rng in generators]).reshape(-1, nq)
+        velocity = np.array([velocity_noise(rng, robot.noise, nv) for rng in generators]).reshape(-1, nv)
+        copies.begin(envs, position, velocity)
 
     def observe(self) -> np.ndarray:
         """The present observations `[N, D]` float32."""
-        clip = self.robot.velocity_clip
-        seen = [self.position[:, self.robot.hidden :], self.velocity.clip(-clip, clip)]
-        return np.concatenate(seen, axis=1, dtype=np.float32)
+        return self.copies.observe()
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Outcomes and ends of one step."""
-        before = self.position[:, 0].copy()
-        self.control[:] = actions
-        self.batch.step(nstep=self.frame_skip)
+        before = self.copies.position[:, 0].copy()
+        lost = self.copies.step(actions)
         # Of the joint; Gymnasium's Ant uses the torso's `xpos`, which lags one substep behind it.
-        speed = (self.position[:, 0] - before) / self.dt
-        lost = diverged(self.batch)[: self.num_envs]
-        if lost.any():
-            speed[lost] = 0
-            self.position[lost], self.velocity[lost] = self.first_position, self.first_velocity
-        return speed[:, None].astype(np.float32), lost | ~self.healthy()
-
-    def healthy(self) -> np.ndarray:
-        """[N] bool."""
-        robot, at = self.robot, self.robot.hidden  # positions are x, z, angle in the plane; x, y, z in space
-        healthy = inside(self.position[:, at], robot.height) & inside(self.position[:, at + 1], robot.angle)
-        healthy &= inside(self.position[:, 2:], robot.rest).all(axis=1)
-        return healthy & inside(self.velocity, robot.rest).all(axis=1)
+        speed = (self.copies.position[:, 0] - before) / self.copies.dt
+        speed[lost] = 0
+        return speed[:, None].astype(np.float32), lost | ~self.copies.healthy()
 
     def dynamics_state(self) -> dict[str, np.ndarray]:
         """What the physics of N environments continue from, {name: `[N, ...]`}."""
-        return {"position": self.position, "velocity": self.velocity, "warm_start": self.warm_start}
+        copies = self.copies
+        return {"position": copies.position, "velocity": copies.velocity, "warm_start": copies.warm_start}
 
     def set_dynamics_state(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `dynamics_state`."""
         own = self.dynamics_state()
         found, needed = ({name: a.shape for name, a in part.items()} for part in (state, own))
         if found != needed:
-            raise EnvError(f"state of another robot than {self.robot.id}: it has {found}; give {needed}")
-        self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+            raise EnvError(
+                f"state of another robot than {self.copies.robot.id}: it has {found}; give {needed}"
+            )
+        self.copies.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         for name, array in own.items():
             array[:] = state[name]
-
-
-def diverged(batch: Batch) -> np.ndarray:
-    """[n] bool: MuJoCo has met bad numbers and reset itself, or the last substep made them."""
-    finite = np.isfinite(batch.qpos).all(axis=1) & np.isfinite(batch.qvel).all(axis=1)
-    return batch.warning[:, BAD_NUMBERS, 1].any(axis=1) | ~finite
-
-
-def inside(values: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
-    """Which values lie in an open interval."""
-    return (ends[0] < values) & (values < ends[1])
 
 
 def uniform(rng: np.random.Generator, scale: float, size: int) -> np.ndarray:

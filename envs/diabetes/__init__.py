@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
-from envs.diabetes.keyed import child, keys
 from envs.diabetes.meals import Meals
 from envs.diabetes.patients import between, check_patients, choose, read_patients
 from envs.diabetes.physiology import ABSORPTION, MINUTES
 from envs.diabetes.sensor import HIGHEST, LOWEST
 from envs.diabetes.simulation import LARGEST_RATE, Simulation
+from envs.keyed import child, keys
 from envs.parameters import EnvError, check_sizes, shown
 from envs.protocols import Draws, Parameters
 from envs.task_env import SeparateTaskVectorEnv, SingleTaskEnv

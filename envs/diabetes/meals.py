@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.diabetes.keyed import uniform
+from envs.keyed import uniform
 from envs.parameters import EnvError
 
 DAY = 1440  # minutes

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from envs.diabetes.keyed import normal
 from envs.diabetes.meals import DAY, Meals
 from envs.diabetes.physiology import MINUTES, PMOL_PER_UNIT, Physiology
 from envs.diabetes.sensor import HIGHEST, KNOTS, LOWEST, READINGS, errors
+from envs.keyed import normal
 from envs.protocols import Parameters
 
 FIRST_CLOCK = -60  # minutes after the first midnight: days start at 23:00

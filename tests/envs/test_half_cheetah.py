@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs import make_family
-from envs.target_speed import load_robot
+from envs.robots import ROBOTS, load_robot
 
 FAMILY = make_family("half_cheetah_body")
 DEFAULT = {name: np.array([value]) for name, value in FAMILY.default.items()}
@@ -16,7 +16,7 @@ def actions_of(T, n, seed=0):
 
 def test_the_default_agent_is_gymnasiums_half_cheetah():
     """State by state; Gymnasium's solver is told to start cold as ours does, and x is far from 0."""
-    load_robot("half_cheetah")  # swallows MuJoCo's warning about the file
+    load_robot(ROBOTS["half_cheetah"])  # swallows MuJoCo's warning about the file
     single = gymnasium.make("HalfCheetah-v5").unwrapped
     single.reset(seed=0)
     for action in actions_of(60, 1):
@@ -47,7 +47,7 @@ def test_a_few_steps_on_its_own_stay_near_gymnasiums():
 
 def test_each_agent_is_mujocos_model_with_scaled_masses_and_damping():
     """The reference is one model of its own for each agent, edited and stepped by MuJoCo directly."""
-    robot, agents = load_robot("half_cheetah"), FAMILY.test_agents
+    robot, agents = load_robot(ROBOTS["half_cheetah"]), FAMILY.test_agents
     rng = np.random.default_rng(0)
     state = FAMILY.start(rng, 5)
     actions = actions_of(40, 5)

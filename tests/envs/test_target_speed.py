@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from envs import EnvError
-from envs.target_speed import ROBOTS, SpeedTask, load_robot
+from envs.robots import ROBOTS, load_robot
+from envs.target_speed import SpeedTask
 
 KWARGS = {"ant": {"include_cfrc_ext_in_observation": False, "healthy_z_range": (0.4, 1.0)}}
 FALLING = ["hopper", "walker2d", "ant"]
@@ -26,7 +27,7 @@ def test_every_copy_is_gymnasiums_environment_bit_for_bit(robot, tmp_path, monke
     family, index = SpeedTask(robot), [4, 0, 7]
     actions = random_actions(family, 200, len(index)).astype(np.float32)
     shared = family.make_shared(len(index), seed=3, index=index)
-    observations, steps, warm_start = [shared.reset()], [], shared.warm_start.copy()
+    observations, steps, warm_start = [shared.reset()], [], shared.copies.warm_start.copy()
     for row in actions:
         steps.append(shared.step(row))
         observations.append(steps[-1].observation)
@@ -49,9 +50,9 @@ def test_every_copy_is_gymnasiums_environment_bit_for_bit(robot, tmp_path, monke
                 single.np_random = np.random.default_rng([3, number, episode])
                 observation, _ = single.reset()
             assert np.array_equal(observation.astype(np.float32), observations[t + 1][e])
-        assert np.array_equal(single.data.qpos, shared.position[e])
-        assert np.array_equal(single.data.qvel, shared.velocity[e])
-        assert np.array_equal(single.data.qacc_warmstart, shared.warm_start[e])
+        assert np.array_equal(single.data.qpos, shared.copies.position[e])
+        assert np.array_equal(single.data.qvel, shared.copies.velocity[e])
+        assert np.array_equal(single.data.qacc_warmstart, shared.copies.warm_start[e])
     assert (num_ends > 0) == (robot in FALLING)
 
 
@@ -141,10 +142,11 @@ def test_a_fallen_hopper_is_terminated_not_truncated():
 def test_healthy_ranges(robot, column, value, healthy):
     env = SpeedTask(robot).make_shared(2, seed=0)
     env.reset()
-    rows = np.concatenate([env.position, env.velocity], axis=1)
+    copies = env.copies
+    rows = np.concatenate([copies.position, copies.velocity], axis=1)
     rows[1, column] = value
-    env.position[:], env.velocity[:] = np.split(rows, [env.position.shape[1]], axis=1)
-    assert env.healthy().tolist() == [True, healthy]
+    copies.position[:], copies.velocity[:] = np.split(rows, [copies.position.shape[1]], axis=1)
+    assert copies.healthy().tolist() == [True, healthy]
 
 
 def test_termination_wins_over_the_time_limit():

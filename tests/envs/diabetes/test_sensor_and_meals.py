@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.diabetes_reference import load
-from envs.diabetes.keyed import child, keys, normal, uniform
 from envs.diabetes.meals import Meals
 from envs.diabetes.sensor import DELTA, GAMMA, LAMBDA, SPLINE, XI, errors
+from envs.keyed import child, keys, normal, uniform
 from envs.parameters import EnvError
 from tests.helpers.simglucose import needs_simglucose
 

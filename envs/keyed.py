@@ -1,8 +1,7 @@
 """Random numbers that follow from a key and a counter alone, for whole arrays of keys at once.
 
-How many numbers a day needs depends on what happens in it: episodes end at times of their own, and a start
-may be tried until it is accepted. So each episode has one key, drawn from the `rng` that all tasks share, and
-what happens in it does not depend on who else is there.
+Episodes end at times of their own, and a start may be tried until it is accepted. So each task has one key,
+drawn from the `rng` that all tasks share, and what happens in it does not depend on who else is there.
 """
 
 from typing import Any
