@@ -3,8 +3,8 @@
 Methods that step 160 copies on one core with random actions: Gymnasium's environment, one copy after the
 other; a loop over one MjData each; `mujoco.rollout`, which cannot carry the solver's warm start on; one
 MjData that takes up each copy's state in turn; `mujoco.batch`; and `envs/target_speed.py`, which uses that
-and, alone of all, starts anew what falls. Seconds are those of the processor, so that a busy machine
-matters less.
+and, alone of all, starts anew what falls. With `suite` in place of a robot: whole environments of the
+meta-RL suite, in batches of 64. Seconds are those of the processor, so that a busy machine matters less.
 """
 
 import json
@@ -19,11 +19,13 @@ from mujoco.batch import Batch
 from mujoco.rollout import Rollout
 
 from common.errors import UserError
+from envs.families import SUITE_FAMILIES, make_family
 from envs.robots import ROBOTS, Copies, load_robot
 from envs.target_speed import SpeedTask, SpeedVectorEnv
 from mpi_utils.comm import Comm, guard
 
 NUM_ENVS, NUM_STEPS, NUM_REPEATS = 160, 40, 5
+SUITE_ENVS, SUITE_STEPS, SUITE_REPEATS = 64, 100, 2
 STATE = mujoco.mjtState
 Play = Callable[[np.ndarray], None]  # takes the actions [T, N, A]
 
@@ -31,9 +33,15 @@ Play = Callable[[np.ndarray], None]  # takes the actions [T, N, A]
 def main(comm: Comm) -> None:
     """Steps per second: the best of some repeats, all of which begin in the same states."""
     with comm.agree():
-        if len(sys.argv) != 2 or sys.argv[1] not in ROBOTS:
-            raise UserError(f"give one robot: python -m benchmarks.physics [{'|'.join(ROBOTS)}]")
+        known = (*ROBOTS, "suite")
+        if len(sys.argv) != 2 or sys.argv[1] not in known:
+            raise UserError(f"give one robot: python -m benchmarks.physics [{'|'.join(known)}]")
     name = sys.argv[1]
+    if name == "suite":
+        found = {f"{task}_steps_per_s": suite_rate(task) for task in SUITE_FAMILIES}
+        if comm.is_root:
+            print(json.dumps({"num_envs": SUITE_ENVS} | found))
+        return
     family = SpeedTask(name)
     shared = family.make_shared(NUM_ENVS, seed=0)
     shared.reset()
@@ -151,6 +159,22 @@ def speed_task(shared: SpeedVectorEnv) -> Play:
             shared.step(row)
 
     return play
+
+
+def suite_rate(task: str) -> int:
+    """Steps per second of a task's environments under random actions, the best of some repeats."""
+    family = make_family(task)
+    env = family.make_vec(family.sample(np.random.default_rng(0), SUITE_ENVS), np.random.default_rng(1))
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(SUITE_STEPS)]
+    times = []
+    for _ in range(SUITE_REPEATS):
+        env.reset()
+        began = time.process_time()
+        for row in actions:
+            env.step(row)
+        times.append(time.process_time() - began)
+    return round(SUITE_ENVS * SUITE_STEPS / min(times))
 
 
 if __name__ == "__main__":
