@@ -1,7 +1,8 @@
 """Evaluate trained runs:  mpirun -np N python -m evaluate RUN [RUN ...] [flags]
 
 RUN is a run folder (its newest valid save is used) or one save inside it, e.g. checkpoints/defaults or
-checkpoints/defaults/step_00000120. Nothing in the folder is changed but evaluation.json and the plots.
+checkpoints/defaults/step_00000120; RUN/best is the save of the best evaluation in training.
+Nothing in the folder is changed but evaluation.json and the plots.
 `python -m evaluate compare --help`: several methods to personalise, side by side on one population.
 """
 

@@ -32,7 +32,11 @@ class Trainable(Protocol):
     """What the training loop drives; every method is called on all ranks."""
 
     def train_iteration(self, i: int) -> dict[str, float]:
-        """Collect, estimate, update, report; the metrics of all ranks together."""
+        """Collect, estimate, update, report; the metrics of all ranks together.
+
+        Where an `eval/return` among them is the `eval/best_return`, the highest so far, the state is kept as
+        the best.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The one training loop: resume, then iterate, log, compare, agree on stopping, save."""
 
+import math
 import signal
 import sys
 import threading
@@ -39,8 +40,9 @@ def run(
 
     `settings` are written to config.json once the save is loaded: a run that is refused stays as it was.
     Metrics are to be equal on all ranks. `state_dict()` is asked on all of them, and rank 0's is saved.
-    Saves every `checkpoint_interval` iterations and at the end, keeps the last `keep`, compares the ranks
-    every `sync_interval` and before each save; a state that is not finite is not saved but raises
+    Saves every `checkpoint_interval` iterations, at the end and where an evaluation is the best so far; keeps
+    the last `keep` and that of the best. Compares the ranks every `sync_interval` and before each save; a
+    state that is not finite is not saved but raises
     FloatingPointError. Returns True when all iterations are done. SIGUSR1 to mpirun or to any rank saves
     after the running iteration and returns False; SIGTERM likewise, but it raises SystemExit(143). A rank
     that gets stuck is named and ends the job (`Watchdog`); of a slow one there is a warning.
@@ -74,12 +76,13 @@ def run(
                         logger.log(done, metrics)
                 stop, worked = _exchange(comm, received(), seconds - (comm.waited - waited))
                 pace.warn(worked)
-                save_now = done % checkpoint_interval == 0 or done == iterations or stop
+                best = metrics.get("eval/return", -math.inf) >= metrics.get("eval/best_return", math.inf)
+                save_now = done % checkpoint_interval == 0 or done == iterations or stop or best
                 if save_now or done % sync_interval == 0:
                     check_in_sync(comm, learner.tensors_in_sync())
                 if save_now:
                     with watchdog.at_the_disk():
-                        _save(learner, comm, run_dir, done, keep, logger)
+                        _save(learner, comm, run_dir, done, keep, logger, best)
                     saved = done
         except KeyboardInterrupt:
             goes_on = f"continues from the save of iteration {saved}" if saved else "begins anew"
@@ -143,7 +146,13 @@ def _exchange(comm: Comm, signal_number: int, seconds: float) -> tuple[int, list
 
 
 def _save(
-    learner: Trainable, comm: Comm, run_dir: Path | str, step: int, keep: int, logger: Logger | None
+    learner: Trainable,
+    comm: Comm,
+    run_dir: Path | str,
+    step: int,
+    keep: int,
+    logger: Logger | None,
+    best: bool,
 ) -> None:
     state = learner.state_dict()  # on all ranks: it may gather what they hold
     with comm.agree():
@@ -152,6 +161,8 @@ def _save(
                 raise FloatingPointError(f"{name} is not finite after iteration {step}, which is not saved")
             if logger:
                 logger.sync()
+            if best:  # first: the state says that there is a best one
+                checkpoint.save_best(run_dir, step, state)
             checkpoint.save(Path(run_dir), step, state)
             checkpoint.prune(run_dir, keep)
 

@@ -26,6 +26,7 @@ from common.runs.run_folder import read_config
 from common.shipped import EXAMPLES, here_or_shipped, shipped
 
 FORMAT = 1
+BEST = "best"  # the folder in a run's folder with the save of the best evaluation
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 STEP_NAME = re.compile(r"step_(\d{8,})(\.old)?")
 
@@ -200,26 +201,40 @@ def prune(run_dir: Path | str, keep: int = 5) -> None:
         raise SaveError(f"{run_dir}: cannot remove old saves: {error.strerror}; make it writable") from error
 
 
+def save_best(run_dir: Path | str, step: int, state: dict[str, Any]) -> None:
+    """Write `state` as the one save of the folder `best` in a run folder; call it on one rank only."""
+    kept = save(Path(run_dir) / BEST, step, state)
+    try:
+        for path in _saves(kept.parent):
+            if path != kept:
+                _discard(path)
+    except OSError as error:
+        raise SaveError(f"{kept}: cannot remove older ones: {error.strerror}; make it writable") from error
+
+
 def find(path: Path | str) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
-    """The settings of a run, the save to use (of a run folder its newest valid one, or the one named) and its
-    files, for `unpack`: a run that is at work may remove them.
+    """The settings of a run, the save to use (of a run folder or its folder `best` the newest valid one, or
+    the one named) and its files, for `unpack`: a run that is at work may remove them.
 
     A line on standard error names each damaged newer save. Raises `UserError` where there is nothing to use.
     """
     path = here_or_shipped(Path(path).expanduser())
-    run_dir = path.parent if path.name.startswith("step_") else path
+    named = path.name.startswith("step_")
+    folder = path.parent if named else path
+    is_best = folder.name == BEST and not (folder / "config.json").exists()  # not a run of that name
+    run_dir = folder.parent if is_best else folder
     if not path.is_dir():
         raise UserError(
             f"{path}: no such run folder; `ls checkpoints {shipped(EXAMPLES)}` shows what there is"
         )
     stored = read_config(run_dir)
-    if path is not run_dir:
+    if named:
         return stored, path, read(path)
-    newest, contents, skipped = _read_newest(run_dir)
+    newest, contents, skipped = _read_newest(folder)
     for reason in skipped:
         print(f"warning: {reason}", file=sys.stderr)
     if newest is None:
-        raise UserError(f"{run_dir}: holds no valid save")
+        raise UserError(f"{folder}: holds no valid save")
     return stored, newest, contents
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import SaveError, UserError
-from common.runs import checkpoint, files
+from common.runs import checkpoint, files, run_folder
 from mpi_utils.comm import Comm
 from mpi_utils.loop import resume, run
 from tests.helpers.tiny_learner import Learner, digest
@@ -124,3 +124,31 @@ def test_an_interrupted_run_says_what_is_saved(tmp_path, interval, told):
     learner = Learner(Comm(), at={3: interrupt})
     with pytest.raises(KeyboardInterrupt, match=f"interrupted in iteration 4; .*{told}"):
         run(learner, Comm(), tmp_path, iterations=6, checkpoint_interval=interval)
+
+
+class Evaluated(Learner):
+    """A learner that reports evaluations of these returns."""
+
+    returns = (None, 1.0, None, 3.0, 2.0, None)
+
+    def train_iteration(self, i):
+        found = [value for value in self.returns[: i + 1] if value is not None]
+        told = self.returns[i] is not None
+        more = {"eval/return": self.returns[i], "eval/best_return": max(found)} if told else {}
+        return super().train_iteration(i) | more
+
+
+def test_the_best_evaluated_state_is_kept_beside_the_last(tmp_path):
+    run_folder.write_config(tmp_path, {"system": "tiny"})
+    for end, best in ((1, []), (3, [2]), (6, [4])):
+        run(Evaluated(Comm()), Comm(), tmp_path, iterations=end, checkpoint_interval=6, keep=1)
+        assert [path.name for path in (tmp_path / "best").glob("step_*")] == [f"step_{i:08d}" for i in best]
+        stored, newest, _ = checkpoint.find(tmp_path)
+        assert stored == {"system": "tiny"} and newest.name == f"step_{end:08d}"
+    _, path, contents = checkpoint.find(tmp_path / "best")
+    assert path == tmp_path / "best" / "step_00000004" and checkpoint.unpack(contents)[0] == 4
+    assert checkpoint.find(path)[0] == stored and not list(tmp_path.glob("step_00000004"))
+    with pytest.raises(UserError, match="no such run folder"):
+        checkpoint.find(tmp_path / "worst")
+    run_folder.write_config(tmp_path / "best", {"system": "a run of that name"})
+    assert checkpoint.find(tmp_path / "best")[0] == {"system": "a run of that name"}
