@@ -56,7 +56,7 @@ SYSTEMS = {
     ),
 }
 # A run folder may be moved; the rest shapes no result.
-MAY_CHANGE = ("max_iters", "checkpoint_interval", "checkpoint_dir", "model_name", "device")
+MAY_CHANGE = ("max_iters", "checkpoint_interval", "eval_interval", "checkpoint_dir", "model_name", "device")
 
 
 def main(comm: Comm) -> None:

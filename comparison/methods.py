@@ -69,6 +69,7 @@ def run_rl2(training: Training) -> Outcome:
         config,
         **({} if problem.environment in PATIENTS else SMALL_MEMORY),
         meta_episode_len=length,
+        episodes=0,  # all episodes last as long
         meta_episodes_per_policy_update=num_total,
         meta_episodes_per_learner_batch=batch,
         max_iters=iterations,

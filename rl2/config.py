@@ -35,12 +35,43 @@ DIABETES: dict[str, Any] = {
     "learning_rate_final": 1e-4,
 }
 
+# The suite of continuous meta-RL tasks (Zintgraf et al. 2020), where it differs from the paper's MDPs.
+CONTINUOUS: dict[str, Any] = {
+    "meta_episode_len": 400,
+    "num_features": 128,
+    "normalise_observations": True,
+    "meta_episodes_per_policy_update": 128,
+    "meta_episodes_per_learner_batch": 16,
+    "entropy_coef": 0.005,
+    "gamma": 0.97,
+    "gae_lambda": 0.9,
+    "bootstrap": True,
+    "normalise_rewards": True,
+    "learning_rate": 1e-3,
+    "learning_rate_final": 1e-4,
+}
+FALLING: dict[str, Any] = {"episodes": 2}  # robots whose episodes end where they fall
+SPARSE: dict[str, Any] = {
+    "meta_episode_len": 300,
+    "gamma": 0.99,
+    "entropy_coef": 0.001,
+    "initial_log_std": 0.0,
+}
+SUITE: dict[str, dict[str, Any]] = {
+    **{name: CONTINUOUS for name in ("half_cheetah_vel", "half_cheetah_dir", "ant_goal")},
+    **{name: CONTINUOUS | FALLING for name in ("ant_dir", "ant_forward_backward", "walker_params")},
+    "sparse_point_robot": CONTINUOUS | SPARSE,
+    "grid_navi": {"meta_episode_len": 60, "num_features": 128, "max_iters": 120},
+}
+
 OF_MDPS = Applies("--environment tabular_mdp", lambda c: c.environment == "tabular_mdp")
 OF_ARMS = Applies("--environment tabular_mdp or bandit", lambda c: c.environment in ("tabular_mdp", "bandit"))
 OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 OF_GATES = Applies("--architecture lstm or gru", lambda c: c.architecture in ("lstm", "gru"))
 OF_MEMORIES = Applies("an --architecture that remembers", lambda c: c.architecture != "none")
 OF_LAYERS = Applies("a --readout with hidden layers", lambda c: c.readout != "linear")
+OF_FIXED_SCALE = Applies("--normalise_rewards False", lambda c: not c.normalise_rewards)
+OF_EVALUATIONS = Applies("--eval_interval", lambda c: c.eval_interval > 0)
 OF_WARM_STARTS = Applies("--warm_start bayes_greedy", lambda c: c.warm_start != "none")
 
 
@@ -64,7 +95,13 @@ class Config:
         "adam_wd": "weight_decay",
         "standardize_advs": "normalise_advantages",
     }
-    BEFORE: ClassVar[dict[str, Any]] = {"action_scaling": "none"}
+    BEFORE: ClassVar[dict[str, Any]] = {
+        "action_scaling": "none",
+        "episodes": 0,
+        "normalise_observations": False,
+        "normalise_rewards": False,
+        "bootstrap": False,
+    }
     VALUE_ALIASES: ClassVar[dict[str, dict]] = {"normalise_advantages": {0: False, 1: True}}
 
     environment: Annotated[str, Group("population")] = "tabular_mdp"
@@ -79,6 +116,9 @@ class Config:
     """Steps of an episode of the tabular MDP."""
     meta_episode_len: Annotated[int, POSITIVE] = 100
     """Steps of a meta-episode: how long the policy learns about one task."""
+    episodes: Annotated[int, AT_LEAST_ZERO] = 0
+    """Episodes of a meta-episode, which then ends with the last of them, at different times in different
+    tasks; meta_episode_len is the most steps they can last. 0: as many as meta_episode_len steps hold."""
     early_ends: Literal["restart", "wait"] = "restart"
     """After an episode that ends early in a meta-episode the next one begins; or the rest of its time passes
     without rewards (wait): where ends are failures, a memory is not to gain by them."""
@@ -89,6 +129,8 @@ class Config:
     """Units of the memory."""
     memory_span: Annotated[int, Within(-1), OF_GATES] = -1
     """Steps that fresh gates remember at most (0: usual forget bias 1; -1: the meta-episode)."""
+    normalise_observations: bool = False
+    """Observations get mean 0 and deviation 1 over all that were seen in training (Box observations only)."""
     transition_encoder: Annotated[Literal["auto", "plain", "joint", "mlp"], OF_MEMORIES] = "auto"
     """How the last transition enters: its parts (plain); also the pair (observation, action) as one input,
     and times the reward (joint); by a small network (mlp). auto: joint if discrete and small, else mlp."""
@@ -148,9 +190,18 @@ class Config:
     """Discount."""
     gae_lambda: Annotated[float, UNIT_INTERVAL] = 0.8
     """Lambda of generalised advantage estimation."""
+    bootstrap: bool = False
+    """The value of going on stands for what would follow a meta-episode that ends by time, not by a fall in
+    the last of its --episodes; else nothing follows, which a policy without a clock cannot foresee."""
+    cut_at_time_limits: bool = False
+    """At time limits of episodes inside a meta-episode, too, values stand for what follows. Credit then does
+    not flow back from later episodes, so exploring for their sake is not learnt from it."""
     normalise_advantages: bool = True
     """Advantages get mean 0 and deviation 1 over all ranks."""
-    reward_scale: Annotated[float, POSITIVE] = 0.03
+    normalise_rewards: bool = False
+    """Rewards are divided by the running deviation of discounted returns in place of reward_scale, and
+    clipped at 10 of them."""
+    reward_scale: Annotated[float, POSITIVE, OF_FIXED_SCALE] = 0.03
     """Rewards are multiplied by this for returns and advantages only, not in the policy's input."""
     learning_rate: Annotated[float, POSITIVE] = 5e-3
     """Learning rate at the start of PPO."""
@@ -167,13 +218,18 @@ class Config:
     """Where run folders lie."""
     checkpoint_interval: Annotated[int, POSITIVE] = 10
     """Iterations between two saves."""
+    eval_interval: Annotated[int, AT_LEAST_ZERO] = 0
+    """Iterations between two evaluations without exploration, in tasks that are not trained on (0: none). The
+    save of the best is kept in the folder `best` of the run."""
+    eval_tasks: Annotated[int, POSITIVE, OF_EVALUATIONS] = 100
+    """Tasks of such an evaluation."""
 
     @classmethod
     def defaults(cls, given: dict[str, Any]) -> "Config":
         """The settings for the environment in `given`."""
         name = given.get("environment", cls.environment)
         if not name.startswith("diabetes"):
-            return cls(environment=name)
+            return cls(environment=name, **SUITE.get(name, {}))
         start = 0.0 if name == "diabetes_relative" else -0.5
         return cls(environment=name, **DIABETES, initial_action=start)
 

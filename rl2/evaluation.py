@@ -10,7 +10,7 @@ import numpy as np
 from common import evaluation as shared
 from common import protocols
 from common.baselines import RandomActions, train
-from common.config import POSITIVE, Within, without_effect
+from common.config import AT_LEAST_ZERO, POSITIVE, Within, without_effect
 from common.errors import UserError
 from common.evaluation import EVALUATION, OF_BASELINES, EvaluationSettings, Row, row
 from common.plots import curves_figure
@@ -39,6 +39,8 @@ class Settings(EvaluationSettings):
 
     instances: Annotated[int, POSITIVE] = 1000
     """Fresh tasks."""
+    episodes: Annotated[int, AT_LEAST_ZERO] = 0
+    """Episodes in each task, also more than in training (0: a meta-episode as in training)."""
     actions: Literal["greedy", "sample"] = "greedy"
     """Take the most likely action, or sample as in training."""
     baselines: Literal["all", "none"] = "all"
@@ -80,16 +82,18 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             export.check(config)
     problem = stored_problem(config, state, comm)
     policy = stored_policy(config, state, problem)
+    with comm.agree():
+        episodes, num_steps = length(config, settings, problem)
 
-    num_steps, num_chunks = config.meta_episode_len, -(-settings.instances // CHUNK)
+    num_chunks = -(-settings.instances // CHUNK)
     own = comm.share(num_chunks)
     methods = ["rl2"]
     if settings.baselines == "all":
         methods += classical or [RANDOM, ONE]
-    alone = None
+    alone, alone_steps = None, 0
     if ONE in methods:
         iterations = max(1, round(settings.one_policy_share * stored.get("iteration", config.max_iters)))
-        alone = one_policy(config, problem, iterations, comm)
+        alone, alone_steps = one_policy(config, problem, iterations, comm)
     played: dict[str, list] = {method: [] for method in methods}
     for chunk in range(own.start, own.stop):
         num_tasks = min(CHUNK, settings.instances - chunk * CHUNK)
@@ -110,25 +114,43 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
                 rng.integers(2**31)  # it was the environment's seed when the tables in results/ were made
                 actor = make_baseline(method, tasks, num_steps, problem.horizon, rng=rng)
             with closing(problem.family.make_vec(tasks, dynamics)) as env:
-                played[method].append(play_meta_episodes(env, actor, num_steps))
+                played[method].append(play_meta_episodes(env, actor, num_steps, episodes))
     rows = []
     for method in methods:
         rows += report(method, played[method], settings.instances, own.start * CHUNK, comm)
     if alone:
-        steps = iterations * config.meta_episodes_per_policy_update * num_steps
-        rows.append(row(ONE, "env_steps", steps, share_of_steps=settings.one_policy_share))
+        rows.append(row(ONE, "env_steps", alone_steps, share_of_steps=settings.one_policy_share))
     with comm.agree():
         if settings.export and comm.is_root:
-            export.export(config, policy, problem.family, rows, settings, stored.get("iteration"))
+            steps = state.get("env_steps")  # counted where meta-episodes end at different times
+            export.export(config, policy, problem.family, rows, settings, stored.get("iteration"), steps)
     return rows
 
 
-def one_policy(config: Config, problem: Problem, iterations: int, comm: Comm) -> RecurrentPolicy:
-    """The run's settings without a memory, trained for some iterations; a collective."""
-    cut = dataclasses.replace(config, architecture="none", max_iters=iterations)
+def length(config: Config, settings: Settings, problem: Problem) -> tuple[int, int]:
+    """Episodes in each task, 0 if they are not counted, and the most steps that are played."""
+    if not settings.episodes:
+        return config.episodes, config.meta_episode_len
+    if not getattr(problem.family, "declares_length", True):
+        raise UserError(
+            f"--episodes: {config.environment} does not say how long episodes last; give it an attribute "
+            "max_episode_len"
+        )
+    num_steps = settings.episodes * problem.horizon
+    if config.architecture in ("snail", "transformer") and num_steps > config.meta_episode_len:
+        raise UserError(
+            f"--episodes {settings.episodes}: they may last {num_steps} steps, and this "
+            f"{config.architecture} remembers {config.meta_episode_len}"
+        )
+    return settings.episodes, num_steps
+
+
+def one_policy(config: Config, problem: Problem, iterations: int, comm: Comm) -> tuple[RecurrentPolicy, int]:
+    """The run's settings without a memory, trained for some iterations, and its steps; a collective."""
+    cut = dataclasses.replace(config, architecture="none", max_iters=iterations, eval_interval=0)
     learner = Learner(cut, comm, problem)
     train(learner, iterations, ONE)
-    return learner.policy
+    return learner.policy, learner.env_steps
 
 
 def report(method: str, played: list, num_instances: int, first: int, comm: Comm) -> list[Row]:

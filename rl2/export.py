@@ -35,15 +35,17 @@ class Step(nn.Module):
     ) -> State:
         """The action, then what the next call is given: last observation, last action and memory."""
         features = self.policy.features
-        here, before, taken = observation, last_observation, last_action
+        before, taken, seen = last_observation, last_action, observation
         if features.discrete_observation:
-            here, before = (shared.one_hot(index, features.num_observations) for index in (here, before))
+            here, before = (shared.one_hot(index, features.num_observations) for index in (seen, before))
+        else:
+            here = seen = features.observation(observation)
         if features.discrete_action:
             taken = shared.one_hot(last_action, features.num_actions)
         x = features.join(here, before, taken, reward[:, None], done[:, None])
         distribution, _, state = self.policy.step(x, observation, memory)
         action = distribution.mode()
-        return (self.to_space(action), observation.clone(), action.clone(), *state)
+        return (self.to_space(action), seen.clone(), action.clone(), *state)
 
 
 def check(config: Config) -> None:
@@ -98,6 +100,11 @@ def network(config: Config, policy: RecurrentPolicy, family: Any, about: list[Se
             f"Begin anew with each agent, not with each episode; its memory was trained for "
             f"{config.meta_episode_len} steps with an agent. `next_last_action` is what the network chose "
             "before it was turned into the environment's units: hand it back as it is."
+            + (
+                " So is `next_last_observation`, which is normalised."
+                if config.normalise_observations
+                else ""
+            )
         ),
     )
 
@@ -109,9 +116,16 @@ def export(
     rows: list[Row],
     settings: Any,
     iteration: int | None,
+    env_steps: int | None = None,
 ) -> None:
-    """Write the policy with its card to the folder `settings.export`; on one rank only."""
-    steps = config.meta_episodes_per_policy_update * config.meta_episode_len
+    """Write the policy with its card to the folder `settings.export`; on one rank only.
+
+    It was trained for `env_steps`, or those that its iterations have where all are as long.
+    """
+    if env_steps is None and iteration is not None:
+        env_steps = iteration * config.meta_episodes_per_policy_update * config.meta_episode_len
+    episodes = settings.episodes or config.episodes
+    what = f"{episodes} episodes" if episodes else f"{config.meta_episode_len} steps"
     measured = [r for r in rows if r["metric"] == "return"]
     lines = [
         (r["method"], f"{r['mean']:.2f}" + ("" if r["se"] is None else f" ± {r['se']:.2f}")) for r in measured
@@ -124,7 +138,7 @@ def export(
         ),
         (
             "Measured returns",
-            f"Return of {config.meta_episode_len} steps in a task, mean and standard error over "
+            f"Return of {what} in a task, mean and standard error over "
             f"{settings.instances} fresh tasks, seed {settings.seed}, actions: {settings.actions}.\n\n"
             + bullets(lines),
         ),
@@ -132,7 +146,7 @@ def export(
             config,
             iteration,
             ("algorithm", f"RL², {config.architecture} of {config.num_features} units"),
-            ("environment steps", "not recorded" if iteration is None else f"{iteration * steps:,}"),
+            ("environment steps", "not recorded" if env_steps is None else f"{env_steps:,}"),
         ),
     ]
     index = {"system": "rl2", "environment": config.environment, "meta_episode_len": config.meta_episode_len}

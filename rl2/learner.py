@@ -9,21 +9,23 @@ import numpy as np
 import torch
 
 from common.device import check_device
-from common.gae import above_alike, gae
+from common.gae import above_alike
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.ppo import ppo_loss
+from common.running_moments import RunningMoments
 from common.runs.seeding import Repeated, SharedStream, stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients, broadcast_parameters
 from rl2.config import Config
+from rl2.estimates import meta_gae, so_far
+from rl2.greedy import greedy_returns
 from rl2.mdp_baselines import GreedyReplanned
 from rl2.policy import Actor, RecurrentPolicy
 from rl2.problem import expert_of
-from rl2.rollout import MetaEpisodes, episode_returns, play
+from rl2.rollout import MetaEpisodes, mean_returns, play
 
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
-REPORTED_EPISODES = 10
 
 
 class Learner:
@@ -54,6 +56,8 @@ class Learner:
         broadcast_parameters(comm, self.policy)
         self.gradients = FlatGradients(comm, list(self.policy.parameters()))
         self.entropy_coef = config.entropy_coef
+        self.return_moments = RunningMoments(1).to(config.device) if config.normalise_rewards else None
+        self.env_steps, self.best_return = 0, -math.inf
         self.optimiser = make_adamw(
             self.policy.parameters(), config.learning_rate, config.adam_eps, config.weight_decay
         )
@@ -72,12 +76,16 @@ class Learner:
         metrics = self.update(i, batch, estimates)
         updated = time.perf_counter()
 
-        steps = self.num_total * config.meta_episode_len
+        if self.policy.normaliser is not None:  # only now: what was collected stays as the policy saw it
+            seen = None if batch is None else batch.counted(batch.observation)
+            self.policy.normaliser.update(self.comm, seen)
+        steps = self.count_steps(i, batch)
         return {
             **metrics,
             **self.returns(batch),
+            **self.evaluate(i),
             "train/learning_rate": self.optimiser.lr,
-            "train/env_steps": float((i + 1) * steps),
+            "train/env_steps": float(self.env_steps),
             "time/collect_s": collected - began,
             "time/update_s": updated - collected,
             "time/steps_per_second": steps / (updated - began),
@@ -95,26 +103,32 @@ class Learner:
         shared = SharedStream(chances, self.num_total, self.share)
         with closing(self.problem.family.make_vec(mine, rng=shared)) as env:
             acting = SharedStream(stream(config.seed, "acting", i), self.num_total, self.share)
-            return play(self.policy, env, config.meta_episode_len, acting, expert)
+            return play(
+                self.policy, env, config.meta_episode_len, acting, expert, config.episodes, config.bootstrap
+            )
 
     def estimate(self, batch: MetaEpisodes | None) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Advantages and value targets `[T, N]`, None for an empty share.
 
-        Ends of episodes inside a meta-episode do not cut them.
+        Ends of episodes inside a meta-episode do not cut them, except time limits with that flag.
         """
         config, advantage = self.config, None
         moments = np.zeros(3)
-        if batch is not None:
-            value = self.values(batch) if batch.value is None else batch.value
-            advantage = gae(batch.reward * config.reward_scale, value, config.gamma, config.gae_lambda)
+        reward = self.scaled_rewards(batch)
+        if batch is not None and reward is not None:
+            value, next_value = self.values(batch)
+            cut = batch.truncated if config.cut_at_time_limits else None
+            fallen = batch.done - batch.truncated if config.episodes else None  # a last episode, for good
+            ends = {"next_value": next_value, "live": batch.live, "cut": cut, "fallen": fallen}
+            advantage = meta_gae(reward, value, config.gamma, config.gae_lambda, **ends)
             value_target = advantage + value
             if (alike := config.meta_episodes_per_start) > 1:
                 done = batch.done.numpy(force=True)  # where episodes wait, they all begin together
                 done = 0 * done if config.early_ends == "wait" else done
                 above = above_alike(advantage.numpy(force=True), done, alike)
                 advantage = torch.from_numpy(above).to(config.device)
-            wide = advantage.double()
-            moments[:] = advantage.numel(), wide.sum().item(), wide.square().sum().item()
+            wide = batch.counted(advantage).double()
+            moments[:] = wide.numel(), wide.sum().item(), wide.square().sum().item()
         count, total, squares = self.comm.allreduce_(moments)
         if advantage is None:
             return None
@@ -124,13 +138,31 @@ class Learner:
             advantage = (advantage - mean) / (deviation + 1e-8)
         return advantage, value_target
 
+    def scaled_rewards(self, batch: MetaEpisodes | None) -> torch.Tensor | None:
+        """The rewards `[T, N]` that values add up; a collective."""
+        if self.return_moments is None:
+            return None if batch is None else batch.reward * self.config.reward_scale
+        sums = None if batch is None else batch.counted(so_far(batch.reward, self.config.gamma))[:, None]
+        self.return_moments.update(self.comm, sums)
+        return None if batch is None else self.return_moments.scaled(batch.reward)
+
     @torch.no_grad()
-    def values(self, batch: MetaEpisodes) -> torch.Tensor:
-        """Values `[T, N]` under a value network with a memory of its own, a few meta-episodes at a time."""
-        pieces = torch.arange(self.num_local, device=batch.reward.device).split(64)
-        return torch.cat(
-            [self.policy.value(batch.inputs[:, p], batch.observation[:, p]) for p in pieces], dim=1
-        )
+    def values(self, batch: MetaEpisodes) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Values `[T, N]` of all steps, and `[N]` behind the last one if that counts.
+
+        Those of a value network with a memory of its own are read a few meta-episodes at a time.
+        """
+        value, behind = batch.value, batch.next_value
+        if value is None:
+            inputs, observation = batch.inputs, batch.observation
+            if batch.next_inputs is not None and batch.next_observation is not None:  # --bootstrap
+                inputs = torch.cat([inputs, batch.next_inputs])
+                observation = torch.cat([observation, batch.next_observation])
+            pieces = torch.arange(self.num_local, device=inputs.device).split(64)
+            whole = torch.cat([self.policy.value(inputs[:, p], observation[:, p]) for p in pieces], dim=1)
+            value = whole[: len(batch.reward)]
+            behind = whole[len(batch.reward) :] if self.config.bootstrap else None
+        return value, None if behind is None else behind[0]
 
     @torch.no_grad()
     def set_log_std(self, i: int) -> None:
@@ -164,11 +196,13 @@ class Learner:
             order = row_start + keys[self.rows].argsort(axis=1)  # [own rows, minibatches]
             for columns in torch.from_numpy(np.ascontiguousarray(order.T)).to(config.device):
                 self.gradients.zero()
-                metrics = dict.fromkeys(METRICS, 0.0)
+                metrics, weight = dict.fromkeys(METRICS, 0.0), float(len(columns))
                 if batch is not None and estimates is not None:
-                    loss, metrics = self.loss(batch.columns(columns), *(x[:, columns] for x in estimates))
+                    chosen = batch.columns(columns)
+                    weight = float(chosen["live"].sum()) if "live" in chosen else weight
+                    loss, metrics = self.loss(chosen, *(x[:, columns] for x in estimates))
                     loss.backward()
-                totals += self.gradients.average(len(columns), [float(metrics[name]) for name in METRICS])
+                totals += self.gradients.average(weight, [float(metrics[name]) for name in METRICS])
                 self.gradients.clip(config.max_grad_norm)
                 self.optimiser.step()
         return dict(zip(METRICS, totals / (config.num_epochs * self.num_minibatches), strict=True))
@@ -179,19 +213,21 @@ class Learner:
         """PPO's loss, or behavioural cloning's where an expert told its actions; and metrics."""
         config = self.config
         distribution, value = self.policy.unroll(meta_episodes["inputs"], meta_episodes["observation"])
+        live = meta_episodes.get("live", ...)  # [T, N]; what comes behind the last episode is left out
+        value, value_target = value[live], value_target[live]
         if "expert_action" in meta_episodes:
-            policy_loss = -distribution.log_prob(meta_episodes["expert_action"]).mean()
+            policy_loss = -distribution.log_prob(meta_episodes["expert_action"])[live].mean()
             value_loss = 0.5 * (value - value_target).square().mean()
             metrics = dict.fromkeys(METRICS, 0.0) | {"loss/policy": policy_loss, "loss/value": value_loss}
-            metrics["ppo/entropy"] = distribution.entropy().mean()
+            metrics["ppo/entropy"] = distribution.entropy()[live].mean()
             return policy_loss + config.value_coef * value_loss, metrics
         return ppo_loss(
-            distribution.log_prob(meta_episodes["action"]),
-            meta_episodes["log_prob"],
-            advantage,
+            distribution.log_prob(meta_episodes["action"])[live],
+            meta_episodes["log_prob"][live],
+            advantage[live],
             value,
             value_target,
-            distribution.entropy(),
+            distribution.entropy()[live],
             clip_range=config.clip_range,
             entropy_coef=self.entropy_coef,
             value_coef=config.value_coef,
@@ -199,29 +235,51 @@ class Learner:
 
     def returns(self, batch: MetaEpisodes | None) -> dict[str, float]:
         """Mean return of the meta-episode and of each of its first episodes, over all ranks."""
-        sums = np.zeros((2, 1 + REPORTED_EPISODES))
+        played = None
         if batch is not None:
-            reward, done = batch.reward.cpu().numpy(), batch.done.cpu().numpy()
-            returns = np.vstack(
-                [reward.sum(0, dtype=np.float64), episode_returns(reward, done, REPORTED_EPISODES)]
-            )
-            sums[:] = np.nansum(returns, axis=1), np.isfinite(returns).sum(axis=1)
-        totals, counts = self.comm.allreduce_(sums)
-        names = ["train/return"] + [f"train/return_episode_{e + 1:02d}" for e in range(REPORTED_EPISODES)]
-        return {name: t / n for name, t, n in zip(names, totals, counts, strict=True) if n}
+            live = 1 if batch.live is None else batch.live
+            played = (batch.reward * live).cpu().numpy(), (batch.done * live).cpu().numpy()
+        return mean_returns("train", played, self.comm, self.config.episodes)
+
+    def count_steps(self, i: int, batch: MetaEpisodes | None) -> int:
+        """Steps of this iteration that count, of all ranks, which are added up."""
+        if not self.config.episodes:
+            steps = self.num_total * self.config.meta_episode_len
+            self.env_steps = (i + 1) * steps
+            return steps
+        live = 0 if batch is None or batch.live is None else int(batch.live.sum())
+        steps = int(self.comm.allreduce_(np.array([live]))[0])
+        self.env_steps += steps
+        return steps
+
+    def evaluate(self, i: int) -> dict[str, float]:
+        """Greedy returns after every `eval_interval`th iteration, and the highest so far."""
+        if not self.config.eval_interval or (i + 1) % self.config.eval_interval:
+            return {}
+        metrics = greedy_returns(self.policy, self.problem, self.config, self.comm)
+        self.best_return = max(self.best_return, metrics["eval/return"])
+        return metrics | {"eval/best_return": self.best_return}
 
     def actor(self, agents: Any = None) -> Actor:
         """Acts for any agents, with an empty memory at each `reset`."""
         return Actor(self.policy, self.problem.family.action_space)
 
     def state_dict(self) -> dict:
-        """The policy and the optimiser, and the population, if there is one."""
-        problem = self.problem
-        given = {"population": problem.digest, "agents": problem.agents} if self.config.population else {}
+        """The policy, the optimiser and what else is carried over; and the population, if there is one."""
+        config = self.config
+        more: dict[str, Any] = {}
+        if config.population:
+            more |= {"population": self.problem.digest, "agents": self.problem.agents}
+        if self.return_moments is not None:
+            more["return_moments"] = dict(self.return_moments.state_dict())
+        if config.episodes:
+            more["env_steps"] = self.env_steps
+        if self.best_return > -math.inf:
+            more["best_return"] = self.best_return
         return {
             "policy": dict(self.policy.state_dict()),
             "optimiser": optimiser_state(self.optimiser),
-            **given,
+            **more,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -230,7 +288,12 @@ class Learner:
             self.problem.require_same(state["population"])
         self.policy.load_state_dict(state["policy"])
         load_optimiser_state(self.optimiser, state["optimiser"])
+        if self.return_moments is not None:
+            self.return_moments.load_state_dict(state["return_moments"])
+        self.env_steps = state.get("env_steps", 0)
+        self.best_return = state.get("best_return", -math.inf)
 
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit."""
-        return dict(self.policy.state_dict()) | optimiser_state(self.optimiser)
+        moments = {} if self.return_moments is None else self.return_moments.state_dict(prefix="returns.")
+        return dict(self.policy.state_dict()) | optimiser_state(self.optimiser) | dict(moments)

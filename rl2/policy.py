@@ -13,6 +13,7 @@ from common.distributions import ActionHead, Categorical, DiagonalGaussian
 from common.errors import UserError
 from common.memory import make_memory
 from common.rollout import to_space
+from common.running_moments import RunningMoments
 from rl2.config import Config
 
 State = tuple[torch.Tensor, ...]  # of a memory
@@ -49,6 +50,13 @@ def resolve(config: Config, observation_space: Space, action_space: Space) -> tu
     return encoder, readout
 
 
+def make_normaliser(config: Config, observation_space: Space) -> RunningMoments | None:
+    """What observations are normalised by; None if they are taken as they are."""
+    if config.normalise_observations and isinstance(observation_space, spaces.Discrete):
+        raise UserError("--normalise_observations: discrete observations are no vectors; leave it out")
+    return RunningMoments(space_size(observation_space)) if config.normalise_observations else None
+
+
 class Last(NamedTuple):
     """The step before, of N meta-episodes."""
 
@@ -65,11 +73,17 @@ class TransitionFeatures:
     of the pair (last observation, last action) and that one-hot times the last reward: sums of these over
     time are the visit counts and reward totals which a Bayesian would keep. `mlp` adds the last observation
     and leaves the binding to a network. `none` leaves all but the observation out. Everything of the last
-    step is zero at the start of a meta-episode.
+    step is zero at the start of a meta-episode. Vectors of observations are normalised by a `normaliser`.
     """
 
-    def __init__(self, encoder: str, observation_space: Space, action_space: Space):
-        self.encoder = encoder
+    def __init__(
+        self,
+        encoder: str,
+        observation_space: Space,
+        action_space: Space,
+        normaliser: RunningMoments | None = None,
+    ):
+        self.encoder, self.normaliser = encoder, normaliser
         self.discrete_observation = isinstance(observation_space, spaces.Discrete)
         self.discrete_action = isinstance(action_space, spaces.Discrete)
         self.num_observations, self.num_actions = space_size(observation_space), space_size(action_space)
@@ -86,7 +100,7 @@ class TransitionFeatures:
         """Vectors `[..., num_observations]`."""
         if self.discrete_observation:
             return F.one_hot(observation.long(), self.num_observations).float()
-        return observation.float()
+        return observation.float() if self.normaliser is None else self.normaliser(observation.float())
 
     def action(self, action: torch.Tensor) -> torch.Tensor:
         """Vectors `[..., num_actions]`."""
@@ -139,7 +153,8 @@ class Branch(nn.Module):
             )
         span = config.meta_episode_len if config.memory_span < 0 else config.memory_span
         input_size = width if self.embed else features.size
-        self.memory = make_memory(config.architecture, input_size, width, config.meta_episode_len, span)
+        length = config.meta_episode_len + config.bootstrap  # the value behind the end needs one step more
+        self.memory = make_memory(config.architecture, input_size, width, length, span)
         memory_size = self.memory.output_size
         # Memory -> hidden layers -> outputs; the hidden layers see the observation too where `mlp` says so.
         sizes = [memory_size + (features.num_observations if readout == "mlp" else 0)]
@@ -194,7 +209,8 @@ class RecurrentPolicy(nn.Module):
     def __init__(self, config: Config, observation_space: Space, action_space: Space):
         super().__init__()
         encoder, readout = resolve(config, observation_space, action_space)
-        self.features = TransitionFeatures(encoder, observation_space, action_space)
+        self.normaliser = make_normaliser(config, observation_space)
+        self.features = TransitionFeatures(encoder, observation_space, action_space, self.normaliser)
         num_actions = self.features.num_actions
         self.head = ActionHead(
             num_actions, self.features.discrete_action, config.initial_log_std, config.final_log_std is None

@@ -25,6 +25,12 @@ def make_problem(config: Config, comm: Comm) -> Problem:
         agents = None
         if config.population:
             agents = family.check(Population.of_run(config.population, config.environment).parameters)
+        longest = config.episodes * family.max_episode_len if getattr(family, "declares_length", True) else 0
+        if longest > config.meta_episode_len:
+            raise UserError(
+                f"--episodes {config.episodes}: they may last {longest} steps in {config.environment}; give "
+                f"--meta_episode_len {longest}"
+            )
         if config.early_ends == "wait":
             if not getattr(family, "declares_length", True):
                 raise UserError(

@@ -30,6 +30,8 @@ from train import SYSTEMS, parse_arguments
         ("rl2 --architecture none --transition_encoder mlp", "transition_encoder"),
         ("rl2 --readout linear --readout_layers 2", "readout_layers"),
         ("rl2 --action_scaling none", "action_scaling"),
+        ("rl2 --eval_tasks 5", "eval_tasks"),
+        ("rl2 --normalise_rewards True --reward_scale 0.1", "reward_scale"),
         ("rmdp --algorithm random --assignment_lr 1e-3", "assignment_lr"),
         ("rmdp --environment cart_pole --assignment_lr 1e-3", "assignment_lr"),
         ("rmdp --algorithm cluster --warm_start_iters 5", "warm_start_iters"),

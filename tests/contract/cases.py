@@ -25,9 +25,14 @@ class Case:
 
 POINTS = "envs.examples:point_family"
 PLANNER = {"horizon": 4, "num_candidates": 20}
+COUNTED = (
+    "--environment cart_pole --episodes 1 --meta_episode_len 200 --normalise_observations True "
+    "--normalise_rewards True --bootstrap True --cut_at_time_limits True --eval_interval 1 --eval_tasks 3"
+)
 CASES = {
     "rl2": Case("rl2", rl2.load),
     "rl2, continuous": Case("rl2", rl2.load, ("--environment", POINTS), loading={"environment": POINTS}),
+    "rl2, counted episodes": Case("rl2", rl2.load, tuple(COUNTED.split())),
     "rmdp": Case("rmdp", rmdp.load),
     "rmdp, dynamics of its own": Case("rmdp", rmdp.load, ("--environment", "cart_pole")),
     "persim": Case("persim", persim.load, options=PLANNER, numbered=True),

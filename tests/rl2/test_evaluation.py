@@ -3,9 +3,11 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from gymnasium.spaces import Box
 
+from common.errors import UserError
 from common.memory import NoMemory
 from mpi_utils.comm import Comm
 from rl2 import evaluation
@@ -57,3 +59,31 @@ def test_one_policy_sees_the_observation_alone():
     assert torch.equal(one.mode(), again.mode()) and state == ()
     together, _ = policy.unroll(seen.expand(4, 3, 2), seen.expand(4, 3, 2))
     torch.testing.assert_close(together.mode()[3], one.mode())
+
+
+def test_more_episodes_than_trained_and_episodes_that_end_early():
+    config = runs.settings("rl2", "--environment", POINTS, "--meta_episode_len", "20")
+    state = Learner(config, Comm(), make_problem(config, Comm())).state_dict()
+
+    def curve(config, *flags):
+        flags = ["--instances", "9", "--baselines", "none", *flags]
+        settings = evaluation.parse_settings(flags, show=False)
+        found = evaluation.evaluate(dataclasses.asdict(config), state, settings, Comm())
+        total, *episodes = (r["mean"] for r in found)
+        assert [r.get("episode") for r in found[1:]] == list(range(1, 1 + len(episodes)))
+        assert total == pytest.approx(sum(episodes))
+        return episodes
+
+    own = ("--environment", POINTS)
+    assert len(curve(config, *own)) == 2 and len(curve(config, "--episodes", "1", *own)) == 1
+    longer = curve(config, "--episodes", "5", *own)
+    assert len(longer) == 5 and longer[:2] == curve(config, *own)
+    attentive = dataclasses.replace(config, architecture="snail")
+    state = Learner(attentive, Comm(), make_problem(config, Comm())).state_dict()
+    with pytest.raises(UserError, match="--episodes 5: they may last 50 steps, and this snail remembers 20"):
+        curve(attentive, "--episodes", "5", *own)
+    config = runs.settings(
+        "rl2", "--environment", "cart_pole", "--episodes", "2", "--meta_episode_len", "400"
+    )
+    state = Learner(config, Comm(), make_problem(config, Comm())).state_dict()
+    assert len(curve(config)) == 2 and len(curve(config, "--episodes", "3")) == 3
