@@ -5,9 +5,9 @@
 
 policies.png draws time in range and return against the number of policies, from the table that
 `experiments.diabetes` wrote: a line for each kind of rows that are called "KIND absolute, ..." or "KIND
-relative, ...". day.png draws the same day of one patient under several controllers of that table, or trained
-runs (TITLE=FOLDER). sharing.png shows which patients share a policy of r-MDP's runs. This is research
-software on a re-implemented simulator; nothing that it shows is medical advice.
+relative, ...", and a diamond for "KIND, second day". day.png draws the same day of one patient under several
+controllers of that table, or trained runs (TITLE=FOLDER). sharing.png shows which patients share a policy of
+r-MDP's runs. This is research software on a re-implemented simulator; nothing that it shows is medical advice.
 """
 
 import argparse
@@ -45,6 +45,7 @@ ACTORS = (
 )
 SERIES = re.compile(r"(.*(?:absolute|relative)), (.*)")
 BY_AGE = "age group"  # in a method's name: these policies are given by age, and stand beside the lines
+MEMORY = re.compile(r"(.*), second day")  # one policy that has known the patient for a day stands there, too
 FIGURES = {"in_range": "time in range (%)", "return": "return of a day"}
 NEEDED = ("method", "start", "patients", "policies", *FIGURES, *(f"{name}_worst" for name in FIGURES))
 
@@ -62,8 +63,10 @@ def read_protocol(path: Path) -> list[Row]:
     drawn = []
     for row in rows:
         if row["start"] == "normal" and (found := SERIES.fullmatch(row["method"])):
-            drawn.append(row | {"series": found[1], "by_age": BY_AGE in found[2]})
-    if not drawn:
+            drawn.append(row | {"series": found[1], "kind": BY_AGE if BY_AGE in found[2] else ""})
+        elif row["start"] == "normal" and (found := MEMORY.fullmatch(row["method"])):
+            drawn.append(row | {"series": found[1], "kind": "second day"})
+    if not any(row["kind"] == "" for row in drawn):
         raise UserError(
             f'--protocol {path}: no method is called "KIND absolute, ..." or "KIND relative, ..."'
         )
@@ -97,11 +100,17 @@ def draw_policies(rows: list[Row], path: Path) -> None:
 
 
 def draw_series(axes: Any, rows: list[Row], figure: str, title: str, color: str) -> None:
-    """One kind of policies: a line by their number, and stars for those given by age."""
-    line = sorted((row for row in rows if not row["by_age"]), key=lambda row: row["policies"])
-    by_age = [row for row in rows if row["by_age"]]
+    """One kind of policies: a line by their number, stars for those given by age, diamonds for memories."""
+    line, by_age, memory = (
+        sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["policies"])
+        for kind in ("", BY_AGE, "second day")
+    )
     for column, style, face in ((figure, "o-", color), (f"{figure}_worst", "o--", "white")):
-        for some, mark, size, name in ((line, style, 4, title), (by_age, "*", 11, f"{title}, by age")):
+        for some, mark, size, name in (
+            (line, style, 4, title),
+            (by_age, "*", 11, f"{title}, by age"),
+            (memory, "D", 7, f"{title}, second day"),
+        ):
             x, y = [row["policies"] for row in some], [row[column] for row in some]
             label = name if some and column == figure else None
             axes.plot(x, y, mark, color=color, markerfacecolor=face, markersize=size, label=label)

@@ -10,6 +10,7 @@ from tests.helpers.launch import ROOT, command
 from tests.helpers.simglucose import needs_simglucose
 
 ROWS = [("feedback absolute, all patients", 1, 50), ("r-MDP absolute, k = 3", 3, 70)]
+ROWS += [("RL², second day", 1, 80), ("RL²", 1, 75)]
 ROWS += [("r-MDP absolute, k = 1", 1, 60), ("r-MDP absolute, age group", 3, 65), ("own basal rate", 30, 40)]
 
 
@@ -35,7 +36,9 @@ def test_lines_and_stars(protocol, tmp_path, monkeypatch):
     panels = drawn.axes
     assert [axes.get_title() for axes in panels] == ["all patients", "adults", "", ""]
     lines = {line.get_label(): line for line in panels[0].lines if not line.get_label().startswith("_")}
-    assert set(lines) == {"feedback absolute", "r-MDP absolute", "r-MDP absolute, by age"}
+    expected = {"feedback absolute", "r-MDP absolute", "r-MDP absolute, by age", "RL², second day"}
+    assert set(lines) == expected
+    np.testing.assert_array_equal(lines["RL², second day"].get_xydata(), [[1, 82]])
     np.testing.assert_array_equal(lines["r-MDP absolute"].get_xydata(), [[1, 62], [3, 72]])
     np.testing.assert_array_equal(lines["r-MDP absolute, by age"].get_xydata(), [[3, 67]])
 
