@@ -7,7 +7,7 @@ policies.png draws time in range and return against the number of policies, from
 `experiments.diabetes` wrote: a line for each kind of rows that are called "KIND absolute, ..." or "KIND
 relative, ...", and a diamond for "KIND, second day". day.png draws the same day of one patient under several
 controllers of that table, or trained runs (TITLE=FOLDER). sharing.png shows which patients share a policy of
-r-MDP's runs. This is research software on a re-implemented simulator; nothing that it shows is medical advice.
+r-MDP's runs. This is research software on a re-implemented simulator; nothing here is medical advice.
 """
 
 import argparse
