@@ -1,5 +1,6 @@
 """The shipped models are as good as docs/ says, on draws that the figures there were not made with."""
 
+import numpy as np
 import pytest
 
 import caml
@@ -7,8 +8,10 @@ import persim
 import rl2
 import rmdp
 from common.runs import checkpoint, run_folder
+from envs import make_family
 from evaluate import EVALUATIONS
 from mpi_utils.comm import Comm
+from rl2.rollout import episode_returns, play_meta_episodes
 from tests.helpers.launch import ROOT
 
 EXAMPLES = ROOT / "checkpoints" / "examples"
@@ -39,6 +42,7 @@ REQUIRED = {
     "rmdp_resource_k5": 89.7,
     "rmdp_resource_k10": 90.9,
     "rmdp_resource_k25": 92.2,
+    "grid_navi": 36.5,
     "rl2_diabetes": 455.0,
     "rmdp_diabetes_age": 224.0,
     "rmdp_diabetes_k3": 230.0,
@@ -68,3 +72,14 @@ def test_an_example_reaches_its_figure(name):
     rows = evaluation.evaluate(stored, state, settings, Comm())
     total = next(row for row in rows if row["metric"] == METRIC[system])
     assert total["mean"] > REQUIRED[name] - 3 * (total["se"] or 0.0)
+
+
+def test_grid_navi_over_all_its_goals():
+    """No policy has more than 4, 11.0714, 11.0714, 11.0714 (docs/suite.md)."""
+    actor = LOAD["rl2"](EXAMPLES / "grid_navi")
+    family = make_family("grid_navi")
+    goals = {"goal": np.unique(family.sample(np.random.default_rng(0), 1000)["goal"])}
+    rewards, ends = play_meta_episodes(family.make_vec(goals), actor, 60)
+    found = episode_returns(rewards, ends, 4).mean(1)
+    np.testing.assert_allclose(found[[0, 2, 3]], [4, 11.0714, 11.0714], atol=1e-4)
+    assert 10.6 < found[1] <= 11.0715
