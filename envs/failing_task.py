@@ -1,5 +1,6 @@
 """Which of many tasks fails where they are stepped together: found by doing the same with fewer of them."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,8 @@ class Recording:
             return error
         finally:
             if env is not None:
-                env.close()
+                with contextlib.suppress(Exception):  # what is looked for has failed before
+                    env.close()
         return None
 
 

@@ -8,7 +8,7 @@ from gymnasium.spaces import Space
 
 from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
 from envs.protocols import Draws, Parameters
-from envs.task_env import SeparateTaskVectorEnv, SingleTaskEnv
+from envs.task_env import FamilyVectorEnv, SingleTaskEnv
 
 
 class Dynamics:
@@ -73,20 +73,8 @@ class Dynamics:
         return DynamicsVectorEnv(type(self), parameters=parameters, rng=rng, max_episode_len=limit)
 
 
-class DynamicsVectorEnv(SeparateTaskVectorEnv):
+class DynamicsVectorEnv(FamilyVectorEnv):
     """N agents of one `Dynamics` family stepped at once; steps follow from `state` [N, d] float64 alone."""
-
-    def __init__(
-        self,
-        family_type: type[Dynamics],
-        num_envs: int | None = None,
-        *,
-        parameters: Any = None,
-        rng: Draws | None = None,
-        **sizes: Any,
-    ):
-        family = family_type(**sizes)
-        super().__init__(family, num_envs, family.max_episode_len, parameters, rng)
 
     def load(self, parameters: Parameters) -> None:
         """Keep the tasks' arrays."""

@@ -9,7 +9,7 @@ from envs.keyed import child, keys, normal, uniform
 from envs.parameters import EnvError, check_parameters, check_shapes, check_sizes
 from envs.protocols import Draws, Parameters
 from envs.robots import Copies, Robot, load_robot
-from envs.task_env import SeparateTaskVectorEnv, SingleTaskEnv
+from envs.task_env import FamilyVectorEnv, SingleTaskEnv
 
 
 class RobotTask:
@@ -56,20 +56,8 @@ class RobotTask:
         return RobotVectorEnv(type(self), parameters=parameters, rng=rng, max_episode_len=limit)
 
 
-class RobotVectorEnv(SeparateTaskVectorEnv):
+class RobotVectorEnv(FamilyVectorEnv):
     """N tasks of one `RobotTask`, stepped at once."""
-
-    def __init__(
-        self,
-        family_type: type[RobotTask],
-        num_envs: int | None = None,
-        *,
-        parameters: Any = None,
-        rng: Draws | None = None,
-        **sizes: Any,
-    ):
-        family = family_type(**sizes)
-        super().__init__(family, num_envs, family.max_episode_len, parameters, rng)
 
     def load(self, parameters: Parameters) -> None:
         """Keep the tasks' arrays."""

@@ -1,5 +1,6 @@
 """N tasks stepped at once, and one task as the same code with N = 1."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -149,6 +150,22 @@ class SeparateTaskVectorEnv(TaskVectorEnv):
             self.elapsed[ended] = 0
             observations = self.begin(ended)
         return observations, rewards, terminated, truncated, infos
+
+
+class FamilyVectorEnv(SeparateTaskVectorEnv):
+    """Base of those whose family is named by its class and sizes, as Gymnasium's registry does."""
+
+    def __init__(
+        self,
+        family_type: Callable[..., Any],
+        num_envs: int | None = None,
+        *,
+        parameters: Any = None,
+        rng: Draws | None = None,
+        **sizes: Any,
+    ):
+        family = family_type(**sizes)
+        super().__init__(family, num_envs, family.max_episode_len, parameters, rng)
 
 
 class SingleTaskEnv(gymnasium.Env):

@@ -9,7 +9,10 @@ from gymnasium.utils.env_checker import check_env
 
 from envs import EnvError, make_family
 from envs.families import SUITE_FAMILIES
-from tests.helpers.shared_stream import SlicedStream
+from tests.helpers.shared_stream import (
+    assert_shares_play_what_the_whole_plays,
+    random_actions,
+)
 
 IDS = {
     "half_cheetah_vel": "HalfCheetahVel-v0",
@@ -33,11 +36,6 @@ SIZES = {  # of observations and actions; steps of an episode
 }
 NEVER_EARLY = [name for name in SIZES if name not in ("ant_dir", "ant_forward_backward", "walker_params")]
 each_family = pytest.mark.parametrize("name", SUITE_FAMILIES)
-
-
-def random_actions(family, T, n, seed=0):
-    family.action_space.seed(seed)
-    return np.array([[family.action_space.sample() for _ in range(n)] for _ in range(T)])
 
 
 def test_every_task_of_the_suite_is_tried_here():
@@ -81,28 +79,13 @@ def test_the_single_env_is_the_vector_env_with_one_task(name):
     raise AssertionError("the episode had no end")
 
 
-def play(family, parameters, rng, actions):
-    env = family.make_vec(parameters, rng)
-    return [(env.reset()[0],), *(env.step(row)[:4] for row in actions)]
-
-
 @each_family
 @pytest.mark.parametrize("cut", [0, 3])
 def test_shares_play_exactly_what_the_whole_plays(name, cut):
     """Also where they fall, and begin anew each at its own time."""
-    family, n = make_family(name, max_episode_len=20), 7
-    whole = family.sample(SlicedStream(1, n, slice(0, n)), n)
-    actions = random_actions(family, 30, n)
-    expected = play(family, whole, SlicedStream(2, n, slice(0, n)), actions)
-    assert sum(step[2].sum() + step[3].sum() for step in expected[1:]) >= n
-    for share in (slice(0, cut), slice(cut, n)):
-        parameters = family.sample(SlicedStream(1, n, share), share.stop - share.start)
-        for key, array in parameters.items():
-            assert array.tobytes() == whole[key][share].tobytes()
-        found = play(family, parameters, SlicedStream(2, n, share), actions[:, share])
-        for step, expected_step in zip(found, expected, strict=True):
-            for array, all_rows in zip(step, expected_step, strict=True):
-                assert array.tobytes() == all_rows[share].tobytes()
+    family = make_family(name, max_episode_len=20)
+    steps = assert_shares_play_what_the_whole_plays(family, 30, 7, cut)
+    assert sum(step[2].sum() + step[3].sum() for step in steps[1:]) >= 7
 
 
 @pytest.mark.parametrize("name", NEVER_EARLY)

@@ -9,7 +9,11 @@ from gymnasium.vector import AutoresetMode
 
 from envs import EnvError, make_family
 from envs.examples import cart_pole_family, point_family
-from tests.helpers.shared_stream import SlicedStream
+from tests.helpers.shared_stream import (
+    SlicedStream,
+    assert_shares_play_what_the_whole_plays,
+    random_actions,
+)
 
 IDS = ["BernoulliBandit-v0", "TabularMDP-v0"]
 FAMILIES = ["bandit", "tabular_mdp", cart_pole_family, point_family]
@@ -82,39 +86,11 @@ def test_order_of_calls_is_enforced():
         env.step(0)
 
 
-def play(family, parameters, rng, actions):
-    env = family.make_vec(parameters, rng)
-    results = [(env.reset()[0],)]
-    for row in actions:
-        *result, infos = env.step(row)
-        ended = np.logical_or(*result[2:4])
-        if ended.any():  # an array of objects for single environments, None where nothing ended
-            assert all(infos["final_obs"][i] in env.single_observation_space for i in np.flatnonzero(ended))
-        results.append(result)
-    return results
-
-
-def random_actions(family, T, n):
-    family.action_space.seed(0)
-    return np.array([[family.action_space.sample() for _ in range(n)] for _ in range(T)])
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("cut", [1, 3, 6])
 def test_shares_play_exactly_what_the_whole_plays(name, cut):
     """Seven tasks at once give bit for bit what two shares of them give with the shared stream."""
-    family, n, T = make_family(name), 7, 23
-    whole = family.sample(SlicedStream(1, n, slice(0, n)), n)
-    actions = random_actions(family, T, n)
-    expected = play(family, whole, SlicedStream(2, n, slice(0, n)), actions)
-    for share in (slice(0, cut), slice(cut, n)):
-        parameters = family.sample(SlicedStream(1, n, share), share.stop - share.start)
-        for key, array in parameters.items():
-            assert array.tobytes() == whole[key][share].tobytes()
-        found = play(family, parameters, SlicedStream(2, n, share), actions[:, share])
-        for step, expected_step in zip(found, expected, strict=True):
-            for array, all_rows in zip(step, expected_step, strict=True):
-                assert array.tobytes() == all_rows[share].tobytes()
+    assert_shares_play_what_the_whole_plays(make_family(name), 23, 7, cut)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
