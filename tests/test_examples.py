@@ -47,6 +47,7 @@ REQUIRED = {
     "rmdp_diabetes_age": 224.0,
     "rmdp_diabetes_k3": 230.0,
     "rmdp_diabetes_each": 242.0,
+    "rmdp_diabetes_pump": 244.0,
 }
 
 

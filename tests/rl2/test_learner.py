@@ -215,3 +215,16 @@ def test_a_run_is_evaluated_on_its_own_agents_when_their_file_is_gone(tmp_path):
         np.testing.assert_array_equal(agents[name], values)
     with pytest.raises(UserError, match="no population at"):
         stored_problem(config, {}, Comm())
+
+
+@pytest.mark.parametrize("name", ["diabetes", "diabetes_relative", "diabetes_reading", "diabetes_discrete"])
+def test_settings_for_patients_work_together(name):
+    """A meta-episode is two days that both last, and doses begin low, or at the own basal rate."""
+    config = check_config(Config.defaults({"environment": name}))
+    problem = make_problem(config, Comm())
+    assert config.meta_episode_len == 2 * problem.horizon and config.early_ends == "wait"
+    actor = Learner(config, Comm(), problem).actor()
+    actor.reset(2)
+    action = actor.act(np.zeros((2, problem.family.observation_space.shape[0]), np.float32))
+    if name != "diabetes_discrete":
+        np.testing.assert_allclose(action, 0 if name == "diabetes_relative" else -0.5, atol=0.1)
