@@ -51,6 +51,10 @@ class GridNavi:
             raise EnvError(f"{self.name}: {text}")
         return {"goal": arrays["goal"].astype(np.int64)}
 
+    def task_numbers(self, parameters: Parameters) -> np.ndarray:
+        """The goals as one-hot vectors `[n, 25]`."""
+        return np.eye(NUM_CELLS, dtype=np.float32)[parameters["goal"]]
+
     def make_vec(self, parameters: Any, rng: Draws | None = None) -> "GridNaviVectorEnv":
         """The n tasks side by side."""
         return GridNaviVectorEnv(parameters=parameters, rng=rng, max_episode_len=self.max_episode_len)

@@ -32,7 +32,9 @@ class Draws(Protocol):
 class Family(Protocol):
     """A distribution of tasks that share both spaces. A task is an agent of the population.
 
-    It may have `steps_per_day`, by which reports tell days too, and a `note` that they show.
+    It may have `steps_per_day`, by which reports tell days too, and a `note` that they show; and
+    `task_numbers(parameters) -> [n, k]`, what a policy is given that is to know the task, in place of the
+    parameters themselves.
     """
 
     name: str

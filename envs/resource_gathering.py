@@ -53,6 +53,10 @@ class ResourceGathering:
             )
         return {"cell": cell.astype(np.int64, copy=False)}
 
+    def task_numbers(self, parameters: Parameters) -> np.ndarray:
+        """The cells as one-hot vectors `[n, 25]`."""
+        return np.eye(NUM_CELLS, dtype=np.float32)[parameters["cell"]]
+
     def rewards(self, outcome: Any, parameters: Parameters) -> Any:
         """Rewards [..., n] of the agents for outcomes [..., 25], NumPy arrays or torch tensors."""
         return outcome[..., parameters["cell"]]

@@ -42,6 +42,10 @@ class SparsePointRobot:
         check_shapes(self.name, arrays, {"angle": ()})
         return {"angle": arrays["angle"].astype(np.float64)}
 
+    def task_numbers(self, parameters: Parameters) -> np.ndarray:
+        """The goals `[n, 2]`, x and y."""
+        return np.stack([np.cos(parameters["angle"]), np.sin(parameters["angle"])], axis=1)
+
     def make_vec(self, parameters: Any, rng: Draws | None = None) -> "SparsePointRobotVectorEnv":
         """The n tasks side by side."""
         limit = self.max_episode_len

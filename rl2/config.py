@@ -125,6 +125,8 @@ class Config:
 
     architecture: Annotated[Literal["lstm", "gru", "snail", "transformer", "none"], Group("policy")] = "lstm"
     """The memory. none: one policy for all tasks, which sees the observation alone."""
+    see_task: bool = False
+    """Observations hold the parameters of the task too: an oracle, from which nothing is hidden."""
     num_features: Annotated[int, POSITIVE] = 256
     """Units of the memory."""
     memory_span: Annotated[int, Within(-1), OF_GATES] = -1
@@ -264,5 +266,9 @@ def check_config(config: Config) -> Config:
         raise UserError(
             f"--warm_start {config.warm_start}: its planner knows the prior of tabular_mdp only, "
             f"not of {config.environment}"
+        )
+    if config.warm_start != "none" and config.see_task:
+        raise UserError(
+            f"--warm_start {config.warm_start}: its planner does not see the task; leave out --see_task"
         )
     return config

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from common import evaluation as shared
 from common import protocols
@@ -23,11 +24,12 @@ from rl2.baselines import BANDITS, MDPS, make_baseline
 from rl2.config import Config
 from rl2.learner import Learner
 from rl2.policy import Actor, RecurrentPolicy
-from rl2.problem import stored_problem
+from rl2.problem import hidden, stored_problem
 from rl2.rollout import episode_returns, play_meta_episodes
 
 # Instances played together; a rank takes whole chunks, so that numbers do not depend on the ranks.
 CHUNK = 100
+ORACLE = "oracle_policy"  # the run itself, where it sees the task
 RANDOM, ONE = "random", "one_policy"  # baselines where no classical ones are known
 
 
@@ -87,13 +89,15 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
 
     num_chunks = -(-settings.instances // CHUNK)
     own = comm.share(num_chunks)
-    methods = ["rl2"]
+    unseen = hidden(problem)
+    name = ORACLE if config.see_task else "rl2"
+    methods = [name]
     if settings.baselines == "all":
         methods += classical or [RANDOM, ONE]
     alone, alone_steps = None, 0
     if ONE in methods:
         iterations = max(1, round(settings.one_policy_share * stored.get("iteration", config.max_iters)))
-        alone, alone_steps = one_policy(config, problem, iterations, comm)
+        alone, alone_steps = one_policy(config, unseen, iterations, comm)
     played: dict[str, list] = {method: [] for method in methods}
     for chunk in range(own.start, own.stop):
         num_tasks = min(CHUNK, settings.instances - chunk * CHUNK)
@@ -104,7 +108,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             dynamics = stream(settings.seed, "environment", EVALUATION, chunk)
             rng = stream(settings.seed, "acting", EVALUATION, chunk)
             actor: protocols.Actor
-            acting = {"rl2": policy, ONE: alone}.get(method)
+            acting = {name: policy, ONE: alone}.get(method)
             if acting is not None:
                 sampled = settings.actions == "sample"
                 actor = Actor(acting, problem.family.action_space, rng if sampled else None)
@@ -113,7 +117,8 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             else:
                 rng.integers(2**31)  # it was the environment's seed when the tables in results/ were made
                 actor = make_baseline(method, tasks, num_steps, problem.horizon, rng=rng)
-            with closing(problem.family.make_vec(tasks, dynamics)) as env:
+            family = (problem if method == name else unseen).family
+            with closing(family.make_vec(tasks, dynamics)) as env:
                 played[method].append(play_meta_episodes(env, actor, num_steps, episodes))
     rows = []
     for method in methods:
@@ -147,7 +152,11 @@ def length(config: Config, settings: Settings, problem: Problem) -> tuple[int, i
 
 def one_policy(config: Config, problem: Problem, iterations: int, comm: Comm) -> tuple[RecurrentPolicy, int]:
     """The run's settings without a memory, trained for some iterations, and its steps; a collective."""
-    cut = dataclasses.replace(config, architecture="none", max_iters=iterations, eval_interval=0)
+    cut = dataclasses.replace(
+        config, architecture="none", see_task=False, max_iters=iterations, eval_interval=0
+    )
+    if isinstance(problem.family.observation_space, Discrete):  # where the task is shown, there are vectors
+        cut = dataclasses.replace(cut, normalise_observations=False)
     learner = Learner(cut, comm, problem)
     train(learner, iterations, ONE)
     return learner.policy, learner.env_steps
@@ -208,6 +217,7 @@ def plot(rows: list[Row], path: str | Path, title: str) -> None:
         for method, curve in by_episode(rows).items()
     }
     title += ", band of two standard errors"
+    highlight = rows[0]["method"] if rows else ""  # the run itself comes first
     curves_figure(
-        path, curves, xlabel="episode of the meta-episode", ylabel="return", title=title, highlight="rl2"
+        path, curves, xlabel="episode of the meta-episode", ylabel="return", title=title, highlight=highlight
     )

@@ -133,8 +133,12 @@ def export(
     about = [
         (
             "What it is for",
-            f"Any agent of {config.environment}: it is not told which, and finds out from rewards. It has no "
-            "list of agents.",
+            f"Any agent of {config.environment}: "
+            + (
+                "it is given the agent's parameters behind the observation."
+                if config.see_task
+                else "it is not told which, and finds out from rewards. It has no list of agents."
+            ),
         ),
         (
             "Measured returns",

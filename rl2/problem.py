@@ -10,6 +10,7 @@ from mpi_utils.comm import Comm
 from rl2.config import Config
 from rl2.fixed_horizon import FixedHorizon
 from rl2.mdp_baselines import GreedyReplanned
+from rl2.seen_task import SeenTask
 
 
 def make_problem(config: Config, comm: Comm) -> Problem:
@@ -38,7 +39,15 @@ def make_problem(config: Config, comm: Comm) -> Problem:
                     "an attribute max_episode_len"
                 )
             family = FixedHorizon(family, family.max_episode_len)
+        if config.see_task:
+            family = SeenTask(family, agents)
         return Problem(config.environment, family, agents)
+
+
+def hidden(problem: Problem) -> Problem:
+    """The problem as those see it who are not shown the task."""
+    family = problem.family
+    return dataclasses.replace(problem, family=family.family) if isinstance(family, SeenTask) else problem
 
 
 def stored_problem(config: Config, state: dict, comm: Comm) -> Problem:

@@ -29,10 +29,12 @@ COUNTED = (
     "--environment cart_pole --episodes 1 --meta_episode_len 200 --normalise_observations True "
     "--normalise_rewards True --bootstrap True --cut_at_time_limits True --eval_interval 1 --eval_tasks 3"
 )
+SEEN = "--environment half_cheetah_body --architecture gru --see_task True"
 CASES = {
     "rl2": Case("rl2", rl2.load),
     "rl2, continuous": Case("rl2", rl2.load, ("--environment", POINTS), loading={"environment": POINTS}),
     "rl2, counted episodes": Case("rl2", rl2.load, tuple(COUNTED.split())),
+    "rl2, oracle": Case("rl2", rl2.load, tuple(SEEN.split())),
     "rmdp": Case("rmdp", rmdp.load),
     "rmdp, dynamics of its own": Case("rmdp", rmdp.load, ("--environment", "cart_pole")),
     "persim": Case("persim", persim.load, options=PLANNER, numbered=True),
