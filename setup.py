@@ -32,6 +32,7 @@ setup(
         "behaviour": ["stable-baselines3>=2.9"],  # trains what experiments.behaviour ships
         # BCQ and CQL (d3rlpy 2.8.1 asks for Gymnasium 1.0.0 and nothing else), and PPO for MOReL.
         "baselines": ["d3rlpy==2.8.0", "stable-baselines3>=2.9"],
+        "peers": ["jax>=0.5", "optax"],  # what benchmarks.peers measures beside rl2
         "onnx": ONNX,  # evaluate --export FOLDER --onnx True
         "dev": [*TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
         "all": ["mpich", *TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],

@@ -19,20 +19,31 @@ def measure(config, comm) -> dict:
     """One iteration to warm up, three measured; the median counts."""
     learner = Learner(config, comm, make_problem(config, comm))
     reduce_seconds = time_spent_in(learner.gradients, "average")
+    env_seconds = time_of_steps(learner.problem.family)
     learner.train_iteration(0)
     measured = []
     for i in range(1, 4):
         reduce_seconds.clear()
+        env_seconds.clear()
+        processor, before = time.process_time(), learner.env_steps
         metrics = learner.train_iteration(i)
-        spent = np.array([metrics["time/collect_s"], metrics["time/update_s"], sum(reduce_seconds)])
-        measured.append(comm.allreduce_(spent, op="max"))
-    collect, update, reduce = np.median(measured, axis=0)
-    steps = config.meta_episodes_per_policy_update * config.meta_episode_len
+        processor = comm.allreduce_(np.array([time.process_time() - processor]))[0]
+        spent = [metrics["time/collect_s"], metrics["time/update_s"], sum(reduce_seconds), sum(env_seconds)]
+        slowest = comm.allreduce_(np.array(spent), op="max")
+        measured.append([*slowest, processor, learner.env_steps - before])
+    collect, update, reduce, physics, processor, steps = np.median(measured, axis=0)
     samples = steps * config.num_epochs
     flops = 6 * sum(p.numel() for p in learner.policy.parameters() if p.ndim == 2)  # forward and backward
     peak = multiply_peak(torch.bfloat16 if learner.policy.actor.autocast else torch.float32)
     peak = float(comm.allreduce_(np.array([peak]))[0])
     return {
+        "steps_per_s": round(steps / (collect + update)),
+        "steps_per_processor_s": round(steps / processor),
+        "microseconds_a_step": {
+            "environment": round(1e6 * physics / steps, 2),
+            "policy": round(1e6 * (collect - physics) / steps, 2),
+            "update": round(1e6 * update / steps, 2),
+        },
         "rollout_steps_per_s": round(steps / collect),
         "update_samples_per_s": round(samples / update),
         "iteration_s": round(collect + update, 2),
@@ -61,6 +72,27 @@ def time_spent_in(owner, name: str) -> list[float]:
         return result
 
     setattr(owner, name, timed)
+    return seconds
+
+
+def time_of_steps(family) -> list[float]:
+    """Seconds of each later step of the environments that a family makes."""
+    make_vec, seconds = family.make_vec, []
+
+    def timed(*arguments, **named):
+        env = make_vec(*arguments, **named)
+        step = env.step
+
+        def timed_step(actions):
+            began = time.perf_counter()
+            outcome = step(actions)
+            seconds.append(time.perf_counter() - began)
+            return outcome
+
+        env.step = timed_step
+        return env
+
+    family.make_vec = timed
     return seconds
 
 
