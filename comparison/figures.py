@@ -174,7 +174,7 @@ def draw_learning(axes: Any, results: list[Result]) -> list[list]:
             spread = np.std([[p["mean"] for p in points] for points in cut], axis=0, ddof=1) / len(own) ** 0.5
             axes.fill_between(steps, mean - spread, mean + spread, color=style(name)["color"], alpha=0.15)
         lines += [[title(name), s, m, w] for s, m, w in zip(steps, mean, worst, strict=True)]
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=-0.02 * max((line[1] for line in lines), default=1))  # marks at 0 are whole
     axes.ticklabel_format(axis="x", style="sci", scilimits=(6, 6), useMathText=True)
     axes.set(xlabel="steps of training, all agents together", ylabel="return of the mean agent")
     return lines
@@ -223,7 +223,7 @@ def plane(problem: Problem) -> tuple[np.ndarray, list[str]]:
     spread = values.std(0)
     scaled = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
     _, _, axes = np.linalg.svd(scaled, full_matrices=False)
-    return scaled @ axes[:2].T, ["first principal axis of the parameters", "second"]
+    return scaled @ axes[:2].T, ["first principal axis of the parameters", "second principal axis"]
 
 
 def clusters(problem: Problem, results: list[Result]) -> Figure | None:
@@ -232,7 +232,8 @@ def clusters(problem: Problem, results: list[Result]) -> Figure | None:
     if not shown:
         return None
     where, axis_names = plane(problem)
-    figure, panels = canvas(len(shown), size=(SIZE[0], 3.3 * len(shown)), squeeze=False)
+    size = (SIZE[0], 2.6 * len(shown) + 0.5)
+    figure, panels = canvas(len(shown), size=size, squeeze=False, sharex=True)
     lines = []
     for axes, name in zip(panels.flat, shown, strict=True):
         first = min(of(results, name), key=lambda r: r["seed"])
@@ -240,19 +241,25 @@ def clusters(problem: Problem, results: list[Result]) -> Figure | None:
         sizes = np.bincount(groups)
         for number, j in enumerate(np.argsort(-sizes)[: (sizes > 0).sum()]):
             own, colour = groups == j, GROUPS[number % len(GROUPS)]
-            axes.scatter(*where[own].T, s=18, color=colour, label=f"{own.sum()} agents")
-        axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
-        axes.set_title(
-            f"{title(name)}: {(sizes > 0).sum()} group{'s' * int((sizes > 0).sum() > 1)}", fontsize=10
-        )
-        axes.legend(fontsize=7.5, loc="best")
+            axes.scatter(*where[own].T, s=18, color=colour)
+        axes.set_ylabel(axis_names[1], fontsize=9)
+        axes.set_title(f"{title(name)}: {grouped(sizes)}", fontsize=9)
         lines += [[title(name), first["seed"], i, *where[i], groups[i]] for i in range(problem.num_agents)]
+    panels[-1, 0].set_xlabel(axis_names[0], fontsize=9)
     text = (
-        "Each point is an agent, placed by its true parameters, which no method is given. Colours are the "
-        "policy of r-MDP that it is assigned to, or the medoid of CAML that it starts from (first seed)."
+        "Each point is an agent, placed by its true parameters, which no method is given. Agents "
+        "of one colour share a policy, or the medoid of CAML that they start from (first seed)."
     )
     names = ["method", "seed", "agent", *axis_names, "group"]
     return Figure("clusters", "Who shares a policy", text, as_bytes(figure), names, lines)
+
+
+def grouped(sizes: np.ndarray) -> str:
+    """How many agents groups have, the largest first."""
+    some = [f"{size}" for size in sorted(sizes[sizes > 0], reverse=True)]
+    if len(some) == 1:
+        return f"all {some[0]} agents"
+    return f"{len(some)} groups of " + ", ".join(some[:6] + ["…"] * (len(some) > 6))
 
 
 def maps(problem: Problem, results: list[Result]) -> Figure:
@@ -272,7 +279,7 @@ def maps(problem: Problem, results: list[Result]) -> Figure:
         axes.axis("off")
     figure.supxlabel(axis_names[0], fontsize=9)
     figure.supylabel(axis_names[1], fontsize=9)
-    figure.colorbar(points, ax=panels, location="bottom", shrink=0.8, label="return of the agent")
+    figure.colorbar(points, ax=panels, location="top", shrink=0.8, label="return of the agent")
     names = ["agent", *axis_names, *(title(name) for name in shown)]
     lines = [[i, *where[i], *(each[name][i] for name in shown)] for i in range(problem.num_agents)]
     text = "The same plane, coloured by the return of each agent: bright is high, dark is low."

@@ -1,10 +1,13 @@
 """The report: one HTML file that needs no network, for readers who know nothing of the code."""
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
+
+import numpy as np
 
 from common.evaluation import Row
 from comparison.config import Settings
@@ -36,14 +39,15 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: .4em 0; } h2 { font-size: 1.2
 h3 { font-size: 1.02rem; margin: 0 0 .3em; } p { max-width: 46em; margin: .5em 0; }
 .lead { font-size: 1.08rem; }
 .scroll { overflow-x: auto; border: 1px solid #ddd; border-radius: 6px; background: #fff; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: .92rem; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .92rem;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: #fff; }
 th { font-weight: 600; white-space: normal; vertical-align: bottom; }
 .cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
-.figures { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
-  align-items: start; }
+.figures { display: flex; flex-wrap: wrap; gap: 18px; align-items: flex-start; }
+.figures > div { flex: 1 1 480px; min-width: 0; display: grid; gap: 18px; }
 .card, figure { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 12px 14px; margin: 0;
   min-width: 0; }
 .card p { font-size: .95rem; }
@@ -54,10 +58,13 @@ details .scroll { max-height: 320px; overflow: auto; margin-top: .4em; }
 details table { font-size: .8rem; } details th, details td { padding: 3px 8px; }
 pre { overflow-x: auto; background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 10px;
   font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre span { display: inline-block; max-width: 100%; }
 @media (max-width: 600px) { .wide table { font-size: .8rem; } .wide th, .wide td { padding: 5px 6px; } }
 a { color: #0b57a4; }
 """
 
+NAMED = 8  # parameters
+TEXT_HEIGHT = 0.25  # of what is above and below a picture, in its widths
 METHODS = {
     "single": "One policy is trained on all agents at once and used for all. It does not know which agent "
     "it acts for.",
@@ -96,9 +103,9 @@ def html(
         "<h2>What each method does</h2>",
         f'<div class="cards">{"".join(card(row, problem) for row in rows if row["name"] in METHODS)}</div>',
         "<h2>Figures</h2>",
-        f'<div class="figures">{"".join(map(drawn, all_figures(problem, results, rows)))}</div>',
+        f'<div class="figures">{in_columns(all_figures(problem, results, rows))}</div>',
         "<h2>How to reproduce it</h2>",
-        f"<pre>{escape(chr(10).join(commands(problem, settings)))}</pre>",
+        f"<pre>{unbroken(chr(10).join(commands(problem, settings)))}</pre>",
     ]
     return "\n".join(
         [
@@ -117,10 +124,12 @@ def html(
 def what_was_run(problem: Problem, settings: Settings, rows: list[Row]) -> str:
     """A paragraph for whoever opens the page first."""
     seeds = max((row["seeds"] for row in rows), default=0)
-    varied = ", ".join(problem.rows(slice(None)))
+    varied = list(problem.rows(slice(None)))
+    others = f" and {len(varied) - NAMED} more parameters" if len(varied) > NAMED + 1 else ""
+    named = ", ".join(varied[:NAMED] if others else varied) + others
     return (
         f"The population has {problem.num_agents} agents of “{problem.environment}”. They differ in "
-        f"{varied}, which no method is given. Each method was trained "
+        f"{named}, which no method is given. Each method was trained "
         f"{'once' if seeds == 1 else f'{seeds} times'} on the same agents and then tested on all of them, in "
         f"{settings.episodes} episodes of at most {problem.horizon} steps (PerSim in {settings.planned}). "
         f"{budget_line(problem, settings, rows)} "
@@ -149,6 +158,19 @@ def card(row: Row, problem: Problem) -> str:
     return f'<div class="card"><h3>{escape(row["method"])}</h3>{paragraphs}</div>'
 
 
+def in_columns(figures: list[Figure]) -> str:
+    """The figures in two columns of about the same height, side by side where there is room."""
+    heights = np.cumsum([height(figure) for figure in figures])
+    half = int(np.abs(2 * heights - heights[-1]).argmin()) + 1
+    return "".join(f"<div>{''.join(map(drawn, some))}</div>" for some in (figures[:half], figures[half:]))
+
+
+def height(figure: Figure) -> float:
+    """Of a picture with its text, in widths of the picture."""
+    size = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', figure.svg)
+    return TEXT_HEIGHT + (float(size[2]) / float(size[1]) if size else 1.0)
+
+
 def drawn(figure: Figure) -> str:
     """A picture with its words and its data."""
     image = base64.b64encode(figure.svg).decode()
@@ -169,7 +191,9 @@ def short(value: Any) -> str:
     """A cell of a table of data."""
     if value is None:
         return "–"
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else str(value)
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else whole(value)
+    return str(value)
 
 
 def table(header: list[str], lines: list[list[str]], kind: str = "") -> str:
@@ -178,6 +202,11 @@ def table(header: list[str], lines: list[list[str]], kind: str = "") -> str:
     body = "".join("<tr>" + "".join(f"<td>{escape(str(t))}</td>" for t in line) + "</tr>" for line in lines)
     inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll {kind}" tabindex="0">{inside}</div>'
+
+
+def unbroken(text: str) -> str:
+    """Text whose words are broken between lines only where they are too long for one."""
+    return re.sub(r"\S+", r"<span>\g<0></span>", escape(text))
 
 
 def emphasised(line: str) -> str:
