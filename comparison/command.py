@@ -1,7 +1,7 @@
 """Compare methods of personalising on one population:
 
     mpirun -np N python -m evaluate compare --population FILE --seeds 0,1,2 --out DIR \\
-        [--methods rl2,rmdp,persim,caml,single,per_agent] [flags]
+        [--methods rl2,rmdp,persim,caml,single,per_group,per_agent] [flags]
 
 Each method with each seed is an experiment; ranks (and further processes of the same command) take those that
 nobody works on. What is done is not done again: the same command continues where it was stopped.

@@ -27,6 +27,11 @@ class Difference(NamedTuple):
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def reversed(self) -> "Difference":
+        """How much more the other returns."""
+        return Difference(-self.mean, -self.high, -self.low)
+
     def __str__(self) -> str:
         return f"{self.mean:.1f} (95 % interval {self.low:.1f} to {self.high:.1f})"
 
@@ -89,6 +94,7 @@ def sentences(results: list[Result], rows: list[Row]) -> list[str]:
     return [
         highest(best, rows, gaps, alike),
         *personal(results, rows),
+        *by_group(results, rows),
         *worst_off(results, rows),
         asks(alike),
     ]
@@ -119,11 +125,24 @@ def personal(results: list[Result], rows: list[Row]) -> list[str]:
         ]
     if gap.mean > 0:
         return [f"Personalising pays: {best['method']} returns more than one policy for all by {gap}."]
-    low = Difference(-gap.mean, -gap.high, -gap.low)
     return [
         f"Personalising does not pay: one policy for all returns more than {best['method']}, the best other, "
-        f"by {low}."
+        f"by {gap.reversed}."
     ]
+
+
+def by_group(results: list[Result], rows: list[Row]) -> list[str]:
+    """Whether agents are better off with policies by known groups or with r-MDP's, if that can be told."""
+    policies = {row["name"]: f"{row['policies']:.0f} policies" for row in rows}
+    if not policies.keys() >= {"per_group", "rmdp"}:
+        return []
+    gap = difference(results, "rmdp", "per_group")
+    if gap is None or not gap.told_apart:
+        return []
+    known, found = f"one policy per group ({policies['per_group']})", f"r-MDP ({policies['rmdp']})"
+    if gap.mean > 0:
+        return [f"{found}, which is told of no groups, returns more than {known} by {gap}."]
+    return [f"{known.capitalize()} returns more than {found}, which is told of no groups, by {gap.reversed}."]
 
 
 def worst_off(results: list[Result], rows: list[Row]) -> list[str]:

@@ -17,7 +17,8 @@ from common.errors import UserError
 from envs.target_speed import ROBOTS
 
 BEHAVIOURS = ("auto", "shipped", "random", "single")
-METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "single")  # the longest first: ranks end together
+# The longest first, so that ranks end together.
+METHODS = ("rl2", "persim", "caml", "per_agent", "rmdp", "per_group", "single")
 PAGE = Output(added=(".md", ".html", ".png"))
 OF_BUDGETS = Applies("--methods rmdp or caml", lambda s: bool({"rmdp", "caml"} & set(methods_of(s))))
 OF_RMDP = Applies("--methods rmdp", lambda s: "rmdp" in methods_of(s))
@@ -31,8 +32,9 @@ class Settings:
     population: Annotated[str, MAY_BE_EMPTY] = ""
     """The agents: a file made by `python -m envs.populate` (or envs.Population.save)."""
     methods: str = "all"
-    """Which, with commas between: rl2, rmdp, persim, caml, single (one policy for all), per_agent (each);
-    all: those that can serve the population, with a line on each that cannot."""
+    """Which, with commas between: rl2, rmdp, persim, caml, single (one policy for all), per_group (one for
+    each value of the parameter `group`, if agents have it), per_agent (one each); all: those that can serve
+    the population, with a line on each that cannot."""
     seeds: str = "0"
     """Seeds with commas between; each is a training of its own of every method."""
     out: Annotated[str, MAY_BE_EMPTY, OUTPUT_FOLDER] = ""
@@ -155,7 +157,8 @@ PERSIM: Table = {  # the planner's settings come last
     "": {"max_iters": 60, "horizon": 30, "num_candidates": 128},
     **dict.fromkeys(ROBOTS, {"max_iters": 60, "horizon": 15, "num_candidates": 64}),
 }
-RECIPES = {"rl2": RL2, "persim": PERSIM, "caml": CAML, "per_agent": PER_AGENT, "rmdp": RMDP, "single": RMDP}
+RECIPES = {"rl2": RL2, "persim": PERSIM, "caml": CAML, "per_agent": PER_AGENT}
+RECIPES |= dict.fromkeys(("rmdp", "per_group", "single"), RMDP)
 
 
 def recipe(method: str, environment: str) -> dict[str, Any]:

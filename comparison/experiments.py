@@ -7,6 +7,7 @@ from typing import Any
 from common.errors import UserError
 from comparison.config import Settings, budget_of, methods_of, numbers, recipe
 from comparison.methods import METHODS, serves
+from comparison.problem import num_groups
 from comparison.training import Training
 from envs import Problem
 from experiments.grid import Experiment, Result, same
@@ -35,10 +36,15 @@ def experiments_of(settings: Settings, problem: Problem) -> tuple[list[Experimen
 
 
 def trainings(settings: Settings, problem: Problem) -> list[tuple[str, str, int]]:
-    """Name, method and number of policies of each row of the table."""
-    found, n = [], problem.num_agents
+    """Name, method and number of policies of each row of the table; per_group only of agents with groups.
+
+    If per_group was named, it has a row in any case, with as many policies as there are groups.
+    """
+    found, n, groups = [], problem.num_agents, num_groups(problem)
     for method in methods_of(settings):
-        k = {"single": 1, "per_agent": n}.get(method, min(settings.num_policies, n))
+        if method == "per_group" and settings.methods == "all" and not 1 < groups < n:
+            continue
+        k = {"single": 1, "per_group": groups, "per_agent": n}.get(method, min(settings.num_policies, n))
         found.append((method, method, k))
         if method == "rmdp":
             budgets = [k for k in numbers(settings, "budgets") if 1 < k < n and k != settings.num_policies]

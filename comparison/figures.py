@@ -13,8 +13,16 @@ from envs import Problem
 from experiments.grid import Result
 
 COLOURS = {"single": "#7f7f7f", "rmdp": "#1f77b4", "caml": "#2ca02c", "rl2": "#d62728"}
-COLOURS |= {"persim": "#9467bd", "per_agent": "#000000"}
-MARKS = {"single": "s", "rmdp": "o", "caml": "^", "rl2": "D", "persim": "v", "per_agent": "*"}
+COLOURS |= {"persim": "#9467bd", "per_group": "#ff7f0e", "per_agent": "#000000"}
+MARKS = {
+    "single": "s",
+    "per_group": "P",
+    "rmdp": "o",
+    "caml": "^",
+    "rl2": "D",
+    "persim": "v",
+    "per_agent": "*",
+}
 GROUPS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf"]
 SIZE = (4.2, 3.3)  # inches: text stays readable on a telephone
 
@@ -131,30 +139,41 @@ def curves(results: list[Result]) -> Figure:
 
 
 def budgets(rows: list[Row]) -> Figure | None:
-    """Welfare against the number of policies, by r-MDP's code from 1 to n."""
-    found = [
+    """Welfare against the number of policies, by r-MDP's code from 1 to n; groups that are given apart."""
+    learned = [
         r for r in rows if r["name"] in ("single", "rmdp", "per_agent") or r["name"].startswith("rmdp_k")
     ]
-    found = sorted(found, key=lambda row: row["policies"])
-    if len(found) < 2:
+    learned = sorted(learned, key=lambda row: row["policies"])
+    if len(learned) < 2:
         return None
+    given = [row for row in rows if row["name"] == "per_group"]
     figure, axes = canvas()
-    k = [row["policies"] for row in found]
-    for key, label, mark in (("mean", "mean agent", "o-"), ("worst_decile", "worst tenth", "o--")):
-        values = np.array([row[key] for row in found])
-        errors = np.array([row[f"se_{key}"] or 0.0 for row in found])
-        axes.errorbar(k, values, errors, fmt=mark, color="#1f77b4", capsize=3, label=label, markersize=5)
+    for shown, name, more in ((learned, "rmdp", ""), (given, "per_group", ", by group")):
+        for key, label, line, fill in (
+            ("mean", "mean agent", "-", "full"),
+            ("worst_decile", "worst tenth", "--", "none"),
+        ):
+            policies = [row["policies"] for row in shown]
+            values = [row[key] for row in shown]
+            errors = [row[f"se_{key}"] or 0.0 for row in shown]
+            look = style(name) | {"linestyle": line, "fillstyle": fill, "capsize": 3, "markersize": 6}
+            if shown:
+                axes.errorbar(policies, values, errors, label=label + more, **look)
+    k = sorted({row["policies"] for row in learned + given})
     axes.set_xscale("log")
     axes.set_xticks(k, [f"{int(j)}" for j in k])
     axes.minorticks_off()
     axes.set(xlabel="policies that may be kept", ylabel="return")
     axes.legend(fontsize=8)
-    names = ["policies", "mean", "se_mean", "worst_decile", "se_worst_decile"]
-    lines = [[int(row["policies"]), *(row[name] for name in names[1:])] for row in found]
+    names = ["method", "policies", "mean", "se_mean", "worst_decile", "se_worst_decile"]
+    lines = [
+        [row["method"], int(row["policies"]), *(row[name] for name in names[2:])] for row in learned + given
+    ]
     text = (
         "Returns by the number of policies that have to be checked and certified. One policy for all is at "
         "the left, one for each agent at the right, r-MDP between; all are trained by the same code."
     )
+    text += " Apart from these: one policy for each of the groups that are known." if given else ""
     return Figure("budgets", "Welfare against the budget of policies", text, as_bytes(figure), names, lines)
 
 
@@ -228,7 +247,8 @@ def plane(problem: Problem) -> tuple[np.ndarray, list[str]]:
 
 def clusters(problem: Problem, results: list[Result]) -> Figure | None:
     """Agents in the plane of their parameters, coloured by the policy they are assigned to."""
-    shown = [name for name in ("rmdp", "caml") if any(r["groups"] for r in of(results, name))]
+    named = ("per_group", "rmdp", "caml")
+    shown = [name for name in named if any(r["groups"] for r in of(results, name))]
     if not shown:
         return None
     where, axis_names = plane(problem)
@@ -247,7 +267,7 @@ def clusters(problem: Problem, results: list[Result]) -> Figure | None:
         lines += [[title(name), first["seed"], i, *where[i], groups[i]] for i in range(problem.num_agents)]
     panels[-1, 0].set_xlabel(axis_names[0], fontsize=9)
     text = (
-        "Each point is an agent, placed by its true parameters, which no method is given. Agents "
+        "Each point is an agent, placed by its true parameters, which r-MDP and CAML are not given. Agents "
         "of one colour share a policy, or the medoid of CAML that they start from (first seed)."
     )
     names = ["method", "seed", "agent", *axis_names, "group"]

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.protocols import Actor
 from common.runs.seeding import stream
 from comparison.config import PATIENTS, recipe
-from comparison.problem import Curve, Evaluated, Exploring, outcome
+from comparison.problem import GROUP, Curve, Evaluated, Exploring, outcome
 from comparison.training import ITERATIONS, POINTS, Training, fitting, train
 from envs.one_hot import as_vectors
 from mpi_utils.comm import Comm
@@ -39,6 +39,7 @@ from rmdp.problem import shares_dynamics
 
 Outcome = dict[str, Any]
 UPDATES = 5  # of CAML on a new agent, after its start was chosen, that the curve shows
+ALGORITHMS: dict[str, Any] = {"per_agent": "random", "per_group": "given"}  # of r-MDP's code; em elsewhere
 COUNTED = 1  # of them, as in the paper, that the table counts
 EPSILON = 0.2  # how often behaviour policies act at random
 FEW = 20  # steps of the first point of PerSim's curve
@@ -52,6 +53,12 @@ SMALL_MEMORY: dict[str, Any] = {  # RL²'s settings, where its defaults are for 
 }
 FORMULAS = ("cart_pole", "mountain_car")  # environments with rewards that planning knows
 SHIPPED = (*FORMULAS, *persim.config.PATIENTS)  # those with behaviour policies
+
+
+WITHOUT_GROUPS = {  # why, by the number of groups
+    0: f"its agents have no groups: no parameter of one number an agent is called {GROUP!r}",
+    1: "all agents are of one group",
+}
 
 
 def run_rl2(training: Training) -> Outcome:
@@ -148,17 +155,27 @@ def run_rmdp(training: Training) -> Outcome:
 
 def run_single(training: Training) -> Outcome:
     """r-MDP with one policy for all, which asks nothing of a new agent."""
+    return run_assigned("single", training)
+
+
+def run_per_group(training: Training) -> Outcome:
+    """r-MDP with a policy for each group; a new agent's is known with its group."""
+    return run_assigned("per_group", training)
+
+
+def run_assigned(method: str, training: Training) -> Outcome:
+    """r-MDP with policies that agents have from the start, so that nothing is asked of a new one."""
     training = with_vectors(training)
-    learner, steps, learning = train_rmdp("single", training)
+    learner, steps, learning = train_rmdp(method, training)
     tested = training.test(learner.actor())
     return outcome(
         tested,
         train_steps=steps,
         new_agent_steps=0.0,
-        policies=1,
+        policies=training.num_policies,
         curve=[(0.0, tested)],
         learning=[*learning, (steps, tested)],
-        groups=np.zeros(training.problem.num_agents, int),
+        groups=learner.population.assignment.everyone(),
         facts=rmdp_facts(learner.config),
     )
 
@@ -204,6 +221,7 @@ def rmdp_config(method: str, training: Training) -> rmdp.config.Config:
     """The settings with which a method of r-MDP's code spends the budget: smaller batches if it is small."""
     problem, budget, k = training.problem, training.budget, training.num_policies
     found, alone = recipe(method, problem.environment), method == "per_agent"
+    algorithm = ALGORITHMS.get(method, "em")
     defaults = rmdp.config.Config.defaults({"environment": problem.environment})
     usual, num_envs = found["max_iters"], found["envs_per_policy"]
     each = found["steps_per_policy"] // num_envs  # steps of an environment in an iteration
@@ -217,7 +235,7 @@ def rmdp_config(method: str, training: Training) -> rmdp.config.Config:
         num_envs //= 2
     steps, minibatch = num_envs * each, found.get("minibatch", 128)
     iterations = training.iterations(k * steps, usual)
-    surveyed = not shares_dynamics(problem) and 1 < k and not alone
+    surveyed = not shares_dynamics(problem) and 1 < k and algorithm == "em"
     while budget is not None and surveyed and iterations > 1:
         surveys = iterations // SURVEY_INTERVAL - (iterations // 4) // SURVEY_INTERVAL + 1
         if (iterations * steps + surveys * problem.num_agents * problem.horizon) * k <= budget:
@@ -229,7 +247,8 @@ def rmdp_config(method: str, training: Training) -> rmdp.config.Config:
         num_policies=k,
         population=training.settings.population,
         max_episode_len=0 if problem.horizon == problem.family.max_episode_len else problem.horizon,
-        algorithm="random" if alone else "em",
+        algorithm=algorithm,
+        assign_by=GROUP if algorithm == "given" else "",
         policy_network="separate" if alone else defaults.policy_network,
         max_iters=iterations,
         warm_start_iters=iterations // 4,
@@ -404,12 +423,14 @@ def serves(method: str, training: Training) -> str:
             return "its simulators predict numbers, and observations are categories here"
         if training.settings.behaviour == "shipped" and problem.environment not in SHIPPED:
             return f"--behaviour shipped: policies come with {', '.join(SHIPPED)} only; give another"
+    if method == "per_group" and not 1 < training.num_policies < n:
+        return WITHOUT_GROUPS.get(training.num_policies, "each agent is a group of its own")
     if method == "caml" and n < 2:
         return "it trains on one half of the agents, and there is one"
     try:
         if method == "caml":
             caml_config(training)
-        elif method in ("rmdp", "single", "per_agent"):
+        elif method in ("rmdp", "single", "per_group", "per_agent"):
             rmdp_config(method, with_vectors(training))
         elif method == "rl2":
             length = recipe("rl2", problem.environment)["episodes"] * problem.horizon
@@ -428,5 +449,6 @@ METHODS: dict[str, Method] = {
     "caml": run_caml,
     "per_agent": run_per_agent,
     "rmdp": run_rmdp,
+    "per_group": run_per_group,
     "single": run_single,
 }

@@ -13,6 +13,7 @@ from common.rollout import play
 from common.runs.seeding import stream
 from envs import Population, Problem, load_factory, make_family
 
+GROUP = "group"  # the parameter that says which group an agent is of
 USUAL_LEN = 200  # steps of an episode where a user's environment does not say
 
 
@@ -42,6 +43,12 @@ def load_problem(path: str, environment: str = "", max_episode_len: int = 0) -> 
     family = make_family(load_factory(name) if ":" in name else name, **limit)
     usual = family.max_episode_len if getattr(family, "declares_length", True) else USUAL_LEN
     return Problem(name, family, family.check(population.parameters), max_episode_len or usual)
+
+
+def num_groups(problem: Problem) -> int:
+    """How many groups the agents have; 0 if no parameter says which."""
+    values = problem.rows(slice(None)).get(GROUP)
+    return 0 if values is None or values.ndim != 1 else len(np.unique(values))
 
 
 def evaluate_actor(problem: Problem, actor: Actor, num_episodes: int, seed: int) -> Evaluated:

@@ -12,6 +12,7 @@ import numpy as np
 from common.evaluation import Row
 from comparison.config import Settings
 from comparison.figures import Figure, all_figures
+from comparison.problem import GROUP
 from comparison.tables import (
     EXPLANATIONS,
     REPORTED,
@@ -68,6 +69,8 @@ TEXT_HEIGHT = 0.25  # of what is above and below a picture, in its widths
 METHODS = {
     "single": "One policy is trained on all agents at once and used for all. It does not know which agent "
     "it acts for.",
+    "per_group": "The population says which group each agent is of, and a policy is trained on each group. A "
+    "new agent gets the policy of its group. What agents of one group need may differ all the same.",
     "rmdp": "A budget of a few policies. Each agent is assigned to the policy with the highest return for "
     "it, and each policy is trained on its agents. A new agent tries each policy for one episode and keeps "
     "the best.",
@@ -127,9 +130,11 @@ def what_was_run(problem: Problem, settings: Settings, rows: list[Row]) -> str:
     varied = list(problem.rows(slice(None)))
     others = f" and {len(varied) - NAMED} more parameters" if len(varied) > NAMED + 1 else ""
     named = ", ".join(varied[:NAMED] if others else varied) + others
+    told = any(row["name"] == "per_group" for row in rows)
+    known = f", but for “{GROUP}” in one policy per group" if told else ""
     return (
         f"The population has {problem.num_agents} agents of “{problem.environment}”. They differ in "
-        f"{named}, which no method is given. Each method was trained "
+        f"{named}, which no method is given{known}. Each method was trained "
         f"{'once' if seeds == 1 else f'{seeds} times'} on the same agents and then tested on all of them, in "
         f"{settings.episodes} episodes of at most {problem.horizon} steps (PerSim in {settings.planned}). "
         f"{budget_line(problem, settings, rows)} "

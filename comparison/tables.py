@@ -13,9 +13,10 @@ from comparison.config import Settings, budget_of
 from envs import Problem
 from experiments.grid import Result
 
-ORDER = ("single", "rmdp", "caml", "rl2", "persim", "per_agent")
+ORDER = ("single", "per_group", "rmdp", "caml", "rl2", "persim", "per_agent")
 TITLES = {
     "single": "one policy for all",
+    "per_group": "one policy per group",
     "rmdp": "r-MDP",
     "caml": "CAML",
     "rl2": "RL²",
@@ -31,7 +32,7 @@ EXPLANATIONS = (  # of the columns
     "*steps per new agent* are the steps that a method needs with a new agent to reach the table's "
     "return: r-MDP tries each policy once, CAML tries its starts and makes one update, RL² plays the "
     "first episodes of a meta-episode, PerSim needs one logged trajectory, one policy for all needs "
-    "none, and one policy each needs all of an agent's training.",
+    "none, nor does one per group, and one policy each needs all of an agent's training.",
     "*policies to keep* are those that have to be stored, checked and maintained.",
     "*seconds of compute* are processor time of one core, for training and testing together.",
 )
@@ -241,15 +242,15 @@ def method_csv(rows: list[Row]) -> str:
 
 
 def agents_csv(problem: Problem, results: list[Result]) -> str:
-    """A row for each method, seed and agent: its parameters, its group and its return."""
+    """A row for each method, seed and agent: its parameters, the policy or start it has, and its return."""
     numbers = scalars(problem)
-    names = ["name", "seed", "agent", *numbers, "group", "return"]
+    names = ["name", "seed", "agent", *numbers, "policy", "return"]
     lines = []
     for result in results:
         for i, value in enumerate(result["returns"]):
-            group = "" if result["groups"] is None else result["groups"][i]
+            policy = "" if result["groups"] is None else result["groups"][i]
             own = [values[i] for values in numbers.values()]
-            lines.append([result["name"], result["seed"], i, *own, group, value])
+            lines.append([result["name"], result["seed"], i, *own, policy, value])
     return lines_as_csv(names, lines)
 
 

@@ -38,12 +38,12 @@ class Counted(gymnasium.Env):
 
 
 class Places:
-    """Agents that are to be in different places."""
+    """Agents of two groups that are to be in different places."""
 
     max_episode_len = 5
 
     def sample(self, rng, n):
-        return {"place": rng.uniform(-1, 1, n)}
+        return {"place": rng.uniform(-1, 1, n), "group": np.arange(n) % 2}
 
     def make(self, task):
         return Counted(float(task["place"]))
@@ -78,7 +78,9 @@ def test_the_steps_of_the_table_are_those_that_environments_took(method, problem
     k = {"single": 1, "per_agent": 6}.get(method, 2)
     Counted.steps = 0
     made = METHODS[method](Training(problem, settings, 0, k))
-    with_agents = 0 if method in ("single", "per_agent", "persim") else made["curve"][-1]["steps"]
+    with_agents = (
+        0 if method in ("single", "per_group", "per_agent", "persim") else made["curve"][-1]["steps"]
+    )
     assert Counted.steps - tests[0] == pytest.approx(made["train_steps"] + 6 * with_agents)
     assert made["train_steps"] <= BUDGET
     if method != "persim":
@@ -116,14 +118,20 @@ def test_training_goes_on_while_the_budget_lasts():
 
 
 def test_who_cannot_serve_says_why():
-    def of(name, method, n=4, **settings):
+    def of(name, method, n=4, k=1, **settings):
         family = make_family(name)
         agents = family.sample(np.random.default_rng(0), n)
-        return serves(method, Training(Problem(name, family, agents), Settings(**settings), 0, 1))
+        return serves(method, Training(Problem(name, family, agents), Settings(**settings), 0, k))
+
+    def groups_of(name, groups):
+        return of(name, "per_group", k=groups)
 
     assert "categories" in of("bandit", "persim")
     assert "takes 20" in of("bandit", "rl2", budget=100)
     assert of("cart_pole", "caml", n=1) and of("particle", "persim", behaviour="shipped")
+    assert "no parameter of one number an agent is called 'group'" in groups_of("cart_pole", 0)
+    assert groups_of("particle", 1) == "all agents are of one group"
+    assert groups_of("particle", 4) == "each agent is a group of its own" and not groups_of("particle", 3)
     for method in ("rl2", "caml", "rmdp", "single", "per_agent"):
         assert not of("bandit", method) and not of("tabular_mdp", method)
 

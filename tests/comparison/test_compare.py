@@ -35,6 +35,7 @@ TINY = "--budget 8000 --behaviour random --episodes 2 --planned 1 --num_policies
 TINY += ["--max_episode_len", "10", "--simulator_iters", "2"]
 
 
+WITHOUT_GROUPS = [name for name in METHODS if name != "per_group"]  # these serve agents that have none
 LOAD = {"rl2": rl2.load, "rmdp": rmdp.load, "caml": caml.load}
 
 
@@ -77,14 +78,14 @@ def test_the_command_compares_all_and_continues(tmp_path):
     done = command(2, "evaluate", *flags, limit=280)
     assert done.code == 0, done.output
     rows = {row["name"]: row for row in csv.DictReader((out / "table.csv").open(newline=""))}
-    assert set(rows) == {*METHODS, "rmdp_k3"}
-    assert done.output.count(": begun") == 2 * 7
+    assert set(rows) == {*WITHOUT_GROUPS, "rmdp_k3"}
+    assert done.output.count(": begun") == 2 * 7 and "group" not in done.output
     number = {name: {key: row[key] for key in row} for name, row in rows.items()}
     assert float(number["single"]["new_agent_steps"]) == 0 and float(number["single"]["policies"]) == 1
     assert float(number["per_agent"]["policies"]) == 6 and float(number["persim"]["policies"]) == 0
     each = float(number["per_agent"]["train_steps"]) / 6
     assert float(number["per_agent"]["new_agent_steps"]) == each
-    for name in METHODS:
+    for name in WITHOUT_GROUPS:
         assert float(number[name]["train_steps"]) > 0 and float(number[name]["seconds"]) > 0
         assert 1 <= float(number[name]["worst_decile"]) <= float(number[name]["mean"]) <= 10
         assert int(number[name]["seeds"]) == 2
@@ -99,8 +100,8 @@ def test_the_command_compares_all_and_continues(tmp_path):
         actor.reset(6)
         assert actor.act(np.zeros((6, 4), np.float32), None, None).shape == (6,)
     agents = list(csv.DictReader((out / "agents.csv").open(newline="")))
-    assert len(agents) == 2 * 7 * 6 and {"force", "length", "return", "group"} <= agents[0].keys()
-    for name in METHODS:
+    assert len(agents) == 2 * 7 * 6 and {"force", "length", "return", "policy"} <= agents[0].keys()
+    for name in WITHOUT_GROUPS:
         own = [float(row["return"]) for row in agents if row["name"] == name]
         assert np.mean(own) == pytest.approx(float(number[name]["mean"]))
     results = json.loads((out / "table.json").read_text())["experiments"]
@@ -121,6 +122,48 @@ def test_the_command_compares_all_and_continues(tmp_path):
     for result, other in zip(results, redone, strict=True):  # numbers depend on nothing but settings
         assert result["returns"] == other["returns"] and result["train_steps"] == other["train_steps"]
     page_is_whole((tmp_path / "page.html").read_text(), 7)
+
+
+@pytest.mark.slow
+def test_a_policy_for_each_group(tmp_path):
+    path, out = population(tmp_path, "particle", n=7), tmp_path / "out"
+    group = Population.load(path).parameters["group"]
+    budget = ["--budget", "9000", "--max_episode_len", "10", "--episodes", "2", "--num_policies", "2"]
+    flags = [
+        "--population",
+        path,
+        "--methods",
+        "single,per_group,rmdp",
+        "--budgets",
+        "",
+        *budget,
+        "--out",
+        out,
+    ]
+    done = command(1, "evaluate", "compare", *flags, limit=280)
+    assert done.code == 0, done.output
+    rows = {row["name"]: row for row in csv.DictReader((out / "table.csv").open(newline=""))}
+    assert list(rows) == ["single", "per_group", "rmdp"]
+    row, num = rows["per_group"], len(np.unique(group))
+    assert 2 < num < 7 and float(row["policies"]) == num and float(row["new_agent_steps"]) == 0
+    assert 0.75 * 9000 < float(row["train_steps"]) <= 9000
+    _, policy_of = np.unique(group, return_inverse=True)
+    agents = list(csv.DictReader((out / "agents.csv").open(newline="")))
+    own = [row for row in agents if row["name"] == "per_group"]
+    assert [int(row["policy"]) for row in own] == policy_of.tolist()
+    assert [int(row["group"]) for row in own] == group.tolist()
+    config = read_config(out / "runs" / "per_group_seed0")
+    assert (config["algorithm"], config["assign_by"], config["num_policies"]) == ("given", "group", num)
+    assert rmdp.load(out / "runs" / "per_group_seed0").policy_of.tolist() == policy_of.tolist()
+    page = (out / "comparison.html").read_text()
+    assert (
+        "3 methods on 7 agents" in page
+        and "which no method is given, but for “group” in one policy per group." in page
+    )
+    assert page.count("<h3>one policy per group</h3>") == 1
+    assert f"<td>one policy per group</td><td>{num}</td>" in page  # beside r-MDP's budgets
+    assert f"| one policy per group | {float(row['mean']):.1f} |" in (out / "comparison.md").read_text()
+    assert "one policy per group" in done.output
 
 
 def page_is_whole(text, num_methods):
@@ -153,7 +196,10 @@ def test_other_environments(tmp_path, environment):
     done = command(2, "evaluate", "compare", "--population", path, "--out", out, *TINY, limit=280)
     assert done.code == 0, done.output
     rows = list(csv.DictReader((out / "table.csv").open(newline="")))
-    assert len(rows) == 7 and all(np.isfinite(float(row["mean"])) for row in rows)
+    assert {row["name"] for row in rows} == {*WITHOUT_GROUPS, "rmdp_k3"} | (
+        {"per_group"} if environment == "particle" else set()
+    )
+    assert all(np.isfinite(float(row["mean"])) for row in rows)
     page_is_whole((out / "comparison.html").read_text(), 7)
 
 
@@ -266,7 +312,7 @@ def test_every_method_with_every_seed_is_an_experiment(tmp_path):
     settings = parse_settings("--population a --out b --seeds 3,4 --budgets 1,2,9,50".split(), show=False)
     found, left_out = experiments_of(settings, load_problem(population(tmp_path, n=50)))
     names = [one.name for one in found]
-    assert not left_out
+    assert not left_out  # nor is a policy per group said to be: CartPole's agents have none
     assert {"rmdp_k9_seed4", "per_agent_seed3", "single_seed3"} <= set(names)
     assert len(names) == 2 * (6 + 2)  # a budget of 1 or of n is there already
     assert methods.METHODS.keys() == set(METHODS)
@@ -302,6 +348,11 @@ def test_missing_behaviour_policies_are_no_reason_to_log_random_actions(problem,
         ("--out x", "--population: missing"),
         ("--population /nowhere.npz --out OUT", "no population at /nowhere.npz"),
         ("--population P --out OUT --methods rl3", "--methods rl3: 'rl3' is unknown"),
+        (
+            "--population P --out OUT --methods per_group",
+            "--methods per_group: cannot serve cart_pole: its agents have no groups: no parameter of one "
+            "number an agent is called 'group'",
+        ),
         ("--population P --out OUT --seeds a", "--seeds a: give whole numbers"),
         ("--population P --out OUT --planned 9", "--planned 9: more than --episodes"),
         ("--population P --out OUT --behaviour me", "--behaviour me: is unknown"),

@@ -80,6 +80,21 @@ def test_what_cannot_be_told_is_not_said():
     assert "one policy for all and r-MDP asks" in said or "r-MDP and one policy for all asks" in said
 
 
+@pytest.mark.parametrize(("by_group", "rmdp"), [(5, 9), (9, 5), (5, 5.01)])
+def test_known_groups_beside_those_of_rmdp(by_group, rmdp):
+    found, _ = population(1, rmdp, by_group)
+    for one in found:
+        one["name"] = {"rl2": "per_group"}.get(one["name"], one["name"])
+        one["policies"] = {"rmdp": 4, "per_group": 3}.get(one["name"], 1)
+        if one["name"] == "rmdp":
+            one["returns"] = [value + 0.1 * (one["seed"] - 1) for value in one["returns"]]
+    said = " ".join(sentences(found, rows_of(found)))
+    four, three = "r-MDP (4 policies), which is told of no groups", "ne policy per group (3 policies)"
+    assert (f"{four}, returns more than o{three} by 4.0 (95 %" in said) == (rmdp == 9)
+    assert (f"O{three} returns more than {four}, by 4.0 (95 %" in said) == (rmdp == 5)
+    assert ("told of no groups" in said) == (rmdp != 5.01)
+
+
 def test_fewer_methods_than_two():
     found, rows = population(1, 2, 3)
     assert "nothing to compare" in sentences(found[:1], rows[:1])[0]
