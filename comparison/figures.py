@@ -194,7 +194,7 @@ def draw_learning(axes: Any, results: list[Result]) -> list[list]:
             axes.fill_between(steps, mean - spread, mean + spread, color=style(name)["color"], alpha=0.15)
         lines += [[title(name), s, m, w] for s, m, w in zip(steps, mean, worst, strict=True)]
     axes.set_xlim(left=-0.02 * max((line[1] for line in lines), default=1))  # marks at 0 are whole
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(6, 6), useMathText=True)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
     axes.set(xlabel="steps of training, all agents together", ylabel="return of the mean agent")
     return lines
 
