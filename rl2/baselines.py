@@ -26,6 +26,7 @@ MDPS = {
     "epsilon_greedy": mdp_baselines.EpsilonGreedy,
     "greedy": mdp_baselines.Greedy,
     "greedy_replanned": mdp_baselines.GreedyReplanned,
+    "beb_replanned": mdp_baselines.BEBReplanned,
     "oracle": mdp_baselines.Oracle,
 }
 

@@ -64,6 +64,8 @@ SUITE: dict[str, dict[str, Any]] = {
     "grid_navi": {"meta_episode_len": 60, "num_features": 128, "max_iters": 120},
 }
 
+EXPERTS = {"bayes_greedy": "tabular_mdp", "gittins": "bandit"}  # of a warm start, and whose prior they know
+
 OF_MDPS = Applies("--environment tabular_mdp", lambda c: c.environment == "tabular_mdp")
 OF_ARMS = Applies("--environment tabular_mdp or bandit", lambda c: c.environment in ("tabular_mdp", "bandit"))
 OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
@@ -72,7 +74,8 @@ OF_MEMORIES = Applies("an --architecture that remembers", lambda c: c.architectu
 OF_LAYERS = Applies("a --readout with hidden layers", lambda c: c.readout != "linear")
 OF_FIXED_SCALE = Applies("--normalise_rewards False", lambda c: not c.normalise_rewards)
 OF_EVALUATIONS = Applies("--eval_interval", lambda c: c.eval_interval > 0)
-OF_WARM_STARTS = Applies("--warm_start bayes_greedy", lambda c: c.warm_start != "none")
+OF_WARM_STARTS = Applies("--warm_start", lambda c: c.warm_start != "none")
+OF_PLANNERS = Applies("--warm_start bayes_greedy", lambda c: c.warm_start == "bayes_greedy")
 
 
 @dataclass(frozen=True)
@@ -162,13 +165,16 @@ class Config:
     device: str = "cpu"
     """Where networks live: cpu, cuda or cuda:N."""
 
-    warm_start: Annotated[Literal["none", "bayes_greedy"], Group("learning")] = "none"
-    """Behavioural cloning of a planner that knows the prior, before PPO (tabular MDPs only; it is then no
-    pure RL^2)."""
+    warm_start: Annotated[Literal["none", "bayes_greedy", "gittins"], Group("learning")] = "none"
+    """Behavioural cloning of an expert that knows the prior, before PPO (it is then no pure RL^2): a planner
+    for tabular MDPs (bayes_greedy), the highest finite-horizon Gittins index for bandits (gittins)."""
     warm_start_iters: Annotated[int, AT_LEAST_ZERO, OF_WARM_STARTS] = 60
     """Iterations of cloning, counted within max_iters."""
     warm_start_lr: Annotated[float, POSITIVE, OF_WARM_STARTS] = 3e-3
     """Learning rate at the start of cloning; it falls linearly to learning_rate."""
+    warm_start_bonus: Annotated[float, AT_LEAST_ZERO, OF_PLANNERS] = 0.0
+    """The planner adds this, divided by 1 + visits, to the reward of each state and action: then it explores
+    for the sake of later episodes."""
     meta_episodes_per_policy_update: Annotated[int, POSITIVE] = 960
     """Meta-episodes collected in one iteration."""
     meta_episodes_per_learner_batch: Annotated[int, POSITIVE] = 60
@@ -262,9 +268,10 @@ def check_config(config: Config) -> Config:
             f"--meta_episodes_per_start {alike}: must divide --meta_episodes_per_policy_update / "
             f"--meta_episodes_per_learner_batch ({total // batch}), so that a gradient step sees one of each"
         )
-    if config.warm_start != "none" and config.environment != "tabular_mdp":
+    known = EXPERTS.get(config.warm_start, config.environment)
+    if known != config.environment:
         raise UserError(
-            f"--warm_start {config.warm_start}: its planner knows the prior of tabular_mdp only, "
+            f"--warm_start {config.warm_start}: its expert knows the prior of {known} only, "
             f"not of {config.environment}"
         )
     if config.warm_start != "none" and config.see_task:

@@ -20,7 +20,6 @@ from mpi_utils.sync import FlatGradients, broadcast_parameters
 from rl2.config import Config
 from rl2.estimates import meta_gae, so_far
 from rl2.greedy import greedy_returns
-from rl2.mdp_baselines import GreedyReplanned
 from rl2.policy import Actor, RecurrentPolicy
 from rl2.problem import expert_of
 from rl2.rollout import MetaEpisodes, mean_returns, play
@@ -91,7 +90,7 @@ class Learner:
             "time/steps_per_second": steps / (updated - began),
         }
 
-    def collect(self, i: int, expert: GreedyReplanned | None = None) -> MetaEpisodes | None:
+    def collect(self, i: int, expert: Any = None) -> MetaEpisodes | None:
         """One meta-episode in each of this rank's share of fresh tasks; None if the share is empty."""
         config = self.config
         alike = config.meta_episodes_per_start
@@ -218,8 +217,11 @@ class Learner:
         if "expert_action" in meta_episodes:
             policy_loss = -distribution.log_prob(meta_episodes["expert_action"])[live].mean()
             value_loss = 0.5 * (value - value_target).square().mean()
-            metrics = dict.fromkeys(METRICS, 0.0) | {"loss/policy": policy_loss, "loss/value": value_loss}
-            metrics["ppo/entropy"] = distribution.entropy()[live].mean()
+            metrics = dict.fromkeys(METRICS, 0.0) | {
+                "loss/policy": policy_loss.detach(),
+                "loss/value": value_loss.detach(),
+                "ppo/entropy": distribution.entropy()[live].mean().detach(),
+            }
             return policy_loss + config.value_coef * value_loss, metrics
         return ppo_loss(
             distribution.log_prob(meta_episodes["action"])[live],

@@ -17,6 +17,7 @@ EPSILON = 0.1
 OPSRL_DRAWS = 10
 UCRL2_SCALE = 0.3
 UCRL2_DELTA = 0.05
+REPLANNED_BEB_SCALE = 1.0
 BEB_SCALE = 1.25  # nearest to the paper's column; 2 is stronger from 25 episodes on
 VANISHING = 1e-4
 
@@ -102,14 +103,28 @@ class Greedy(MdpBaseline):
 
 @dataclass(eq=False)
 class GreedyReplanned(MdpBaseline):
-    """Greedy under the true prior, planned anew at every step for the rest of the episode; also an expert."""
+    """Greedy under the true prior, planned anew at every step for the rest of the episode."""
 
     prior_mean: float = 1.0
 
     def act(self, observation: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
         steps_left = self.episode_length - self.step
-        q_values = value_iteration(self.reward, expectation(self.transition), steps_left)[0]
+        q_values = value_iteration(self.planned_reward(), expectation(self.transition), steps_left)[0]
         return q_values[observation, :, self.rows].argmax(axis=1)
+
+    def planned_reward(self) -> np.ndarray:
+        """Rewards [S, A, N] to plan by."""
+        return self.reward
+
+
+@dataclass(eq=False)
+class BEBReplanned(GreedyReplanned):
+    """The same with the reward bonus of BEB, scale / (1 + visits); with a scale of 0, the same."""
+
+    scale: float = REPLANNED_BEB_SCALE
+
+    def planned_reward(self) -> np.ndarray:
+        return self.reward + np.float32(self.scale) / (1 + self.visits) if self.scale else self.reward
 
 
 @dataclass(eq=False)

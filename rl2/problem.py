@@ -7,9 +7,10 @@ from common.errors import UserError
 from envs import Population, agreed_factory, make_family
 from envs.problem import Problem
 from mpi_utils.comm import Comm
+from rl2.bandit_baselines import Gittins
 from rl2.config import Config
 from rl2.fixed_horizon import FixedHorizon
-from rl2.mdp_baselines import GreedyReplanned
+from rl2.mdp_baselines import BEBReplanned, MdpBaseline
 from rl2.seen_task import SeenTask
 
 
@@ -58,8 +59,11 @@ def stored_problem(config: Config, state: dict, comm: Comm) -> Problem:
     return make_problem(config, comm)
 
 
-def expert_of(config: Config) -> GreedyReplanned | None:
-    """The planner that `--warm_start` clones, or None."""
+def expert_of(config: Config) -> MdpBaseline | Gittins | None:
+    """What `--warm_start` clones, or None."""
     if config.warm_start == "none":
         return None
-    return GreedyReplanned(config.num_states, config.num_actions, config.max_episode_len)
+    if config.warm_start == "gittins":
+        return Gittins(config.num_actions, config.meta_episode_len)
+    sizes = config.num_states, config.num_actions, config.max_episode_len
+    return BEBReplanned(*sizes, scale=config.warm_start_bonus)

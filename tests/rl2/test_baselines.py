@@ -74,7 +74,7 @@ def test_thompson_draws_have_the_posterior_mean_and_the_right_density():
 # --- many at once
 
 
-@pytest.mark.parametrize("name", ["greedy", "greedy_replanned", "ucrl2", "beb"])
+@pytest.mark.parametrize("name", ["greedy", "greedy_replanned", "beb_replanned", "ucrl2", "beb"])
 def test_mdps_together_or_one_by_one(name):
     rng = np.random.default_rng(1)
     rewards = rng.normal(0, 1, (40, 6)).astype(np.float32)
@@ -126,6 +126,17 @@ def test_replanned_greedy_looks_no_further_than_the_end_of_the_episode():
     assert actions == [1, 1, 0]
 
 
+def test_a_bonus_leads_to_what_was_not_tried():
+    greedy, curious = mdp_baselines.GreedyReplanned(2, 2, 3), mdp_baselines.BEBReplanned(2, 2, 3, scale=0.0)
+    for expert in (greedy, curious):
+        expert.reset(1)
+        expert.visits[0, 0], expert.reward[0, 0] = 3, 1.2  # the other action is believed to give 1
+    here = np.zeros(1, int)
+    assert greedy.act(here) == curious.act(here) == 0
+    curious.scale = 1.0  # 1.2 + 1 / 4 against 1 + 1 / 1
+    assert curious.act(here) == 1
+
+
 # --- the paper's tables (Duan et al. 2016)
 
 BANDIT_10_5 = {
@@ -147,6 +158,7 @@ MDP_10 = {
     "epsilon_greedy": 132.8,
     "greedy": 129.5,
     "greedy_replanned": 159.0,
+    "beb_replanned": 162.0,
     "oracle": 219.0,
 }
 

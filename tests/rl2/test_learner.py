@@ -12,9 +12,13 @@ from envs.examples import point_family
 from envs.parameters import EnvError
 from envs.problem import Problem
 from mpi_utils.comm import Comm
+from rl2.bandit_baselines import Gittins
+from rl2.baselines import make_baseline
 from rl2.config import Config, check_config
 from rl2.learner import Learner
+from rl2.mdp_baselines import BEBReplanned
 from rl2.problem import make_problem, stored_problem
+from rl2.rollout import play_meta_episodes
 
 TINY = Config(
     num_states=3,
@@ -112,11 +116,52 @@ def test_it_learns_a_bandit_in_seconds():
     assert np.mean(returns[-5:]) > 5.7  # two arms: the optimum is about 6.2
 
 
+@pytest.mark.slow
+def test_imitating_gittins_comes_near_to_it_in_seconds():
+    config = dataclasses.replace(
+        TINY,
+        environment="bandit",
+        num_actions=3,
+        meta_episode_len=20,
+        num_features=32,
+        max_iters=15,
+        meta_episodes_per_policy_update=240,
+        meta_episodes_per_learner_batch=15,
+        warm_start="gittins",
+        warm_start_iters=15,
+        warm_start_lr=1e-2,
+        learning_rate=1e-3,
+    )
+    learner = made(config)
+    losses = [learner.train_iteration(i)["loss/policy"] for i in range(15)]
+    assert losses[-1] < 0.25 * losses[0]
+    family = learner.problem.family
+    tasks = family.sample(np.random.default_rng(0), 3000)
+    actors = {"rl2": learner.actor()} | {n: make_baseline(n, tasks, 20) for n in ("gittins", "random")}
+    returns = {}
+    for name, actor in actors.items():
+        env = family.make_vec(tasks, np.random.default_rng(1))
+        returns[name] = play_meta_episodes(env, actor, 20)[0].sum(0).mean()
+    assert returns["gittins"] > 13.5 and returns["random"] < 10.5
+    assert returns["rl2"] > 0.98 * returns["gittins"]
+
+
+def test_a_warm_start_has_the_expert_of_its_tasks():
+    gittins = made(dataclasses.replace(TINY, environment="bandit", warm_start="gittins"))
+    batch = gittins.collect(0, gittins.expert)
+    assert (batch.expert_action[0] == 0).all()  # all arms are alike: the lowest
+    assert isinstance(gittins.expert, Gittins) and gittins.expert.horizon == TINY.meta_episode_len
+    planner = made(dataclasses.replace(TINY, warm_start="bayes_greedy", warm_start_bonus=0.5)).expert
+    assert isinstance(planner, BEBReplanned) and planner.scale == 0.5
+
+
 def test_settings_that_cannot_work_together():
     with pytest.raises(UserError, match="multiple"):
         check_config(dataclasses.replace(TINY, meta_episodes_per_policy_update=13))
     with pytest.raises(UserError, match="warm_start"):
         check_config(dataclasses.replace(TINY, environment="bandit", warm_start="bayes_greedy"))
+    with pytest.raises(UserError, match="bandit only, not of tabular_mdp"):
+        check_config(dataclasses.replace(TINY, warm_start="gittins"))
 
 
 @pytest.mark.parametrize("setting", ["memory_span", "reward_scale", "entropy_coef", "gae_lambda"])

@@ -1,0 +1,185 @@
+"""How each cell of RL²'s tables is trained: flags of `python -m train rl2` for experiments.rl2_tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.rl2_baselines import BANDIT_TABLE, MDP_TABLE
+
+# Duan et al. 2016, tables 1 and 2: RL².
+PAPER_BANDITS = dict(zip(BANDIT_TABLE, (6.7, 6.7, 6.8, 78.7, 83.5, 84.9, 401.6, 432.5, 438.9), strict=True))
+PAPER_MDPS = dict(zip(MDP_TABLE, (156.2, 445.7, 936.1, 1428.8, 1913.7), strict=True))
+SHIPPED = {"bandit_n10_k5", "bandit_n100_k5", "mdp_n10"}  # models in checkpoints/examples that are cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: how it is trained, how many fresh tasks evaluate it, and the paper's returns."""
+
+    name: str
+    flags: dict[str, Any]  # of train
+    instances: int
+    seeds: tuple[int, ...] = (0,)
+    baselines: bool = True  # whether the classical ones play those tasks too
+    shipped: str = ""  # the shipped model of this cell
+    paper: dict[str, float] = field(default_factory=dict)
+
+
+# Nearly all of a Gittins policy is learnt by imitation; a short PPO at a low rate comes after it. Sums of
+# hundreds of small increments need float32. A policy for 500 pulls has no time for PPO to pay: its noise is
+# that of 500 pulls.
+GITTINS: dict[str, Any] = {
+    "warm_start": "gittins",
+    "num_features": 64,
+    "precision": "float32",
+    "meta_episodes_per_policy_update": 480,
+    "meta_episodes_per_learner_batch": 30,
+    "warm_start_lr": 1e-2,
+    "learning_rate": 1e-3,
+    "learning_rate_final": 5e-5,
+    "gamma": 1.0,
+    "gae_lambda": 0.95,
+    "entropy_coef": 0.0,
+    "clip_range": 0.1,
+}
+FEW = {"meta_episodes_per_policy_update": 240, "meta_episodes_per_learner_batch": 15}  # but long ones
+SHORT = GITTINS | {  # ten pulls: PPO is cheap, and goes beyond Gittins
+    "precision": "auto",
+    "meta_episodes_per_policy_update": 4800,
+    "meta_episodes_per_learner_batch": 240,
+    "warm_start_iters": 10,
+    "max_iters": 70,
+}
+BANDITS: dict[tuple[int, int], dict[str, Any]] = {
+    (10, 5): {
+        "num_features": 64,
+        "max_iters": 300,
+        "meta_episodes_per_policy_update": 4800,
+        "meta_episodes_per_learner_batch": 240,
+        "num_epochs": 4,
+        "learning_rate": 3e-3,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "entropy_coef": 0.01,
+    },
+    (10, 10): SHORT,
+    (10, 50): SHORT,
+    (100, 5): GITTINS | {"warm_start_iters": 40, "max_iters": 50},
+    (100, 10): GITTINS | {"warm_start_iters": 40, "max_iters": 50},
+    (100, 50): GITTINS | {"num_features": 128, "warm_start_iters": 50, "max_iters": 60},
+    (500, 5): GITTINS | FEW | {"warm_start_iters": 50, "max_iters": 55},
+    (500, 10): GITTINS | FEW | {"warm_start_iters": 50, "max_iters": 55},
+    (500, 50): GITTINS | FEW | {"num_features": 128, "warm_start_iters": 60, "max_iters": 65},
+}
+# A planner with a bonus for exploring is imitated, then PPO goes on, as in the shipped mdp_n10_warm.
+PLANNER: dict[str, Any] = {
+    "warm_start": "bayes_greedy",
+    "meta_episodes_per_policy_update": 480,
+    "meta_episodes_per_learner_batch": 30,
+    "warm_start_lr": 3e-3,
+    "learning_rate": 5e-4,
+    "entropy_coef": 0.0,
+    "clip_range": 0.15,
+    "gae_lambda": 0.9,
+    "warm_start_iters": 100,
+}
+LONG = PLANNER | FEW | {"precision": "float32", "gamma": 0.99, "warm_start_iters": 70}
+MDPS: dict[int, dict[str, Any]] = {
+    10: PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},
+    25: LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
+    50: LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
+    75: LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
+    100: LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
+}
+
+# Memories and ablations are compared on a small budget: the best of docs/rl2.md, "Recipes tried".
+BUDGET_MDP: dict[str, Any] = {
+    "meta_episodes_per_policy_update": 480,
+    "meta_episodes_per_learner_batch": 30,
+    "learning_rate": 6e-3,
+    "learning_rate_final": 1e-4,
+    "gamma": 0.9,
+    "gae_lambda": 0.3,
+    "entropy_coef_final": 0.02,
+    "max_iters": 165,
+}
+BUDGET_BANDIT: dict[str, Any] = {
+    "environment": "bandit",
+    "num_features": 64,
+    "meta_episodes_per_policy_update": 960,
+    "meta_episodes_per_learner_batch": 60,
+    "learning_rate": 3e-3,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "entropy_coef": 0.01,
+    "max_iters": 80,
+}
+PROBLEMS = {"mdp_n10": BUDGET_MDP, "bandit_n100_k5": BUDGET_BANDIT}
+ATTENTION = {"learning_rate": 1e-3}  # the rates of gated memories are too high for it
+MEMORIES: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "gru": {"architecture": "gru"},
+    "snail": {"architecture": "snail", **ATTENTION},
+    "transformer": {"architecture": "transformer", **ATTENTION},
+}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "no_time_constants": {"memory_span": 0},
+    "linear_readout": {"readout": "linear"},
+    "plain_encoder": {"transition_encoder": "plain"},
+    "rate_1e-3": {"learning_rate": 1e-3},
+    "float32": {"precision": "float32"},
+    "bfloat16": {"precision": "bfloat16"},
+}
+SEEDS = (0, 1)
+
+
+def bandits() -> list[Cell]:
+    """The nine bandits of the paper's table 1."""
+    found = []
+    for (n, k), flags in BANDITS.items():
+        sizes = {"environment": "bandit", "num_actions": k, "meta_episode_len": n}
+        paper = {"RL²": PAPER_BANDITS[n, k], "Gittins": BANDIT_TABLE[n, k][1]}
+        instances = {10: 10_000, 100: 4000, 500: 1000}[n]
+        name = f"n{n}_k{k}"
+        found.append(Cell(name, sizes | flags, instances, paper=paper, shipped=shipped(f"bandit_{name}")))
+    return found
+
+
+def mdps() -> list[Cell]:
+    """The five tabular MDPs of the paper's table 2."""
+    found = []
+    for n, flags in MDPS.items():
+        paper = {"RL²": PAPER_MDPS[n], "OPSRL": MDP_TABLE[n][2]}
+        instances, name, sizes = 4000 if n == 10 else 1000, f"n{n}", {"meta_episode_len": 10 * n}
+        found.append(Cell(name, sizes | flags, instances, paper=paper, shipped=shipped(f"mdp_{name}")))
+    return found
+
+
+def shipped(name: str) -> str:
+    """The name of a shipped model, or nothing."""
+    return name if name in SHIPPED else ""
+
+
+def architectures() -> list[Cell]:
+    """Four memories in two problems, with two seeds each."""
+    return [
+        Cell(f"{problem}_{name}", flags | changes, 1000, SEEDS, baselines=False)
+        for problem, flags in PROBLEMS.items()
+        for name, changes in MEMORIES.items()
+    ]
+
+
+def ablations() -> list[Cell]:
+    """What was chosen for the MDP n = 10, left out or changed one at a time, with two seeds each."""
+    return [
+        Cell(name, BUDGET_MDP | changes, 1000, SEEDS, baselines=False) for name, changes in ABLATIONS.items()
+    ]
+
+
+TABLES: dict[str, Callable[[], list[Cell]]] = {
+    "bandits": bandits,
+    "mdps": mdps,
+    "architectures": architectures,
+    "ablations": ablations,
+}
