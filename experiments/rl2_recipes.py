@@ -9,7 +9,7 @@ from experiments.rl2_baselines import BANDIT_TABLE, MDP_TABLE
 # Duan et al. 2016, tables 1 and 2: RL².
 PAPER_BANDITS = dict(zip(BANDIT_TABLE, (6.7, 6.7, 6.8, 78.7, 83.5, 84.9, 401.6, 432.5, 438.9), strict=True))
 PAPER_MDPS = dict(zip(MDP_TABLE, (156.2, 445.7, 936.1, 1428.8, 1913.7), strict=True))
-SHIPPED = {"bandit_n10_k5", "bandit_n100_k5", "mdp_n10"}  # models in checkpoints/examples that are cells
+SHIPPED = {"bandit_n10_k5", "bandit_n100_k5", "mdp_n10"}  # cells that are models in checkpoints/examples
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,8 @@ class Cell:
     paper: dict[str, float] = field(default_factory=dict)
 
 
-# Nearly all of a Gittins policy is learnt by imitation; a short PPO at a low rate comes after it. Sums of
-# hundreds of small increments need float32. A policy for 500 pulls has no time for PPO to pay: its noise is
-# that of 500 pulls.
+# Nearly all of a Gittins policy is learnt by imitation; a short PPO at a low rate comes after it. A memory
+# that adds up hundreds of small increments needs float32.
 GITTINS: dict[str, Any] = {
     "warm_start": "gittins",
     "num_features": 64,
@@ -42,13 +41,18 @@ GITTINS: dict[str, Any] = {
     "entropy_coef": 0.0,
     "clip_range": 0.1,
 }
-FEW = {"meta_episodes_per_policy_update": 240, "meta_episodes_per_learner_batch": 15}  # but long ones
-SHORT = GITTINS | {  # ten pulls: PPO is cheap, and goes beyond Gittins
+# Long meta-episodes: fewer of them are as many steps, and each return has the noise of all of its pulls.
+FEW: dict[str, Any] = {
+    "meta_episodes_per_policy_update": 240,
+    "meta_episodes_per_learner_batch": 15,
+    "learning_rate": 3e-4,
+}
+SHORT = GITTINS | {
     "precision": "auto",
-    "meta_episodes_per_policy_update": 4800,
-    "meta_episodes_per_learner_batch": 240,
-    "warm_start_iters": 10,
-    "max_iters": 70,
+    "meta_episodes_per_policy_update": 2400,
+    "meta_episodes_per_learner_batch": 60,
+    "warm_start_iters": 25,
+    "max_iters": 30,
 }
 BANDITS: dict[tuple[int, int], dict[str, Any]] = {
     (10, 5): {
@@ -64,7 +68,16 @@ BANDITS: dict[tuple[int, int], dict[str, Any]] = {
     },
     (10, 10): SHORT,
     (10, 50): SHORT,
-    (100, 5): GITTINS | {"warm_start_iters": 40, "max_iters": 50},
+    (100, 5): {
+        "num_features": 64,
+        "max_iters": 250,
+        "meta_episodes_per_policy_update": 1920,
+        "meta_episodes_per_learner_batch": 120,
+        "learning_rate": 3e-3,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "entropy_coef": 0.01,
+    },
     (100, 10): GITTINS | {"warm_start_iters": 40, "max_iters": 50},
     (100, 50): GITTINS | {"num_features": 128, "warm_start_iters": 50, "max_iters": 60},
     (500, 5): GITTINS | FEW | {"warm_start_iters": 50, "max_iters": 55},
@@ -84,12 +97,13 @@ PLANNER: dict[str, Any] = {
     "warm_start_iters": 100,
 }
 LONG = PLANNER | FEW | {"precision": "float32", "gamma": 0.99, "warm_start_iters": 70}
-MDPS: dict[int, dict[str, Any]] = {
-    10: PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},
-    25: LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
-    50: LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
-    75: LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
-    100: LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
+MDPS: dict[str, dict[str, Any]] = {
+    "n10": {},  # the defaults: PPO alone
+    "n10_warm": PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},
+    "n25": LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
+    "n50": LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
+    "n75": LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
+    "n100": LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
 }
 
 # Memories and ablations are compared on a small budget: the best of docs/rl2.md, "Recipes tried".
@@ -147,11 +161,12 @@ def bandits() -> list[Cell]:
 
 
 def mdps() -> list[Cell]:
-    """The five tabular MDPs of the paper's table 2."""
+    """The five tabular MDPs of the paper's table 2; n = 10 also with a warm start."""
     found = []
-    for n, flags in MDPS.items():
+    for name, flags in MDPS.items():
+        n = int(name.split("_")[0][1:])
         paper = {"RL²": PAPER_MDPS[n], "OPSRL": MDP_TABLE[n][2]}
-        instances, name, sizes = 4000 if n == 10 else 1000, f"n{n}", {"meta_episode_len": 10 * n}
+        sizes, instances = {"meta_episode_len": 10 * n}, 4000 if n == 10 else 1000
         found.append(Cell(name, sizes | flags, instances, paper=paper, shipped=shipped(f"mdp_{name}")))
     return found
 

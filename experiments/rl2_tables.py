@@ -34,10 +34,12 @@ from experiments.sweep import newest, one_at_a_time, training_run
 from experiments.tables import mean_and_se, write_csv
 from mpi_utils.comm import Comm, guard, set_threads
 from rl2 import evaluation
+from rl2.bandit_optimum import optimal_return
 
 COLUMNS = ("cell", "seed", "method", "mean", "se", "n", "warm_start", "env_steps", "minutes", "processor")
 CURVE = ("cell", "seed", "iteration", "env_steps", "minutes", "return")
 CURVE_ROWS = 100
+FEW_PULLS = 10  # their optimum takes a second
 NO_BASELINES = ("rl2", "oracle")
 WARM_STARTS = {"none": "PPO", "bayes_greedy": "planner, then PPO", "gittins": "Gittins, then PPO"}
 
@@ -247,12 +249,27 @@ def against_baselines(cells: list[tuple[Cell, list[Row]]]) -> str:
         recipe = WARM_STARTS[own["warm_start"]]
         best = [f"{row['method'].replace('_', ' ')} {value(row)}" for row in others]
         paper = [f"{cell.paper[method]:g}" for method in references]
-        body.append([cell.name, f"**{value(own)}**", *paper, *best, recipe, *training])
+        body.append([cell.name, f"**{value(own)}**", *paper, *best, optimum(cell), recipe, *training])
         processors.append(own["processor"])
     head = ["cell", "RL² here", *(f"paper: {method}" for method in references)]
-    head += ["strongest baseline", "second", "training", "million steps", "minutes"]
+    head += ["strongest baseline", "second", "optimum", "training", "million steps", "minutes"]
+    if not any(line[-4] for line in body):
+        head, body = without(head, -4), [without(line, -4) for line in body]
     known = [name for name in dict.fromkeys(processors) if name]
     return as_markdown(head, body) + (f"\nProcessors: {'; '.join(known)}.\n" if known else "")
+
+
+def optimum(cell: Cell) -> str:
+    """The Bayes-optimal return of a bandit of few pulls; else nothing."""
+    few = cell.flags.get("environment") == "bandit" and cell.flags["meta_episode_len"] <= FEW_PULLS
+    if not few:
+        return ""
+    return f"{optimal_return(cell.flags['num_actions'], cell.flags['meta_episode_len']):.2f}"
+
+
+def without(line: list[str], at: int) -> list[str]:
+    """A line without one of its entries, counted from the end."""
+    return line[:at] + line[at + 1 :]
 
 
 def value(row: Row) -> str:

@@ -55,7 +55,7 @@ def rows_of(folder, name="bandits"):
 def test_every_cell_has_a_recipe_that_train_accepts(tmp_path):
     names = {name: [cell.name for cell in cells()] for name, cells in rl2_recipes.TABLES.items()}
     assert names["bandits"] == [f"n{n}_k{k}" for n in (10, 100, 500) for k in (5, 10, 50)]
-    assert names["mdps"] == [f"n{n}" for n in (10, 25, 50, 75, 100)]
+    assert names["mdps"] == ["n10", "n10_warm", "n25", "n50", "n75", "n100"]
     for name, cells in rl2_recipes.TABLES.items():
         for cell in cells():
             config = rl2_tables.config_of(cell, 1, name, str(tmp_path), Comm())
@@ -94,7 +94,7 @@ def test_the_table_is_made_from_what_is_stored(small, tmp_path):
     with open(out / "bandits.csv", "w", newline="") as file:
         csv.writer(file).writerows([rl2_tables.COLUMNS, *lines])
     text = rl2_tables.markdown("bandits", out)
-    returns = "| n5 | **6.12 ± 0.02** | 6.7 | 6.6 | gittins 6.5 ± 0.3 | ucb1 6.4 ± 0.3 |"
+    returns = "| n5 | **6.12 ± 0.02** | 6.7 | 6.6 | gittins 6.5 ± 0.3 | ucb1 6.4 ± 0.3 | 2.89 |"
     assert (
         f"{returns} Gittins, then PPO | 2.5 | 1.2 |" in text
         and "Processors: 2 x Abacus." in text
