@@ -1,7 +1,8 @@
 """Train one of the systems:  mpirun -np N python -m train [rl2|rmdp|persim|caml] [flags]
 
-The same command again resumes from the newest valid save in <checkpoint_dir>/<model_name>/. Sizes are global:
-more ranks change the speed, not the experiment.
+The same command again resumes from the newest valid save in <checkpoint_dir>/<model_name>/; so does --resume
+RUN, with the settings in that run folder. --config FILE takes settings by name from a TOML file, or from the
+config.json of another run. Sizes are global: more ranks change the speed, not the experiment.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import rl2.problem
 import rmdp.config
 import rmdp.learner
 import rmdp.problem
+from common import settings_file
 from common.allocator import keep_freed_memory
 from common.config import from_stored, idle, parse
 from common.errors import UserError
@@ -62,11 +64,14 @@ MAY_CHANGE = ("max_iters", "checkpoint_interval", "eval_interval", "checkpoint_d
 def main(comm: Comm) -> None:
     """Parse, build the learner, lock the run folder, resume, train: nothing is made before all is checked."""
     with comm.agree():
-        name, config = parse_arguments(sys.argv[1:], comm)
+        found = settings_of(sys.argv[1:]) if comm.is_root else None  # other ranks may not see the files
+    arguments, below = comm.bcast_object(found)
+    with comm.agree():
+        name, config = parse_arguments(arguments, comm, below=below)
         if comm.is_root:
             run_folder.check(folder(config))
             describe(name, config)
-    config = comm.bcast_object(config)  # other ranks may not see the run folder
+    config = comm.bcast_object(config)  # nor the run folder
     threads = set_threads(comm)
     keep_freed_memory()
     learner = make_learner(name, config, comm)
@@ -79,12 +84,31 @@ def main(comm: Comm) -> None:
         run(name, config, comm, learner)
 
 
-def parse_arguments(arguments: list[str], comm: Comm, *, may_be_idle: bool = False) -> tuple[str, Any]:
-    """The system's name and its checked configuration; only rank 0 prints a help text."""
+def settings_of(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The other arguments, and the settings that --config or --resume stands for."""
+    rest, files = settings_file.split(arguments)
+    if "config" in files:
+        return rest, settings_file.read(Path(files["config"]))
+    if "resume" not in files:
+        return rest, {}
+    run_dir = Path(files["resume"]).absolute()
+    place = {"checkpoint_dir": str(run_dir.parent), "model_name": run_dir.name}
+    return rest, run_folder.read_config(run_dir) | place
+
+
+def parse_arguments(
+    arguments: list[str], comm: Comm, *, below: dict[str, Any] | None = None, may_be_idle: bool = False
+) -> tuple[str, Any]:
+    """The system's name and its checked configuration; only rank 0 prints a help text.
+
+    Settings `below` hold where the arguments say nothing.
+    """
+    below = below or {}
     configs = {name: system.config for name, system in SYSTEMS.items()}
-    how = {"show": comm.is_root, "may_be_idle": may_be_idle}
+    how: dict[str, Any] = {"show": comm.is_root, "may_be_idle": may_be_idle, "below": below}
     name, config = parse(configs, "rl2", arguments, "python -m train", __doc__, **how)
-    return name, SYSTEMS[name].check(as_before(name, config, arguments))
+    said = [*arguments, *(f"--{setting}" for setting in below)]
+    return name, SYSTEMS[name].check(as_before(name, config, said))
 
 
 def as_before(name: str, config: Any, arguments: list[str]) -> Any:

@@ -99,21 +99,28 @@ def parse(
     *,
     show: bool = True,
     may_be_idle: bool = False,
+    below: dict[str, Any] | None = None,
 ) -> tuple[str, Any]:
     """The name and configuration chosen by `argv`: `[name] [flags]`, where no name means `default`.
 
-    Flags without an effect are refused unless they `may_be_idle`. `--help` prints (where `show`, i.e. on one
-    rank) and exits with 0; a mistake raises `UserError`.
+    `below` are settings, and maybe the name as "system", that hold where `argv` says nothing. Flags without
+    an effect are refused unless they `may_be_idle`. `--help` prints (where `show`, i.e. on one rank) and
+    exits with 0; a mistake raises `UserError`.
     """
+    below = dict(below or {})
+    stored = below.pop("system", default)
     if argv and argv[0] in ("-h", "--help"):
         if show:
             print(f"{description}\nSystems: {', '.join(commands)} (no name: {default}).")
             print("Flags of a system: " + ", ".join(f"{prog} {name} --help" for name in commands))
         raise SystemExit(0)
-    name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)
+    name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (stored, argv)
     if name not in commands:
         raise UserError(f"unknown system {name!r}: choose one of {', '.join(commands)}")
-    return name, parse_flags(commands[name], flags, f"{prog} {name}", show=show, may_be_idle=may_be_idle)
+    if below and name != stored:
+        raise UserError(f"{name}: the settings that are given are of {stored}; leave the name out")
+    how: dict[str, Any] = {"show": show, "may_be_idle": may_be_idle, "below": below}
+    return name, parse_flags(commands[name], flags, f"{prog} {name}", **how)
 
 
 def parse_flags(
@@ -123,14 +130,17 @@ def parse_flags(
     *,
     show: bool = True,
     may_be_idle: bool = False,
+    below: dict[str, Any] | None = None,
 ) -> Settings:
     """An instance of a dataclass from flags named after its fields; underscores and hyphens both work.
 
     The class may have `ALIASES` {old name: name} and `VALUE_ALIASES` {name: {old value: value}}, and a class
     method `defaults(given)` that makes the defaults from the flags given {name: text}, where they depend on
-    some of them. Raises `UserError` for a mistake.
+    some of them. Settings `below` hold where no flag is given. Raises `UserError` for a mistake.
     """
     flags = current(settings_class, flags)
+    given = given_by(flags)
+    flags = [*unless_given(settings_class, below or {}, given), *flags]
     defaults = getattr(settings_class, "defaults", None)
     default = defaults(given_by(flags)) if defaults else None
     nested, flat = in_groups(settings_class, default)
@@ -152,9 +162,19 @@ def parse_flags(
     settings = flat(found)
     for name, where in idle(settings).items():
         usual = getattr(settings_class if default is None else default, name)
-        if name in given_by(flags) and getattr(settings, name) != usual and not may_be_idle:
+        if name in given and getattr(settings, name) != usual and not may_be_idle:
             raise UserError(without_effect(name, where))
     return settings
+
+
+def unless_given(settings_class: type, below: dict[str, Any], given: dict[str, str]) -> list[str]:
+    """The settings as flags, but for those given; raises `UserError` for what is no setting."""
+    known = {field.name for field in dataclasses.fields(settings_class)}
+    words = current(settings_class, [f"--{name}={value}" for name, value in below.items()])
+    for word, name in zip(words, given_by(words), strict=True):
+        if name not in known:
+            raise UserError(f"{word[2:]}: no setting has this name; leave it out")
+    return [word for word, name in zip(words, given_by(words), strict=True) if name not in given]
 
 
 def without_effect(name: str, where: str) -> str:
