@@ -20,7 +20,8 @@ class AgentModels:
     """
 
     def __init__(self, simulator: "Simulator", factor: torch.Tensor) -> None:
-        d, r = simulator.state_size, simulator.num_factors
+        d, r = simulator.target_size, simulator.num_factors
+        self.history = simulator.history
         active, state_mean, state_scale, target_scale = (
             buffer.cpu()
             for buffer in (
@@ -30,7 +31,8 @@ class AgentModels:
                 simulator.target_scale,
             )
         )
-        self.factor, self.d = factor[active], d  # [M, E, r]
+        self.factor, self.state_size = factor[active], simulator.state_size  # [M, E, r]
+        self.d = d
         *hidden, last = [layer.detach().cpu()[active].transpose(1, 2) for layer in simulator.state_net]
         # Normalisation of states is linear, so the first layer can do it. [M, in + 1, out], rows the inputs.
         first = hidden[0].double()
@@ -53,51 +55,54 @@ class AgentModels:
 
     @torch.no_grad()
     def step(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Next states [M, E, C, d] of `state` [M, E, C, d] (C candidates) under `action` [E, C] or [E, C, a].
+        """Next states [M, E, C, D] of `state` [M, E, C, D] (C candidates) under `action` [E, C] or [E, C, a].
 
-        Everything is in the units of the data; `state` may also have one member, [1, E, C, d].
+        Everything is in the units of the data; `state` may also have one member, [1, E, C, D].
         """
-        (M, E), (C, d) = self.factor.shape[:2], state.shape[2:]
-        state, next_state = state.expand(M, E, C, d), torch.empty(M, E, C, d)
+        (M, E), C = self.factor.shape[:2], state.shape[2]
+        state, seen = state.expand(M, E, C, self.state_size), torch.empty(M, E, C, self.d)
+        foreseen = self.history.foreseen(state) if self.history else state
         some = max(1, CHUNK // max(1, C))
         change = self.change_discrete if self.discrete else self.change_continuous
         for m in range(M):
             for e in range(0, E, some):
                 for c in range(0, C, CHUNK):
                     agents, own = slice(e, e + some), (slice(e, e + some), slice(c, c + CHUNK))
-                    before = state[m][own]
-                    torch.add(before, change(m, agents, before, action[own]), out=next_state[m][own])
-        return next_state
+                    found = change(m, agents, state[m][own], action[own])
+                    torch.add(foreseen[m][own], found, out=seen[m][own])
+        return self.history.follow(state, seen, action) if self.history else seen
 
     def change_discrete(
         self, m: int, agents: slice, state: torch.Tensor, action: torch.Tensor
     ) -> torch.Tensor:
-        """Changes [e, c, d] of the states [e, c, d] of some agents by member m, under `action` [e, c]."""
-        e, c, d = state.shape
+        """Changes [e, c, d] of the states [e, c, D] of some agents by member m, under `action` [e, c]."""
+        e, c, D = state.shape
         x, *units, first_row = self.allocate(e, c)
-        x[:, :d] = state.reshape(e * c, d).numpy()
+        x[:, :D] = state.reshape(e * c, D).numpy()
         for layer, out in zip(self.hidden, units, strict=True):
             np.matmul(x, layer[m].numpy(), out=out[:, :-1])
             torch.from_numpy(out)[:, :-1].relu_()
             x = out
-        of_actions = np.matmul(x.reshape(e, c, -1), self.head[m, agents].numpy()).reshape(-1, d)
-        return torch.from_numpy(of_actions.take(first_row + action.reshape(-1).numpy(), axis=0)).view(e, c, d)
+        of_actions = np.matmul(x.reshape(e, c, -1), self.head[m, agents].numpy()).reshape(-1, self.d)
+        return torch.from_numpy(of_actions.take(first_row + action.reshape(-1).numpy(), axis=0)).view(
+            e, c, self.d
+        )
 
     def change_continuous(
         self, m: int, agents: slice, state: torch.Tensor, action: torch.Tensor
     ) -> torch.Tensor:
         """The same under `action` [e, c, a]."""
-        e, c, d = state.shape
-        x = forward([layer[m] for layer in self.hidden], state.reshape(e * c, d)).relu_()
-        v = forward([self.last[m]], x).view(e, c, d, -1)
+        e, c, D = state.shape
+        x = forward([layer[m] for layer in self.hidden], state.reshape(e * c, D)).relu_()
+        v = forward([self.last[m]], x).view(e, c, self.d, -1)
         x = (action.reshape(e * c, -1) - self.action_mean) / self.action_scale
         w = forward([layer[m] for layer in self.action_net], x).view(e, c, -1)
         return (v @ (w * self.factor[m, agents, None])[..., None])[..., 0]
 
     def allocate(self, e: int, c: int) -> list[np.ndarray]:
-        """Inputs [R, d + 1] and hidden units [R, H + 1] of R = e * c states, whose last columns are 1."""
+        """Inputs [R, D + 1] and hidden units [R, H + 1] of R = e * c states, whose last columns are 1."""
         if (e, c) not in self.buffers:
-            widths = [self.d, *(layer.shape[2] for layer in self.hidden)]
+            widths = [self.state_size, *(layer.shape[2] for layer in self.hidden)]
             arrays = [np.ones((e * c, width + 1), np.float32) for width in widths]
             num_actions = self.head.shape[3] // self.d
             self.buffers[e, c] = [*arrays, np.arange(e * c) * num_actions]

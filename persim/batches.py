@@ -9,9 +9,10 @@ from common.runs.seeding import stream
 from mpi_utils.comm import Comm
 from persim.config import Config
 from persim.data.transitions import Transitions
+from persim.history import change
 from persim.simulator import Simulator
 
-# States and targets [M, B, d] in the simulator's units, agents [M, B], actions [M, B] or [M, B, a].
+# States [M, B, D] and targets [M, B, d] in the simulator's units, agents [M, B], actions [M, B] or [M, B, a].
 Minibatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -20,11 +21,12 @@ class Batches:
 
     def __init__(self, config: Config, comm: Comm, data: Transitions, simulator: Simulator) -> None:
         self.seed, self.num_models, self.device = config.seed, config.num_models, config.device
-        self.total, self.d = len(data), data.state.shape[1]
+        self.total, self.state_size = len(data), data.state.shape[1]
+        self.first_action = self.state_size + simulator.target_size
         self.size = min(config.batch_size, self.total)
         self.steps = config.num_minibatches or self.total // self.size
         self.own = comm.share(self.size)
-        self.numbers = np.concatenate(in_units(simulator, data), axis=1)  # [N, 2 d], or [N, 2 d + a]
+        self.numbers = np.concatenate(in_units(simulator, data), axis=1)  # [N, D + d (+ a)]
         if not data.discrete:
             self.numbers = np.concatenate([self.numbers, data.action], axis=1)
         self.agent = np.zeros_like(data.agent) if config.pooled else data.agent
@@ -49,20 +51,20 @@ class Batches:
 
         Rows of numbers are copied whole: to gather each column by itself would take several times longer.
         """
-        shape, d = rows.shape, self.d
+        shape, D, last = rows.shape, self.state_size, self.first_action
         taken = self.numbers.take(rows.ravel(), axis=0).reshape(*shape, self.numbers.shape[1])
         numbers = torch.from_numpy(taken).to(self.device)
         agent = torch.from_numpy(self.agent[rows]).to(self.device)
-        action = numbers[..., 2 * d :]
+        action = numbers[..., last:]
         if self.action is not None:
             action = torch.from_numpy(self.action[rows]).to(self.device)
-        return numbers[..., :d], numbers[..., d : 2 * d], agent, action
+        return numbers[..., :D], numbers[..., D:last], agent, action
 
 
 def in_units(simulator: Simulator, data: Transitions) -> tuple[np.ndarray, np.ndarray]:
-    """States as they enter the encoder and targets, [N, d] float32, both from float64 differences."""
+    """States as they enter the encoder [N, D] and targets [N, d], float32, both from float64 differences."""
     buffers = (simulator.state_mean, simulator.state_scale, simulator.target_scale)
     mean, scale, target_scale = (buffer.double().cpu().numpy() for buffer in buffers)
     state = data.state.astype(np.float64)
-    target = (data.next_state - state) / target_scale
+    target = change(simulator.history, state, data.next_state) / target_scale
     return ((state - mean) / scale).astype(np.float32), target.astype(np.float32)

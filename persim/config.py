@@ -14,9 +14,11 @@ DATASETS = ("pure", "random", "pure_eps_20", "pure_eps_40")
 # Networks of the authors' code (March 2021): factors, hidden layers of the state and action encoders.
 SMALL = {"state_features": 256, "state_layers": 1, "action_features": 50, "action_layers": 0}
 LARGE = {"state_features": 512, "state_layers": 4, "action_features": 512, "action_layers": 2}
-LOG_FLAGS = ("columns", "action_kind", "decimal")
+NAMED = ("mountain_car", "cart_pole", "half_cheetah_body")  # whose states have names
+LOG_FLAGS = ("columns", "action_kind", "decimal", "gaps")
 OF_LOGS = Applies("a log, --dataset PATH", lambda c: c.dataset not in DATASETS)
 OF_MADE = Applies("data that are made, not a log", lambda c: c.dataset in DATASETS)
+OF_STATES = Applies("environments whose states have names", lambda c: c.environment in NAMED)
 OF_VECTORS = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 OWN = {"num_factors": 5, **SMALL, "action_layers": 1}  # of other data than the authors'
 PATIENTS = ("diabetes", "diabetes_relative")
@@ -97,6 +99,14 @@ class Config:
     either: say it)."""
     decimal: Annotated[str, MAY_BE_EMPTY, OF_LOGS] = ""
     """The decimal sign of a CSV, a point or a comma; empty: found out."""
+    gaps: Annotated[Literal["refuse", "split"], OF_LOGS] = "refuse"
+    """What a missing value does: it is refused, or ends a window as a gap in time does, counted and told;
+    agents without enough steps in a row are then left out, and told, too."""
+    history: Annotated[int, POSITIVE] = 1
+    """Observations, and the actions between them, that make a state: what one observation hides may show in
+    several."""
+    hide: Annotated[str, MAY_BE_EMPTY, OF_STATES] = ""
+    """States of the environment that nobody sees, with commas between: velocity,angular_velocity."""
     num_agents: Annotated[int, POSITIVE, OF_MADE] = 500
     """Agents, each with one trajectory; the first five are the test agents (a log has its own agents)."""
     log_steps: Annotated[int, AT_LEAST_ZERO, OF_MADE] = 0

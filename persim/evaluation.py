@@ -1,7 +1,7 @@
 """The protocol: predictions 50 steps ahead, planning in the true environment, factors, agents never seen."""
 
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from persim.data import behaviour
 from persim.data.form import Form, keep_quiet
 from persim.export import NO_PLANNER, export
 from persim.learned_reward import LearnedReward
+from persim.partial import planned, states_along
 from persim.planning.planner import settings_of
 from persim.planning.true_dynamics import TrueModel
 from persim.policy import Actor, make_actor, play
@@ -61,6 +62,8 @@ class Settings(EvaluationSettings):
     """Which columns of that log are what, as in training; default: as the run's own log has them."""
     decimal: Annotated[str, MAY_BE_EMPTY, OF_LOGS] = ""
     """Its decimal sign, as in training."""
+    gaps: Annotated[Literal["as_trained", "refuse", "split"], OF_LOGS] = "as_trained"
+    """What a missing value in it does, as in training."""
 
     ALIASES: ClassVar[dict[str, str]] = {"bound": "upper_bound", "candidates": "num_candidates"}
 
@@ -102,12 +105,15 @@ def measure(
     with comm.agree():
         if settings.log:
             form = Form(
-                settings.columns, decimal=settings.decimal, tell=print_now if comm.is_root else keep_quiet
+                settings.columns,
+                decimal=settings.decimal,
+                gaps=config.gaps if settings.gaps == "as_trained" else settings.gaps,
+                tell=print_now if comm.is_root else keep_quiet,
             )
             numbers = settings.trajectories, settings.observed
             about = settings.agents, form
             return held_out_log.evaluate(settings.log, data, simulator, config, *numbers, *about)
-        family = family_of(config)
+        family = known = family_of(config)
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
         chosen = chosen_agents(settings, list(data["names"]), config)
         if family is None or not covariates:
@@ -121,8 +127,9 @@ def measure(
         return episode_tests.evaluate(config, simulator, data, family, chosen, settings, comm)
     with comm.agree():
         test_policy: Any = trained.test
+        own, seen = planned(config, family, simulator.history), simulator.target_size
         if config.learn_reward:
-            family = LearnedReward(family)
+            family, seen = LearnedReward(family), seen - 1
             test_policy = family.blind(test_policy)
     make_rows = report.Rows(config.dataset, "pooled" if config.pooled else "persim")
     tested = {name: values[chosen] for name, values in covariates.items()}
@@ -131,15 +138,14 @@ def measure(
 
     models = simulator.at(np.zeros_like(chosen) if config.pooled else chosen)
     task = prediction.draw_task(family, tested, test_policy, settings.trajectories, stream(seed, "acting"))
-    predicted = prediction.predict(models, task)
-    bound = prediction.upper_bound(family, task, predicted)
-    if config.learn_reward:
-        task, predicted, bound = prediction.hide_reward(task, predicted, bound)
-    rows = make_rows.predictions(labels, task, predicted, bound)
+    task = prediction.in_states(task, own)
+    predicted = prediction.predict(models, task)[..., : simulator.target_size]
+    bounds = [] if config.hide else [prediction.upper_bound(family, task, predicted)]
+    rows = make_rows.predictions(labels, *prediction.only(seen, task, predicted, *bounds))
 
     if settings.episodes:
         planning = {"horizon": settings.horizon, "num_candidates": settings.num_candidates}
-        actors = {"": make_actor(config, family, simulator, chosen, seed=seed, **planning)}
+        actors = {"": make_actor(config, known, simulator, chosen, seed=seed, **planning)}
         if settings.upper_bound:
             true = TrueModel(family, tested)
             planner = settings_of(family, **planning)
@@ -152,7 +158,7 @@ def measure(
         rows += make_rows.factors(simulator, covariates)
         if settings.unseen:
             at("predicting agents that are in no data")
-            rows += unseen_agents(make_rows, simulator, family, covariates, test_policy, settings, seed)
+            rows += unseen_agents(make_rows, simulator, family, own, covariates, test_policy, settings, seed)
     return rows
 
 
@@ -173,23 +179,29 @@ def unseen_agents(
     make_rows: report.Rows,
     simulator: Simulator,
     family: Any,
+    own: Any,
     covariates: dict[str, np.ndarray],
     test_policy: Any,
     settings: Settings,
     seed: int,
 ) -> list[Row]:
-    """Rows on agents drawn anew, from their covariates and from random actions in their environment."""
+    """Rows on agents drawn anew, from their covariates and from random actions in their environment.
+
+    `own` is the `family` as the simulator has it.
+    """
     rng = stream(seed, "tasks")
     agents = family.sample(rng, settings.unseen)
-    seen = new_agents.observe(family, agents, settings.observed, rng)
+    state, action, following, counts = new_agents.observe(family, agents, settings.observed, rng)
+    states = states_along(own, np.concatenate([state, following[:, -1:]], axis=1), action)
     task = prediction.draw_task(family, agents, test_policy, settings.trajectories, stream(seed, "acting", 1))
+    task = prediction.in_states(task, own)
     factors = {
         "from_covariates": new_agents.from_covariates(simulator, covariates, agents),
-        "from_steps": new_agents.from_steps(simulator, *seen),
+        "from_steps": new_agents.from_steps(simulator, states[:, :-1], action, states[:, 1:], counts),
     }
     rows = []
     for method, factor in factors.items():
         shown = task, prediction.predict(simulator.at(factor=factor), task)
-        hidden = prediction.hide_reward(*shown) if isinstance(family, LearnedReward) else shown
-        rows.append(make_rows.unseen(method, *hidden))
+        size = simulator.target_size - isinstance(family, LearnedReward)
+        rows.append(make_rows.unseen(method, *prediction.only(size, *shown)))
     return rows

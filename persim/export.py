@@ -39,7 +39,11 @@ class OneStep(nn.Module):
             w = (model.action + model.action_bias).index_select(1, action)
         else:
             w = model.action_factors(action.expand(model.num_models, -1, -1))
-        return (state + factored(u, v, w) * model.target_scale).index_select(0, self.active)
+        change = (factored(u, v, w) * model.target_scale).index_select(0, self.active)
+        if model.history is None:
+            return state + change
+        whole = state.expand(len(change), -1, -1)
+        return model.history.follow(whole, model.history.foreseen(whole) + change, action)
 
 
 def export(

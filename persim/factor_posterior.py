@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from persim import history
 from persim.simulator import Simulator
 
 ROWS = 8192  # worked on at once
@@ -15,7 +16,7 @@ SHARED_ERRORS = 10.0
 
 
 class Steps:
-    """N steps of K agents: `agent` [N] in 0..K - 1, states and next states [N, d], actions [N] or [N, a]."""
+    """N steps of K agents: `agent` [N] in 0..K - 1, states and next states [N, D], actions [N] or [N, a]."""
 
     def __init__(
         self,
@@ -40,7 +41,8 @@ class Steps:
             agent, state, action, following = (torch.from_numpy(a[first : first + ROWS]) for a in arrays)
             v = simulator.state_factors(state.to(device).expand(M, *state.shape)).double().cpu()
             w = simulator.action_factors(action.to(device).expand(M, *action.shape)).double().cpu()
-            yield agent, v * w[:, :, None] / unit[:, None], (following.double() - state) / scale / unit
+            found = history.change(simulator.history, state, following.double())
+            yield agent, v * w[:, :, None] / unit[:, None], found / scale / unit
 
 
 @torch.no_grad()

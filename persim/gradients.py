@@ -34,7 +34,7 @@ class WrittenGradient:
 
     def __init__(self, simulator: Simulator, huber_delta: torch.Tensor | None = None) -> None:
         self.huber_delta = None if huber_delta is None else huber_delta.numpy()[:, None]
-        self.d, self.r = simulator.state_size, simulator.num_factors
+        self.state_size, self.d, self.r = simulator.state_size, simulator.target_size, simulator.num_factors
         first, last = simulator.state_net
         (self.first, self.first_grad), (self.last, self.last_grad) = shared(first), shared(last)
         self.tables = [
@@ -53,12 +53,12 @@ class WrittenGradient:
     ) -> np.ndarray:
         """Write the gradient of `scale * huber(error).sum()` over the present one; squared errors [M, d].
 
-        `state` [M, B, d] as it enters the simulator and `target` [M, B, d] are in its own units; squared
+        `state` [M, B, D] as it enters the simulator and `target` [M, B, d] are in its own units; squared
         errors are summed over the batch.
         """
-        M, B, d = state.shape
+        (M, B, D), d = state.shape, self.d
         x = self.allocate(M, B)
-        x[:, :, :d] = state.numpy()
+        x[:, :, :D] = state.numpy()
         u, w = (table.forward(index) for table, index in zip(self.tables, (agent, action), strict=True))
 
         np.matmul(self.first, x.transpose(0, 2, 1), out=self.hidden[:, :-1])
@@ -84,10 +84,11 @@ class WrittenGradient:
         return squares
 
     def allocate(self, M: int, B: int) -> np.ndarray:
-        """Arrays for a batch; a last unit that is always 1 brings the biases. Gives inputs [M, B, d + 1]."""
+        """Arrays for a batch; a last unit that is always 1 brings the biases. Gives inputs [M, B, D + 1]."""
         if self.hidden.shape[2] != B:
             H = self.first.shape[1]
-            self.x, self.hidden = np.ones((M, B, self.d + 1), np.float32), np.ones((M, H + 1, B), np.float32)
+            self.x = np.ones((M, B, self.state_size + 1), np.float32)
+            self.hidden = np.ones((M, H + 1, B), np.float32)
             self.back = np.empty((M, H, B), np.float32)
         return self.x
 

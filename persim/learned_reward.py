@@ -43,10 +43,12 @@ class LearnedReward:
         return getattr(self.family, name)
 
     def as_state(self, observation: np.ndarray) -> np.ndarray:
-        """States [N, d + 1] of observations [N, d], at which no reward was had; states stay as they are."""
-        if observation.shape[1] > self.family.observation_space.shape[0]:
+        """States [..., d + 1] of observations [..., d], at which no reward was had; states stay."""
+        if hasattr(self.family, "as_state"):
+            observation = self.family.as_state(observation)
+        if observation.shape[-1] > self.family.observation_space.shape[0]:
             return observation
-        return np.concatenate([observation, np.zeros((len(observation), 1))], axis=1)
+        return np.concatenate([observation, np.zeros((*observation.shape[:-1], 1))], axis=-1)
 
     def start(self, rng: np.random.Generator, num_episodes: int) -> np.ndarray:
         """First states [num_episodes, d + 1]."""

@@ -1,5 +1,6 @@
 """One iteration of PerSim: gradient steps of all members on minibatches of their own; report."""
 
+import dataclasses
 import math
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from persim.config import Config
 from persim.data.transitions import Transitions
 from persim.factor_posterior import Steps, refit
 from persim.gradients import WrittenGradient, can_be_written, huber
+from persim.history import History, change, of_log, with_history
 from persim.learned_reward import with_reward
 from persim.policy import Actor, make_actor
 from persim.simulator import Simulator
@@ -41,11 +43,16 @@ class Learner:
 
     def __init__(self, config: Config, comm: Comm, problem: Problem) -> None:
         self.config, self.comm, self.problem = config, comm, problem
-        self.data = data = with_reward(problem.log) if config.learn_reward else problem.log
+        log = with_reward(problem.log) if config.learn_reward else problem.log
+        actions = num_actions(log, problem.family)
+        history = of_log(log, config.history, problem.log.state.shape[1], actions)
+        self.data = data = with_history(log, history)
         self.digest = data.digest()
         with comm.agree():
+            if not len(data):
+                raise UserError(f"--history {config.history}: no agent has so many steps in a row; give less")
             check_device(config.device)
-            self.simulator = make_simulator(config, data, problem.family)
+            self.simulator = make_simulator(config, data, problem.family, actions, history)
         self.simulator.to(config.device)
         self.batches = Batches(config, comm, data, self.simulator)
 
@@ -64,7 +71,7 @@ class Learner:
     def train_iteration(self, i: int) -> dict[str, float]:
         """The iteration's gradient steps; returns the metrics of all ranks together."""
         began, batches = time.perf_counter(), self.batches
-        squares = np.zeros((self.simulator.num_models, self.simulator.state_size))
+        squares = np.zeros((self.simulator.num_models, self.simulator.target_size))
         for step, rows in enumerate(batches(i)):  # collect: a minibatch of the log for each member
             transitions = batches.take(rows)  # estimate: states and differences in the simulator's units
             squares += self.update(transitions, self.learning_rate(i + step / batches.steps))
@@ -79,7 +86,7 @@ class Learner:
         self.optimiser.lr = learning_rate
         self.gradients.zero()
         if transitions[0].shape[1]:
-            squares = self.gradient(transitions, 1 / (self.batches.size * self.simulator.state_size))
+            squares = self.gradient(transitions, 1 / (self.batches.size * self.simulator.target_size))
         self.gradients.sum()
         self.optimiser.step()
         self.decay()
@@ -104,7 +111,7 @@ class Learner:
         samples = batches.steps * batches.size * simulator.num_models
         return {
             "train/loss": float(squares.mean()),
-            **{f"train/rmse_{s}": float(e) for s, e in zip(self.data.state_names, error, strict=True)},
+            **{f"train/rmse_{s}": float(e) for s, e in zip(self.data.state_names, error, strict=False)},
             "train/members": int(simulator.active_members.sum()),
             "train/learning_rate": self.optimiser.lr,
             "train/epochs": (i + 1) * batches.steps * batches.size / len(self.data),
@@ -197,7 +204,15 @@ class Learner:
         return {**self.simulator.state_dict(), **optimiser_state(self.optimiser), "data": digest}
 
 
-def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
+def num_actions(data: Transitions, family: Any) -> int:
+    """How many discrete actions there are; 0 where they are vectors."""
+    taken = len(data.action_labels) if data.action_labels else data.action.max() + 1
+    return 0 if not data.discrete else int(family.action_space.n if family else taken)
+
+
+def make_simulator(
+    config: Config, data: Transitions, family: Any, num_actions: int, history: History | None = None
+) -> Simulator:
     """The simulator that suits the data, with drawn weights; `family` may be None, where it is not known."""
     num_agents = 1 if config.pooled else data.num_agents
     if config.num_factors > num_agents and not config.pooled:
@@ -205,8 +220,6 @@ def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
             f"--num_factors {config.num_factors}: more factors than the {num_agents} agents of "
             f"{config.dataset}; choose fewer"
         )
-    taken = len(data.action_labels) if data.action_labels else data.action.max() + 1
-    num_actions = 0 if not data.discrete else int(family.action_space.n if family else taken)
     simulator = Simulator(
         config.num_models,
         num_agents,
@@ -216,16 +229,17 @@ def make_simulator(config: Config, data: Transitions, family: Any) -> Simulator:
         0 if data.discrete else data.action.shape[1],
         (config.state_features,) * config.state_layers,
         () if data.discrete else (config.action_features,) * config.action_layers,
+        dataclasses.asdict(history) if history else None,
     )
     simulator.draw([stream(config.seed, "weights", member) for member in range(config.num_models)])
     if not data.discrete and family is not None:  # the units in which actions are told make no difference
         centre, half = stretch(family.action_space)
         simulator.action_mean.copy_(torch.from_numpy(centre))
         simulator.action_scale.copy_(torch.from_numpy(half))
-    if config.learn_reward:  # the last state is the reward, which acts on nothing
-        simulator.state_net[0].data[:, :, data.state.shape[1] - 1] = 0
+    if config.learn_reward:  # the last number that is seen is the reward, which acts on nothing
+        simulator.state_net[0].data[:, :, simulator.target_size - 1] = 0
     if config.normalise:
-        spread = (data.next_state.astype(np.float64) - data.state).std(0)
+        spread = change(history, data.state, data.next_state.astype(np.float64)).std(0)
         simulator.state_mean.copy_(torch.from_numpy(data.state.mean(0, np.float64)))
         simulator.state_scale.copy_(torch.from_numpy(positive(data.state.std(0, np.float64))))
         simulator.target_scale.copy_(torch.from_numpy(positive(spread)))
@@ -236,7 +250,7 @@ def huber_delta(config: Config, simulator: Simulator, data: Transitions) -> torc
     """From where on errors [d] count linearly, in the simulator's units; None for never."""
     if not config.huber_delta:
         return None
-    spread = positive((data.next_state.astype(np.float64) - data.state).std(0))
+    spread = positive(change(simulator.history, data.state, data.next_state.astype(np.float64)).std(0))
     return torch.from_numpy(config.huber_delta * spread).float().to(config.device) / simulator.target_scale
 
 

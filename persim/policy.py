@@ -15,8 +15,9 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 from persim.config import Config
 from persim.data.trajectories import episodes
-from persim.learned_reward import LearnedReward
+from persim.history import Remembers
 from persim.new_agents import NewAgents
+from persim.partial import planned
 from persim.planning import planner
 from persim.planning.lookup_table import tabulate
 from persim.problem import family_of
@@ -70,12 +71,15 @@ class Actor:
         """Actions [num] int64 or [num, a] float32 in `observation` [num, d].
 
         Nothing is planned for rows that are not `running` [num] bool (default: all are); their action is 0.
-        `reward` plays no part: the family, or the simulator, says what plans bring.
+        `reward` plays no part: the family, or the simulator, says what plans bring. Where states are
+        histories, those of rows that are `done` [num] bool begin anew.
         """
         space, num = self.family.action_space, len(observation)
         rows = np.arange(num) if running is None else np.flatnonzero(running)
-        if isinstance(self.family, LearnedReward):
+        if hasattr(self.family, "as_state"):
             observation = self.family.as_state(observation)
+        if isinstance(self.family, Remembers):
+            observation = self.family.remember(self.before, observation, done)
         if self.memory is not None and self.before is not None and len(rows):
             state, action = (array[rows] for array in self.before)
             self.memory.observe(self.episodes[rows], state, action, observation[rows])
@@ -130,8 +134,8 @@ def make_actor(
     """
     if family is None:
         raise UserError("the run's environment is unknown: give a family to act in, with its spaces")
-    if config.learn_reward and not isinstance(family, LearnedReward):
-        family = LearnedReward(family)
+    simulator = model.simulator if isinstance(model, NewAgents) else model
+    family = planned(config, family, simulator.history)
     numbers = np.arange(model.num_agents) if agents is None else np.asarray(agents)
     settings = planner.settings_of(family, horizon, num_candidates)
     return Actor(family, model, 0 * numbers if config.pooled else numbers, seed=seed, settings=settings)

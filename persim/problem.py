@@ -16,6 +16,7 @@ from persim.data.form import Form, keep_quiet
 from persim.data.logs import read
 from persim.data.trajectories import Follows, log_dynamics, log_episodes
 from persim.data.transitions import Transitions
+from persim.partial import hide, seen_of
 
 EPSILON = {"pure": 0.0, "pure_eps_20": 0.2, "pure_eps_40": 0.4}
 
@@ -25,7 +26,8 @@ def make_problem(config: Config, comm: Comm) -> Problem:
     with comm.agree():
         family = family_of(config)
         made = config.dataset in DATASETS
-        log = make_log(config, family) if made else read_log(config, family, comm.is_root)
+        seen = hide(family, config)
+        log = seen_of(make_log(config, family), seen) if made else read_log(config, seen, comm.is_root)
     horizon = family.max_episode_len if family else int(np.bincount(log.agent).max())
     return Problem(config.environment, family, log.covariates, horizon, log=log)
 
@@ -33,7 +35,7 @@ def make_problem(config: Config, comm: Comm) -> Problem:
 def read_log(config: Config, family: Any, show: bool) -> Transitions:
     """The log in --dataset; what is found out about it is printed if `show`."""
     tell = print_now if show else keep_quiet
-    form = Form(config.columns, config.action_kind, config.decimal, tell=tell)
+    form = Form(config.columns, config.action_kind, config.decimal, config.gaps, config.history, tell=tell)
     return read(config.dataset, family, form)
 
 

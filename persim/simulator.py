@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from persim.agent_models import AgentModels
+from persim.history import History
 
 
 class Simulator(nn.Module):
@@ -18,6 +19,9 @@ class Simulator(nn.Module):
     agents is; so is w for `num_actions` discrete actions, else w is a network of `action_size` inputs. The
     change is in units of `target_scale`; states enter v as (state - state_mean) / state_scale, and actions
     that are numbers enter w likewise, by `action_mean` and `action_scale`.
+
+    With a `history` states are longer [D] than what is predicted of them [d], and the change is what is left
+    of it beside what the history foresees; without, D is d.
 
     Layers are [M, out, in + 1], the bias last. `noise` [d] is how far predictions of training data typically
     are off, in the same units, and `active_members` [M] bool which members make them; the learner keeps both.
@@ -41,21 +45,25 @@ class Simulator(nn.Module):
         action_size: int = 0,
         state_layers: Sequence[int] = (256,),
         action_layers: Sequence[int] = (),
+        history: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        M, r, d = num_models, num_factors, state_size
+        self.history = History(**history) if history else None
+        M, r, D = num_models, num_factors, state_size
+        d = self.history.size if self.history else D
         self.sizes: dict[str, Any] = {
             "num_models": M,
             "num_agents": num_agents,
             "num_factors": r,
-            "state_size": d,
+            "state_size": D,
             "num_actions": num_actions,
             "action_size": action_size,
             "state_layers": list(state_layers),
             "action_layers": list(action_layers),
+            "history": history,
         }
         self.num_models, self.num_agents, self.num_factors = M, num_agents, r
-        self.state_size, self.num_actions = d, num_actions
+        self.state_size, self.target_size, self.num_actions = D, d, num_actions
         self.agent = nn.Parameter(torch.zeros(M, num_agents, r))
         self.agent_bias = nn.Parameter(torch.zeros(M, 1, r))
         if num_actions:
@@ -65,9 +73,14 @@ class Simulator(nn.Module):
             self.register_buffer("action_mean", torch.zeros(action_size))
             self.register_buffer("action_scale", torch.ones(action_size))
             self.action_net = layers(M, (action_size, *action_layers, r))
-        self.state_net = layers(M, (d, *state_layers, d * r))
-        for name, value in (("state_mean", 0), ("state_scale", 1), ("target_scale", 1), ("noise", 1)):
-            self.register_buffer(name, torch.full((d,), float(value)))
+        self.state_net = layers(M, (D, *state_layers, d * r))
+        for size, name, value in (
+            (D, "state_mean", 0),
+            (D, "state_scale", 1),
+            (d, "target_scale", 1),
+            (d, "noise", 1),
+        ):
+            self.register_buffer(name, torch.full((size,), float(value)))
         self.register_buffer("active_members", torch.ones(M, dtype=torch.bool))
 
     @torch.no_grad()
@@ -107,12 +120,12 @@ class Simulator(nn.Module):
         return run(self.action_net, x.transpose(1, 2)).transpose(1, 2)
 
     def state_factors(self, state: torch.Tensor) -> torch.Tensor:
-        """v of `state` [M, B, d]: [M, B, d, r]."""
+        """v of `state` [M, B, D]: [M, B, d, r]."""
         x = ((state - self.state_mean) / self.state_scale).transpose(1, 2)
-        return run(self.state_net, x).transpose(1, 2).unflatten(2, (self.state_size, self.num_factors))
+        return run(self.state_net, x).transpose(1, 2).unflatten(2, (self.target_size, self.num_factors))
 
     def forward(self, agent: torch.Tensor, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """The change [M, B, d], in units of `target_scale`, of `state` [M, B, d] under `action`."""
+        """The change [M, B, d], in units of `target_scale`, of `state` [M, B, D] under `action`."""
         return factored(self.factors(agent), self.state_factors(state), self.action_factors(action))
 
     @torch.no_grad()

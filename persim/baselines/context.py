@@ -11,14 +11,6 @@ if TYPE_CHECKING:
     from persim.baselines.context_model import Cadm
 
 
-def starts(data: Transitions) -> np.ndarray:
-    """The row [N] with which the unbroken run of steps begins that each row of `data` belongs to."""
-    follows = (np.diff(data.agent) == 0) & (np.diff(data.time) == 1)
-    follows &= (data.next_state[:-1] == data.state[1:]).all(1)
-    rows = np.arange(len(data))
-    return np.maximum.accumulate(np.where(np.concatenate([[False], follows]), 0, rows))
-
-
 def pairs(start: np.ndarray, future: int) -> np.ndarray:
     """All pairs [P, 2] of a row and one 0..future - 1 steps after it in the same run of `start` [N]."""
     rows = np.arange(len(start))
@@ -41,7 +33,7 @@ class Batches:
 
     def __init__(self, model: "Cadm", data: Transitions, rng: np.random.Generator) -> None:
         self.settings, self.rng = model.settings, rng
-        self.start = starts(data)
+        self.start = data.starts()
         self.pairs = pairs(self.start, self.settings.future)
         state, action, following = (
             torch.from_numpy(array) for array in (data.state, data.action, data.next_state)

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.errors import UserError
 from persim.data.checks import fault
 from persim.data.csv_log import read_csv
 from persim.data.form import Form
 from persim.data.minari_log import read_minari
 from persim.data.parquet_log import parquet_files, read_parquet
-from persim.data.table import to_transitions
+from persim.data.table import left_out, to_transitions
 from persim.data.transitions import Transitions
 
 
@@ -32,6 +34,12 @@ def read(path: str | Path, family: Any = None, form: Form | None = None) -> Tran
     separators (`file:array:index` where there are no lines).
     """
     path, form = Path(path), form or Form()
+    data = _read(path, family, form)
+    return _long_enough(path, data, form) if form.shortest > 1 else data
+
+
+def _read(path: Path, family: Any, form: Form) -> Transitions:
+    """The transitions at a path, by its kind."""
     name = path.name.lower()
     try:
         if path.is_dir() and parquet_files(path):
@@ -51,6 +59,24 @@ def read(path: str | Path, family: Any = None, form: Form | None = None) -> Tran
     )
 
 
+def _long_enough(path: Path, data: Transitions, form: Form) -> Transitions:
+    """The agents that somewhere have `form.shortest` steps in a row; others are refused or left out."""
+    length = np.arange(len(data)) - data.starts() + 1
+    longest = np.zeros(data.num_agents, int)
+    np.maximum.at(longest, data.agent, length)
+    short = np.flatnonzero(longest < form.shortest)
+    if not len(short):
+        return data
+    names = [data.names[i] for i in short]
+    text = f"{form.shortest} steps in a row, as many as --history has observations"
+    if len(short) == data.num_agents:
+        raise fault(str(path), f"no agent has {text}; give a smaller --history")
+    if form.gaps == "refuse" and not form.held_out:
+        raise fault(str(path), f"agent {names[0]!r} does not have {text}; leave it out, or say --gaps split")
+    form.tell(f"{path}: {left_out(names, form.shortest)}")
+    return data.of(np.flatnonzero(longest >= form.shortest))
+
+
 def _as_said(path: Path, data: Transitions, form: Form) -> Transitions:
     """Data that say themselves what they are; flags that say otherwise are refused."""
     kinds = ("continuous", "discrete")
@@ -59,4 +85,6 @@ def _as_said(path: Path, data: Transitions, form: Form) -> Transitions:
     for flag in ("columns", "decimal"):
         if getattr(form, flag) and not form.held_out:
             raise UserError(f"--{flag}: {path} is no table; leave the flag out")
+    if form.gaps == "split" and not form.held_out:
+        raise UserError(f"--gaps split: {path} is no table; leave the flag out")
     return data

@@ -74,8 +74,10 @@ def to_transitions(table: Table, family: Any = None, form: Form | None = None) -
         _check_actions(table, used, family)
     names, agent = table.names, table.agent[used]
     kept = np.arange(len(names))
-    if form.held_out:
+    if form.held_out or form.gaps == "split":
         kept, agent = np.unique(agent, return_inverse=True)
+        if not form.held_out and len(kept) < len(names):
+            form.tell(f"{table.path}: {left_out(sorted({*names} - {names[i] for i in kept}))}")
         names = [names[i] for i in kept]
     first = np.unique(table.agent, return_index=True)[1][kept]
     origin = {
@@ -212,16 +214,21 @@ def _steps(table: Table, form: Form) -> Steps:
     if columns.next_state:
         follows = within & _continued(table, order)
     tell_time(table, form, kind, (step, unit), order, within & ~follows)
+    acted = np.ones(len(order), bool)
+    if form.gaps == "split":
+        seen, acted = (whole[order] for whole in _whole(table))
+        _tell_missing(table, form, int((~acted).sum()))
+        follows = follows & acted[:-1] & seen[1:]
     number = clock.numbered(agent, np.floor(time) if not unit else 0 * time, difference / step, follows)
     if columns.next_state:
-        return Steps(order, order, number, (step, unit))
+        return Steps(order[acted], order[acted], number[acted], (step, unit))
     if given and within.any() and not follows.any():
         raise fault(
             table.place(None, columns.time),
             f"no two rows of an agent are a step of the run, {clock.spelled(given, unit)}, apart; most are "
             f"{clock.spelled(usual, unit)}; give times in the unit of the run's log",
         )
-    if not form.held_out:
+    if not form.held_out and form.gaps == "refuse":
         _check_alone(table, order, agent, follows, clock.spelled(step, unit))
     return Steps(order[:-1][follows], order[1:][follows], number[:-1][follows], (step, unit))
 
@@ -233,6 +240,32 @@ def _continued(table: Table, order: np.ndarray) -> np.ndarray:
     return np.all(
         [values[a][order[:-1]].astype("f4") == values[b][order[1:]].astype("f4") for a, b in pairs], axis=0
     )
+
+
+def _whole(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Whether rows [R] have a state, and whether they have all that a step has, too."""
+    columns, values = table.columns, table.values
+
+    def present(names: list[str]) -> np.ndarray:
+        return np.logical_and.reduce([~np.isnan(values[name]) for name in names])
+
+    rewards = [columns.reward] if columns.reward else []
+    seen = present(columns.state)
+    return seen, seen & present([*columns.action, *columns.next_state, *rewards])
+
+
+def _tell_missing(table: Table, form: Form, count: int) -> None:
+    """Tell how many rows are no whole steps."""
+    if count:
+        rows = "rows that lack a value end windows" if count > 1 else "row that lacks a value ends a window"
+        form.tell(f"{table.path}: {count} {rows}")
+
+
+def left_out(names: list[str], steps: int = 1) -> str:
+    """That agents of these names are left out, as they have not so many steps in a row."""
+    shown = ", ".join(map(repr, names[:SHOWN])) + ", ..." * (len(names) > SHOWN)
+    many, rows = "s" * (len(names) > 1), f"{steps} steps in a row" if steps > 1 else "a whole step"
+    return f"{len(names)} agent{many} without {rows} left out: {shown}"
 
 
 def _check_alone(table: Table, order: np.ndarray, agent: np.ndarray, follows: np.ndarray, step: str) -> None:

@@ -69,6 +69,16 @@ class Transitions:
         """Whether actions are whole numbers [N] rather than vectors [N, a]."""
         return self.action.ndim == 1
 
+    def starts(self, seen: int | None = None) -> np.ndarray:
+        """The row [N] with which the unbroken run of steps begins that each row belongs to.
+
+        States of which only the first `seen` coordinates count (default: all) go on in one another.
+        """
+        follows = (np.diff(self.agent) == 0) & (np.diff(self.time) == 1)
+        follows &= (self.next_state[:-1, :seen] == self.state[1:, :seen]).all(1)
+        rows = np.arange(len(self))
+        return np.maximum.accumulate(np.where(np.concatenate([[False], follows]), 0, rows))
+
     def of(self, agents: Any) -> "Transitions":
         """What the agents with the numbers `agents` [m] did, who become agents 0..m - 1, in that order."""
         agents = np.asarray(agents)

@@ -13,6 +13,7 @@ from mpi_utils.comm import Comm
 from persim.config import Config
 from persim.data import behaviour
 from persim.data.trajectories import Follows, log_episodes
+from persim.history import with_history
 from persim.learned_reward import with_reward
 from persim.policy import Actor, make_actor
 from persim.simulator import Simulator
@@ -49,10 +50,12 @@ def evaluate(
     policy = Follows(behaviour.load(family).behaviour(tested), stream(settings.seed, "acting"))
     rng = stream(settings.seed, "evaluation", 1)
     log = log_episodes(family, tested, policy, rng, family.max_episode_len)
+    log = with_history(with_reward(log), simulator.history)
     spans = [held_out_log.spans(log, i, 0)[: settings.trajectories] for i in range(len(chosen))]
-    task = held_out_log.windows(with_reward(log), spans)
+    task = held_out_log.windows(log, spans)
     models = simulator.at(np.zeros_like(chosen) if config.pooled else chosen)
-    rows = make_rows.predictions(labels, *prediction.hide_reward(task, prediction.predict(models, task)))
+    predicted = prediction.predict(models, task)
+    rows = make_rows.predictions(labels, *prediction.only(simulator.target_size - 1, task, predicted))
     if not settings.episodes:
         return rows
     at("planning on the simulators")

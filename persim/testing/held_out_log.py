@@ -14,7 +14,8 @@ from persim.data.form import Form
 from persim.data.logs import read
 from persim.data.table import SHOWN, plain
 from persim.data.transitions import Transitions
-from persim.learned_reward import with_reward
+from persim.history import with_history
+from persim.learned_reward import NAME, with_reward
 from persim.simulator import Simulator
 from persim.testing import prediction, report
 
@@ -49,10 +50,12 @@ def evaluate(
         labels=data.get("action_labels"),
         step=(float(step[0]), str(step[1])) if step else None,
         held_out=True,
+        shortest=config.history,
     )
     log = chosen(path, read(path, form=form), names)
     whole = with_reward(log) if config.learn_reward else log
     check_same(path, whole, data, simulator)
+    whole = with_history(whole, simulator.history)
     number = {name: i for i, name in enumerate(data["names"])}
     known = np.array([name in number for name in log.names])
     tell_known(path, log.names, list(number), form)
@@ -61,7 +64,7 @@ def evaluate(
         groups["from_steps"] = (~known, num_observed)
     rows = []
     for method, (agents_of, skip) in groups.items():
-        found = {int(i): own for i in np.flatnonzero(agents_of) if (own := spans(log, int(i), skip))}
+        found = {int(i): own for i in np.flatnonzero(agents_of) if (own := spans(whole, int(i), skip))}
         if not found:
             continue
         agents = list(found)
@@ -73,8 +76,7 @@ def evaluate(
         task = windows(whole, [own[:num_trajectories] for own in found.values()])
         labels = [log.names[i] for i in agents]
         predicted = prediction.predict(models, task)
-        if config.learn_reward:
-            task, predicted = prediction.hide_reward(task, predicted)
+        task, predicted = prediction.only(simulator.target_size - config.learn_reward, task, predicted)
         rows += report.Rows(path, method).predictions(labels, task, predicted)
     if not rows:
         raise UserError(
@@ -116,6 +118,8 @@ def check_same(path: str, log: Transitions, data: dict[str, Any], simulator: Sim
     """Refuse a log whose states and actions are not those that the run learnt from."""
     for name in ("state_names", "action_names"):
         given, wanted = getattr(log, name), list(data[name])
+        if name == "state_names" and simulator.history:
+            wanted = wanted[: simulator.history.size]
         if given != wanted:
             what = name.removesuffix("_names")
             raise UserError(
@@ -145,7 +149,9 @@ def spans(log: Transitions, agent: int, skip: int) -> list[tuple[int, int]]:
     """
     first, end = np.searchsorted(log.agent, [agent, agent + 1])
     rows = np.arange(min(first + skip, end), end)
-    follows = (np.diff(log.time[rows]) == 1) & (log.next_state[rows[:-1]] == log.state[rows[1:]]).all(1)
+    seen = [i for i, name in enumerate(log.state_names) if name != NAME]
+    same = (log.next_state[rows[:-1]] == log.state[rows[1:]])[:, seen].all(1)
+    follows = (np.diff(log.time[rows]) == 1) & same
     pieces = np.split(rows, np.flatnonzero(~follows) + 1)
     length = prediction.NUM_STEPS
     cut = [piece[at : at + length] for piece in pieces for at in range(0, len(piece), length)]

@@ -10,6 +10,7 @@ import torch
 
 from persim.data.behaviour import BehaviourPolicy
 from persim.data.trajectories import trajectories
+from persim.partial import states_along
 from persim.planning.candidate_returns import AgentModel
 
 KNOWN = 9  # the true state after so many steps is the last one that a prediction is given
@@ -49,6 +50,21 @@ def draw_task(
         by_agent(played.actions[:, KNOWN:]),
         by_agent(played.alive[:, KNOWN:]),
         (by_agent(played.states[:, : KNOWN + 1]), by_agent(played.actions[:, :KNOWN])),
+    )
+
+
+def in_states(task: PredictionTask, family: Any) -> PredictionTask:
+    """A task drawn of whole states in those of the `planned` family, which remember the task's past."""
+    assert task.past is not None
+    observations, actions = (
+        np.concatenate(pair, axis=2)
+        for pair in ((task.past[0][:, :, :-1], task.states), (task.past[1], task.actions))
+    )
+    states = states_along(
+        family, observations.reshape(-1, *observations.shape[2:]), actions.reshape(-1, *actions.shape[2:])
+    )
+    return dataclasses.replace(
+        task, states=states.reshape(*task.states.shape[:2], -1, states.shape[-1])[:, :, KNOWN:]
     )
 
 
@@ -99,6 +115,9 @@ def best_constant(task: PredictionTask) -> np.ndarray:
     return np.broadcast_to(mean, true.shape)
 
 
-def hide_reward(task: PredictionTask, *predictions: np.ndarray) -> tuple[Any, ...]:
-    """A task and predictions [..., d + 1] without a learned reward, which would drown the other states."""
-    return dataclasses.replace(task, states=task.states[..., :-1]), *(p[..., :-1] for p in predictions)
+def only(size: int, task: PredictionTask, *predictions: np.ndarray) -> tuple[Any, ...]:
+    """A task and predictions of the first `size` coordinates: those that are seen in an observation.
+
+    What follows, a learned reward and what is remembered, would drown them.
+    """
+    return dataclasses.replace(task, states=task.states[..., :size]), *(p[..., :size] for p in predictions)

@@ -30,6 +30,7 @@ COUNTED = (
     "--normalise_rewards True --bootstrap True --cut_at_time_limits True --eval_interval 1 --eval_tasks 3"
 )
 SEEN = "--environment half_cheetah_body --architecture gru --see_task True"
+HISTORIES = "--environment cart_pole --num_agents 6 --hide velocity,angular_velocity --history 2"
 CASES = {
     "rl2": Case("rl2", rl2.load),
     "rl2, continuous": Case("rl2", rl2.load, ("--environment", POINTS), loading={"environment": POINTS}),
@@ -38,6 +39,7 @@ CASES = {
     "rmdp": Case("rmdp", rmdp.load),
     "rmdp, dynamics of its own": Case("rmdp", rmdp.load, ("--environment", "cart_pole")),
     "persim": Case("persim", persim.load, options=PLANNER, numbered=True),
+    "persim, histories": Case("persim", persim.load, tuple(HISTORIES.split()), PLANNER, numbered=True),
     "caml": Case("caml", caml.load, adapts=True),
     "caml, continuous": Case(
         "caml", caml.load, ("--environment", POINTS), loading={"environment": POINTS}, adapts=True

@@ -30,3 +30,14 @@ def test_one_simulator_for_all_agents_takes_any_of_them():
     state, action = torch.randn(2, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
     step = OneStep(made, pooled=True)
     assert torch.equal(step(torch.tensor([7, 9]), state, action), step(torch.tensor([0, 0]), state, action))
+
+
+def test_states_that_are_histories():
+    history = {"length": 2, "size": 1, "remembered": 1, "num_actions": 2, "action_size": 0, "inertia": [1]}
+    made = Simulator(2, 3, 2, state_size=4, num_actions=2, state_layers=(8,), history=history)
+    made.draw([np.random.default_rng(i) for i in range(2)])
+    agents, action = torch.tensor([2, 0]), torch.tensor([1, 0])
+    state = torch.tensor([[3.0, 1, 0, 1], [1, -1, 1, 0]])
+    expected = made.at(agents).step(state[None, :, None], action[:, None])[:, :, 0]
+    torch.testing.assert_close(OneStep(made, pooled=False)(agents, state, action), expected)
+    assert (expected[:, 0, 2:] == torch.tensor([0, 1])).all()

@@ -9,7 +9,7 @@ import torch
 from common.errors import UserError
 from common.runs.seeding import stream
 from persim.baselines.cadm import PE_TS, VANILLA, Settings, loss, train
-from persim.baselines.context import Batches, before, pairs, starts
+from persim.baselines.context import Batches, before, pairs
 from persim.baselines.context_model import Cadm
 from persim.data.transitions import Transitions
 from tests.persim.toys import Drift
@@ -60,7 +60,7 @@ def test_pasts_and_futures_stay_in_their_episode():
     following = state + 1
     following[6] = 0
     data = Transitions(["a", "b"], agent, time, state, agent, state[:, 0], following, ["x"], ["a"])
-    start = starts(data)
+    start = data.starts()
     assert start.tolist() == [0, 0, 0, 3, 3, 5, 5, 7]
     assert before(start, np.arange(8), 2).tolist() == [
         *([-1, -1], [-1, 0], [0, 1]),

@@ -133,6 +133,43 @@ def test_gaps_end_windows_and_rows_are_sorted(tmp_path):
     ]
 
 
+LACKING = "a,0,1,9,0,1 a,1,2,8,,1 a,2,3,7,1,1 a,3,,6,1,1 a,4,5,5,1,1 a,5,6,4,0,1 a,6,7,3,,".split()
+
+
+def test_missing_values_end_windows_where_the_user_says_so(tmp_path):
+    rows = [*LACKING, "b,0,1,1,0,1", "b,1,,,,"]
+    path = write(tmp_path / "log.csv", rows, HEADER.rpartition(",")[0])
+    assert refused(path).startswith("3:5: action is missing")
+    data, lines = told(path, action_kind="discrete", gaps="split")
+    # The row at 1 has a state to be led to, but no action that leads on; that at 3 has neither.
+    assert data.names == ["a"]
+    assert data.state[:, 0].tolist() == [1, 5, 6] and data.next_state[:, 0].tolist() == [2, 6, 7]
+    assert data.starts().tolist() == [0, 1, 1]
+    assert lines == [
+        f"{path}: 4 rows that lack a value end windows",
+        f"{path}: 1 agent without a whole step left out: 'b'",
+    ]
+
+
+def test_next_states_in_the_row_with_missing_values(tmp_path):
+    header = "agent,time,state,action,reward,next_state"
+    rows = ["a,0,1,0.5,0,2", "a,1,2,,0,3", "a,2,3,0.5,0,", "a,3,4,0.5,0,5", "a,4,5,0.5,0,6"]
+    data, _ = told(write(tmp_path / "log.csv", rows, header), gaps="split")
+    assert data.state[:, 0].tolist() == [1, 4, 5] and data.next_state[:, 0].tolist() == [2, 5, 6]
+    assert data.starts().tolist() == [0, 1, 1]
+
+
+def test_agents_with_fewer_steps_in_a_row_than_a_history_has(tmp_path):
+    rows = [*(f"a,{t},{t},{t % 2},1,0" for t in range(4)), "b,0,1,0,1,0", "b,1,2,1,0,0"]
+    path = write(tmp_path / "log.csv", rows, HEADER.rpartition(",")[0])
+    with pytest.raises(UserError, match="agent 'b' does not have 3 steps in a row.*--gaps split"):
+        told(path, action_kind="discrete", shortest=3)
+    data, lines = told(path, action_kind="discrete", shortest=3, gaps="split")
+    assert data.names == ["a"] and lines == [f"{path}: 1 agent without 3 steps in a row left out: 'b'"]
+    with pytest.raises(UserError, match="no agent has 9 steps in a row"):
+        told(path, action_kind="discrete", shortest=9, gaps="split")
+
+
 def test_episodes_of_an_agent(tmp_path):
     times = ("a,x,0", "a,x,1", "a,y,0", "a,y,1", "b,x,5", "b,x,6")
     rows = [f"{time},{i},{i},0.5,1" for i, time in enumerate(times, 1)]
