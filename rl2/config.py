@@ -64,13 +64,39 @@ SUITE: dict[str, dict[str, Any]] = {
     "grid_navi": {"meta_episode_len": 60, "num_features": 128, "max_iters": 120},
 }
 
+# VariBAD (Zintgraf et al. 2020) in these tasks, where it differs from its own defaults (docs/suite.md).
+VARIBAD: dict[str, dict[str, Any]] = {
+    "ant_goal": {"latent_size": 10, "kl_weight": 0.0025, "vae_updates": 25},
+    "walker_params": {"latent_size": 10, "decode": "state", "kl_weight": 0.2},
+    "sparse_point_robot": {"reward_decoder": "arrival", "kl_weight": 0.05, "vae_updates": 32},
+    "grid_navi": {
+        "encoder_features": 64,
+        "reward_decoder": "heads",
+        "kl_weight": 0.004,
+        "learning_rate": 2e-3,
+        "vae_learning_rate": 5e-3,
+        "vae_updates": 60,
+        "elbo_terms": 0,
+        "elbo_steps": 0,
+    },
+}
+
 EXPERTS = {"bayes_greedy": "tabular_mdp", "gittins": "bandit"}  # of a warm start, and whose prior they know
 
 OF_MDPS = Applies("--environment tabular_mdp", lambda c: c.environment == "tabular_mdp")
 OF_ARMS = Applies("--environment tabular_mdp or bandit", lambda c: c.environment in ("tabular_mdp", "bandit"))
 OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
-OF_GATES = Applies("--architecture lstm or gru", lambda c: c.architecture in ("lstm", "gru"))
-OF_MEMORIES = Applies("an --architecture that remembers", lambda c: c.architecture != "none")
+OF_GATES = Applies(
+    "--architecture lstm, gru or varibad", lambda c: c.architecture in ("lstm", "gru", "varibad")
+)
+OF_MEMORIES = Applies(
+    "an --architecture that remembers and is not varibad", lambda c: c.architecture not in ("none", "varibad")
+)
+OF_VARIBAD = Applies("--architecture varibad", lambda c: c.architecture == "varibad")
+OF_REWARDS = Applies(
+    "--architecture varibad that decodes rewards",
+    lambda c: c.architecture == "varibad" and c.decode != "state",
+)
 OF_LAYERS = Applies("a --readout with hidden layers", lambda c: c.readout != "linear")
 OF_FIXED_SCALE = Applies("--normalise_rewards False", lambda c: not c.normalise_rewards)
 OF_EVALUATIONS = Applies("--eval_interval", lambda c: c.eval_interval > 0)
@@ -126,12 +152,16 @@ class Config:
     """After an episode that ends early in a meta-episode the next one begins; or the rest of its time passes
     without rewards (wait): where ends are failures, a memory is not to gain by them."""
 
-    architecture: Annotated[Literal["lstm", "gru", "snail", "transformer", "none"], Group("policy")] = "lstm"
-    """The memory. none: one policy for all tasks, which sees the observation alone."""
+    architecture: Annotated[
+        Literal["lstm", "gru", "snail", "transformer", "varibad", "none"], Group("policy")
+    ] = "lstm"
+    """The memory. varibad: a policy that sees a belief about the task, by an encoder that is trained to
+    predict rewards or states (Zintgraf et al. 2020). none: one policy for all tasks, which sees the
+    observation alone."""
     see_task: bool = False
     """Observations hold the parameters of the task too: an oracle, from which nothing is hidden."""
     num_features: Annotated[int, POSITIVE] = 256
-    """Units of the memory."""
+    """Units of the memory; of VariBAD's policy."""
     memory_span: Annotated[int, Within(-1), OF_GATES] = -1
     """Steps that fresh gates remember at most (0: usual forget bias 1; -1: the meta-episode)."""
     normalise_observations: bool = False
@@ -157,6 +187,28 @@ class Config:
     """One memory for policy and value, or one each."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic inside the memory; weights stay float32. auto: bfloat16 if the processor has it."""
+
+    encoder_features: Annotated[int, POSITIVE, OF_VARIBAD, Group("variational")] = 128
+    """Units of VariBAD's encoder, a GRU."""
+    latent_size: Annotated[int, POSITIVE, OF_VARIBAD] = 5
+    """Numbers of the latent that stands for the task; the policy sees the mean and log variance of each."""
+    decode: Annotated[Literal["reward", "state", "both"], OF_VARIBAD] = "reward"
+    """What is predicted from the latent: rewards, next states or both."""
+    reward_decoder: Annotated[Literal["transition", "arrival", "heads"], OF_REWARDS] = "transition"
+    """Rewards are predicted from state, action and next state (transition) or from the next state (arrival);
+    or, for each discrete observation that is reached, whether they are above 0 (heads)."""
+    kl_weight: Annotated[float, AT_LEAST_ZERO, OF_VARIBAD] = 0.02
+    """Weight of the KL divergence of a belief to the one before, in nats, beside the mean error of a step."""
+    elbo_terms: Annotated[int, AT_LEAST_ZERO, OF_VARIBAD] = 50
+    """Beliefs of a meta-episode that are decoded in a gradient step, drawn at random (0: all)."""
+    elbo_steps: Annotated[int, AT_LEAST_ZERO, OF_VARIBAD] = 50
+    """Steps of the meta-episode that each of them predicts, past and to come, drawn at random (0: all)."""
+    vae_updates: Annotated[int, POSITIVE, OF_VARIBAD] = 10
+    """Gradient steps of encoder and decoders in an iteration, on meta_episodes_per_learner_batch each."""
+    vae_buffer: Annotated[int, POSITIVE, OF_VARIBAD] = 4
+    """Iterations whose meta-episodes they are drawn from; these are part of every save."""
+    vae_learning_rate: Annotated[float, POSITIVE, OF_VARIBAD] = 1e-3
+    """Learning rate of encoder and decoders."""
 
     max_iters: Annotated[int, POSITIVE, Group("running")] = 1000
     """Iterations of training; the same command again with more continues."""
@@ -237,7 +289,10 @@ class Config:
         """The settings for the environment in `given`."""
         name = given.get("environment", cls.environment)
         if not name.startswith("diabetes"):
-            return cls(environment=name, **SUITE.get(name, {}))
+            found = dict(SUITE.get(name, {}))
+            if given.get("architecture") == "varibad":
+                found |= VARIBAD.get(name, {})
+            return cls(environment=name, **found)
         start = 0.0 if name == "diabetes_relative" else -0.5
         return cls(environment=name, **DIABETES, initial_action=start)
 

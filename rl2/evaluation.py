@@ -21,6 +21,7 @@ from envs.problem import Problem
 from mpi_utils.comm import Comm
 from rl2 import export
 from rl2.baselines import BANDITS, MDPS, make_baseline
+from rl2.belief import BeliefPolicy, make_policy
 from rl2.config import Config
 from rl2.learner import Learner
 from rl2.policy import Actor, RecurrentPolicy
@@ -29,7 +30,7 @@ from rl2.rollout import episode_returns, play_meta_episodes
 
 # Instances played together; a rank takes whole chunks, so that numbers do not depend on the ranks.
 CHUNK = 100
-ORACLE = "oracle_policy"  # the run itself, where it sees the task
+ORACLE, VARIBAD = "oracle_policy", "varibad"  # the run itself, where it sees the task, or is no RL²
 RANDOM, ONE = "random", "one_policy"  # baselines where no classical ones are known
 
 
@@ -62,10 +63,10 @@ def stored_config(stored: dict, environment: str) -> Config:
     return dataclasses.replace(shared.stored_config(Config, stored, environment), device="cpu")
 
 
-def stored_policy(config: Config, state: dict, problem: Problem) -> RecurrentPolicy:
+def stored_policy(config: Config, state: dict, problem: Problem) -> RecurrentPolicy | BeliefPolicy:
     """The policy of a save."""
     family = problem.family
-    policy = RecurrentPolicy(config, family.observation_space, family.action_space)
+    policy = make_policy(config, family.observation_space, family.action_space)
     policy.load_state_dict(state["policy"])
     return policy
 
@@ -90,7 +91,7 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
     num_chunks = -(-settings.instances // CHUNK)
     own = comm.share(num_chunks)
     unseen = hidden(problem)
-    name = ORACLE if config.see_task else "rl2"
+    name = ORACLE if config.see_task else VARIBAD if config.architecture == "varibad" else "rl2"
     methods = [name]
     if settings.baselines == "all":
         methods += classical or [RANDOM, ONE]
@@ -150,7 +151,9 @@ def length(config: Config, settings: Settings, problem: Problem) -> tuple[int, i
     return settings.episodes, num_steps
 
 
-def one_policy(config: Config, problem: Problem, iterations: int, comm: Comm) -> tuple[RecurrentPolicy, int]:
+def one_policy(
+    config: Config, problem: Problem, iterations: int, comm: Comm
+) -> tuple[RecurrentPolicy | BeliefPolicy, int]:
     """The run's settings without a memory, trained for some iterations, and its steps; a collective."""
     cut = dataclasses.replace(
         config, architecture="none", see_task=False, max_iters=iterations, eval_interval=0

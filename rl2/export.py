@@ -9,6 +9,7 @@ from common import export as shared
 from common.errors import UserError
 from common.evaluation import Row
 from common.export import Network, Port, Section, bullets
+from rl2.belief import BeliefPolicy
 from rl2.config import Config
 from rl2.policy import RecurrentPolicy, State
 
@@ -16,11 +17,12 @@ from rl2.policy import RecurrentPolicy, State
 class Step(nn.Module):
     """The step of an `Actor` that takes the most likely action, without anything kept between calls.
 
-    Indices -1 in place of the last observation and action, or zeros where they are vectors, stand for the
-    beginning of a meta-episode.
+    The last observation is left out where the policy's inputs do not hold it (`plain`), since files may not
+    have inputs without an effect. Indices -1 in place of the last observation and action, or zeros where they
+    are vectors, stand for the beginning of a meta-episode.
     """
 
-    def __init__(self, policy: RecurrentPolicy, action_space: Any):
+    def __init__(self, policy: RecurrentPolicy | BeliefPolicy, action_space: Any):
         super().__init__()
         self.policy, self.to_space = policy, shared.ToSpace(action_space, policy.scaled)
 
@@ -29,13 +31,13 @@ class Step(nn.Module):
         observation: torch.Tensor,
         reward: torch.Tensor,
         done: torch.Tensor,
-        last_observation: torch.Tensor,
-        last_action: torch.Tensor,
-        *memory: torch.Tensor,
+        *remembered: torch.Tensor,
     ) -> State:
         """The action, then what the next call is given: last observation, last action and memory."""
-        features = self.policy.features
-        before, taken, seen = last_observation, last_action, observation
+        features, seen = self.policy.features, observation
+        plain = features.encoder == "plain"
+        before, last_action, *memory = (observation, *remembered) if plain else remembered
+        taken = last_action
         if features.discrete_observation:
             here, before = (shared.one_hot(index, features.num_observations) for index in (seen, before))
         else:
@@ -43,21 +45,24 @@ class Step(nn.Module):
         if features.discrete_action:
             taken = shared.one_hot(last_action, features.num_actions)
         x = features.join(here, before, taken, reward[:, None], done[:, None])
-        distribution, _, state = self.policy.step(x, observation, memory)
+        distribution, _, state = self.policy.step(x, observation, tuple(memory))
         action = distribution.mode()
-        return (self.to_space(action), seen.clone(), action.clone(), *state)
+        kept = () if plain else (seen.clone(),)
+        return (self.to_space(action), *kept, action.clone(), *state)
 
 
 def check(config: Config) -> None:
     """Refuse what is no recurrent step that is one and the same function at each time."""
-    if config.architecture not in ("lstm", "gru"):
+    if config.architecture not in ("lstm", "gru", "varibad"):
         raise UserError(
-            f"--export: steps of --architecture {config.architecture} cannot be exported, only those of lstm "
-            "and gru, which do the same at every step"
+            f"--export: steps of --architecture {config.architecture} cannot be exported, only those of "
+            "lstm, gru and varibad, which do the same at every step"
         )
 
 
-def network(config: Config, policy: RecurrentPolicy, family: Any, about: list[Section]) -> Network:
+def network(
+    config: Config, policy: RecurrentPolicy | BeliefPolicy, family: Any, about: list[Section]
+) -> Network:
     """The file and card of a policy; in float32, whatever the arithmetic of the run was."""
     policy.actor.autocast = False
     observation, action = (
@@ -68,10 +73,16 @@ def network(config: Config, policy: RecurrentPolicy, family: Any, about: list[Se
     number = torch.zeros(2)
     first = {True: "-1", False: "zeros"}
     features = policy.features
-    state = {
-        "last_observation": Port(
-            observation.example, f"at the first step {first[features.discrete_observation]}"
-        ),
+    state = (
+        {}
+        if features.encoder == "plain"
+        else {
+            "last_observation": Port(
+                observation.example, f"at the first step {first[features.discrete_observation]}"
+            )
+        }
+    )
+    state |= {
         "last_action": Port(action.example, f"at the first step {first[features.discrete_action]}"),
         **{
             name: Port(part, "at the first step zeros", axis=1)
@@ -102,7 +113,7 @@ def network(config: Config, policy: RecurrentPolicy, family: Any, about: list[Se
             "before it was turned into the environment's units: hand it back as it is."
             + (
                 " So is `next_last_observation`, which is normalised."
-                if config.normalise_observations
+                if config.normalise_observations and "last_observation" in state
                 else ""
             )
         ),
@@ -111,7 +122,7 @@ def network(config: Config, policy: RecurrentPolicy, family: Any, about: list[Se
 
 def export(
     config: Config,
-    policy: RecurrentPolicy,
+    policy: RecurrentPolicy | BeliefPolicy,
     family: Any,
     rows: list[Row],
     settings: Any,
@@ -125,6 +136,7 @@ def export(
     if env_steps is None and iteration is not None:
         env_steps = iteration * config.meta_episodes_per_policy_update * config.meta_episode_len
     episodes = settings.episodes or config.episodes
+    algorithm = "VariBAD, policy" if config.architecture == "varibad" else f"RL², {config.architecture}"
     what = f"{episodes} episodes" if episodes else f"{config.meta_episode_len} steps"
     measured = [r for r in rows if r["metric"] == "return"]
     lines = [
@@ -149,7 +161,7 @@ def export(
         shared.training(
             config,
             iteration,
-            ("algorithm", f"RL², {config.architecture} of {config.num_features} units"),
+            ("algorithm", f"{algorithm} of {config.num_features} units"),
             ("environment steps", "not recorded" if env_steps is None else f"{env_steps:,}"),
         ),
     ]

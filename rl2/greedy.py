@@ -5,12 +5,15 @@ from contextlib import closing
 from common.runs.seeding import SharedStream, stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
+from rl2.belief import BeliefPolicy
 from rl2.config import Config
 from rl2.policy import Actor, RecurrentPolicy
 from rl2.rollout import mean_returns, play_meta_episodes
 
 
-def greedy_returns(policy: RecurrentPolicy, problem: Problem, config: Config, comm: Comm) -> dict[str, float]:
+def greedy_returns(
+    policy: RecurrentPolicy | BeliefPolicy, problem: Problem, config: Config, comm: Comm
+) -> dict[str, float]:
     """`eval/return` and `eval/return_episode_01`... of the most likely actions; a collective.
 
     The `eval_tasks` tasks and their noise are never trained on. They are the same each time, so that two

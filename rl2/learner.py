@@ -17,18 +17,20 @@ from common.runs.seeding import Repeated, SharedStream, stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
 from mpi_utils.sync import FlatGradients, broadcast_parameters
+from rl2.belief import BeliefPolicy, make_policy
 from rl2.config import Config
 from rl2.estimates import meta_gae, so_far
 from rl2.greedy import greedy_returns
-from rl2.policy import Actor, RecurrentPolicy
+from rl2.policy import Actor
 from rl2.problem import expert_of
 from rl2.rollout import MetaEpisodes, mean_returns, play
+from rl2.vae_learner import VaeLearner
 
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
 
 
 class Learner:
-    """Trains a `RecurrentPolicy`; the same numbers at any number of ranks, up to the order of summation.
+    """Trains a policy; the same numbers at any number of ranks, up to the order of summation.
 
     The meta-episodes of an iteration form a matrix of `meta_episodes_per_learner_batch` rows. A minibatch
     takes one meta-episode from each row, and a rank owns whole rows: so every rank has its share of every
@@ -50,15 +52,20 @@ class Learner:
             with comm.agree():
                 check_device(config.device)
                 family = problem.family
-                self.policy = RecurrentPolicy(config, family.observation_space, family.action_space)
+                self.policy = make_policy(config, family.observation_space, family.action_space)
+                self.vae: VaeLearner | None = None
+                if isinstance(self.policy, BeliefPolicy):
+                    self.vae = VaeLearner(config, comm, self.policy, self.rows, self.num_minibatches)
         self.policy.to(config.device)
         broadcast_parameters(comm, self.policy)
-        self.gradients = FlatGradients(comm, list(self.policy.parameters()))
+        if self.vae is not None:
+            self.vae.to(config.device)
+        self.gradients = FlatGradients(comm, self.policy.by_ppo())
         self.entropy_coef = config.entropy_coef
         self.return_moments = RunningMoments(1).to(config.device) if config.normalise_rewards else None
         self.env_steps, self.best_return = 0, -math.inf
         self.optimiser = make_adamw(
-            self.policy.parameters(), config.learning_rate, config.adam_eps, config.weight_decay
+            self.policy.by_ppo(), config.learning_rate, config.adam_eps, config.weight_decay
         )
 
     def train_iteration(self, i: int) -> dict[str, float]:
@@ -73,11 +80,15 @@ class Learner:
 
         self.anneal(i)
         metrics = self.update(i, batch, estimates)
+        if self.vae is not None:
+            metrics |= self.vae.train_iteration(i, batch)
         updated = time.perf_counter()
 
         if self.policy.normaliser is not None:  # only now: what was collected stays as the policy saw it
             seen = None if batch is None else batch.counted(batch.observation)
             self.policy.normaliser.update(self.comm, seen)
+        if isinstance(self.policy, BeliefPolicy):
+            self.policy.update_moments(self.comm, None if batch is None else batch.counted(batch.inputs))
         steps = self.count_steps(i, batch)
         return {
             **metrics,
@@ -103,7 +114,14 @@ class Learner:
         with closing(self.problem.family.make_vec(mine, rng=shared)) as env:
             acting = SharedStream(stream(config.seed, "acting", i), self.num_total, self.share)
             return play(
-                self.policy, env, config.meta_episode_len, acting, expert, config.episodes, config.bootstrap
+                self.policy,
+                env,
+                config.meta_episode_len,
+                acting,
+                expert,
+                config.episodes,
+                config.bootstrap,
+                keep_reached=self.vae is not None,
             )
 
     def estimate(self, batch: MetaEpisodes | None) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -278,6 +296,8 @@ class Learner:
             more["env_steps"] = self.env_steps
         if self.best_return > -math.inf:
             more["best_return"] = self.best_return
+        if self.vae is not None:
+            more["vae"] = self.vae.state_dict()
         return {
             "policy": dict(self.policy.state_dict()),
             "optimiser": optimiser_state(self.optimiser),
@@ -292,10 +312,13 @@ class Learner:
         load_optimiser_state(self.optimiser, state["optimiser"])
         if self.return_moments is not None:
             self.return_moments.load_state_dict(state["return_moments"])
+        if self.vae is not None:
+            self.vae.load_state_dict(state["vae"])
         self.env_steps = state.get("env_steps", 0)
         self.best_return = state.get("best_return", -math.inf)
 
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit."""
         moments = {} if self.return_moments is None else self.return_moments.state_dict(prefix="returns.")
-        return dict(self.policy.state_dict()) | optimiser_state(self.optimiser) | dict(moments)
+        vae = {} if self.vae is None else self.vae.tensors_in_sync()
+        return dict(self.policy.state_dict()) | optimiser_state(self.optimiser) | dict(moments) | vae

@@ -1,6 +1,6 @@
 """The RL^2 policy, a memory fed with transitions and read out as actions and a value; and what acts by it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -203,14 +203,15 @@ class RecurrentPolicy(nn.Module):
 
     `step` acts for N meta-episodes at once, `unroll` re-reads whole meta-episodes `[T, N]` while learning.
     With `shared_network` one memory serves both; otherwise the value has a memory of its own, which is not
-    needed for acting, so `step` then returns None for it.
+    needed for acting, so `step` then returns None for it. `num_more` inputs come from elsewhere.
     """
 
-    def __init__(self, config: Config, observation_space: Space, action_space: Space):
+    def __init__(self, config: Config, observation_space: Space, action_space: Space, num_more: int = 0):
         super().__init__()
         encoder, readout = resolve(config, observation_space, action_space)
         self.normaliser = make_normaliser(config, observation_space)
         self.features = TransitionFeatures(encoder, observation_space, action_space, self.normaliser)
+        self.features.size += num_more
         num_actions = self.features.num_actions
         self.head = ActionHead(
             num_actions, self.features.discrete_action, config.initial_log_std, config.final_log_std is None
@@ -225,7 +226,20 @@ class RecurrentPolicy(nn.Module):
 
     def initial_state(self, num_meta_episodes: int) -> State:
         """The empty memory of that many meta-episodes."""
-        return self.actor.memory.initial_state(num_meta_episodes)
+        return self.memory.initial_state(num_meta_episodes)
+
+    @property
+    def memory(self) -> Any:
+        """What remembers while it acts."""
+        return self.actor.memory
+
+    def by_ppo(self) -> list[nn.Parameter]:
+        """The parameters that PPO trains."""
+        return list(self.parameters())
+
+    def learnt_from(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """What `unroll` is given of a step that was given `x [N, D]` and ended in `state`."""
+        return x
 
     def step(
         self, x: torch.Tensor, observation: torch.Tensor, state: State
@@ -264,7 +278,7 @@ class Actor:
     Takes the most likely actions, or draws actions from `rng` where one is given. It acts for any agents.
     """
 
-    def __init__(self, policy: RecurrentPolicy, action_space: Space, rng: np.random.Generator | None = None):
+    def __init__(self, policy: Any, action_space: Space, rng: np.random.Generator | None = None):
         self.policy, self.action_space, self.rng = policy, action_space, rng
         self.beginning: Remembered | None = None
         self.last: Last | None = None
@@ -280,13 +294,13 @@ class Actor:
             self.state, self.last = self.policy.initial_state(num), None
             return
         times = num // len(last.reward)
-        self.state = self.policy.actor.memory.repeat(state, times)
+        self.state = self.policy.memory.repeat(state, times)
         self.last = Last(*(part.repeat(times, *[1] * (part.ndim - 1)) for part in last))
 
     def remembered(self, reward: np.ndarray | None = None, done: np.ndarray | None = None) -> Remembered:
         """A copy of what is remembered now; `reward [N]` and `done [N]` are what the last step led to."""
         self.complete(reward, done)
-        return Remembered(self.policy.actor.memory.repeat(self.state, 1), self.last)
+        return Remembered(self.policy.memory.repeat(self.state, 1), self.last)
 
     def complete(self, reward: np.ndarray | None, done: np.ndarray | None) -> None:
         """Complete the last step."""

@@ -11,7 +11,7 @@ from common.protocols import Actor
 from common.rollout import final_observations, to_space
 from mpi_utils.comm import Comm
 from rl2.estimates import live_steps
-from rl2.policy import Last, RecurrentPolicy
+from rl2.policy import Last
 
 REPORTED_EPISODES = 10
 LEARNT_FROM = ("inputs", "observation", "action", "log_prob", "expert_action", "live")
@@ -34,6 +34,7 @@ class MetaEpisodes:
     next_inputs: torch.Tensor | None = None  # [1, N, D] what a step T would be given, if that was asked for
     next_observation: torch.Tensor | None = None  # [1, N] or [1, N, d]
     next_value: torch.Tensor | None = None  # [1, N]
+    reached: torch.Tensor | None = None  # [T, N] or [T, N, d] what each step led to, also at ends of episodes
 
     def columns(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
         """What is learnt from the meta-episodes `index`, as a dictionary of tensors."""
@@ -47,24 +48,26 @@ class MetaEpisodes:
 
 @torch.no_grad()
 def play(
-    policy: RecurrentPolicy,
+    policy: Any,
     env: VectorEnv,
     num_steps: int,
     rng: Any,
     expert: Any = None,
     episodes: int = 0,
     look_ahead: bool = False,
+    keep_reached: bool = False,
 ) -> MetaEpisodes:
     """One meta-episode of `num_steps` to learn from in each of the env's N tasks, from an empty memory.
 
     It ends sooner with its last one of so many `episodes`, if they are given: what a task does until all are
-    at their end is not `live`. `look_ahead` tells the value behind the last step too.
+    at their end is not `live`. `look_ahead` tells the value behind the last step too, `keep_reached` what
+    each step led to.
 
     `rng` draws uniform numbers as `rng.random(shape, dtype=...)` with first axis N. An `expert`, one of the
     actors of `rl2.baselines`, watches and tells at each step what it would do.
     """
     num, device = env.num_envs, next(policy.parameters()).device
-    state, last, steps = policy.initial_state(num), None, []
+    state, last, steps, reached = policy.initial_state(num), None, [], []
     if expert is not None:
         expert.reset(num)
     observation, ended = np.array(env.reset()[0]), np.zeros(num, np.int64)
@@ -82,6 +85,8 @@ def play(
         done = np.logical_or(terminated, truncated)
         if expert is not None:
             expert.observe(before, given, reward, final_observations(observation, infos, done), done)
+        if keep_reached:
+            reached.append(torch.from_numpy(final_observations(observation, infos, done)).to(device))
         last = Last(
             seen,
             action,
@@ -90,7 +95,9 @@ def play(
         )
         time_up = torch.as_tensor(done > terminated, dtype=torch.float32, device=device)
         log_prob = distribution.log_prob(action)
-        steps.append((x, seen, action, log_prob, *last[2:], time_up, value, expert_action))
+        steps.append(
+            (policy.learnt_from(x, state), seen, action, log_prob, *last[2:], time_up, value, expert_action)
+        )
         ended += done
         if episodes and (ended >= episodes).all():
             break
@@ -98,13 +105,15 @@ def play(
         None if column[0] is None else torch.stack(column) for column in zip(*steps, strict=True)
     ]
     batch = MetaEpisodes(*columns)
+    if keep_reached:
+        batch.reached = torch.stack(reached)
     if episodes:
         batch.live = live_steps(batch.done, episodes)
     if look_ahead:
         seen = torch.as_tensor(observation, device=device)
         x = policy.features(seen, last)
-        _, value, _ = policy.step(x, seen, state)
-        batch.next_inputs, batch.next_observation = x[None], seen[None]
+        _, value, state = policy.step(x, seen, state)
+        batch.next_inputs, batch.next_observation = policy.learnt_from(x, state)[None], seen[None]
         batch.next_value = None if value is None else value[None]
     return batch
 

@@ -31,10 +31,14 @@ COUNTED = (
 )
 SEEN = "--environment half_cheetah_body --architecture gru --see_task True"
 HISTORIES = "--environment cart_pole --num_agents 6 --hide velocity,angular_velocity --history 2"
+VARIBAD = "--architecture varibad --encoder_features 6 --vae_updates 3 --vae_buffer 2 --elbo_terms 4"
+BOTH = f"{VARIBAD} --decode both --elbo_steps 0 --shared_network False"
 CASES = {
     "rl2": Case("rl2", rl2.load),
     "rl2, continuous": Case("rl2", rl2.load, ("--environment", POINTS), loading={"environment": POINTS}),
     "rl2, counted episodes": Case("rl2", rl2.load, tuple(COUNTED.split())),
+    "rl2, variational": Case("rl2", rl2.load, tuple(VARIBAD.split())),
+    "rl2, variational, counted episodes": Case("rl2", rl2.load, (*COUNTED.split(), *BOTH.split())),
     "rl2, oracle": Case("rl2", rl2.load, tuple(SEEN.split())),
     "rmdp": Case("rmdp", rmdp.load),
     "rmdp, dynamics of its own": Case("rmdp", rmdp.load, ("--environment", "cart_pole")),
