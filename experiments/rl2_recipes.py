@@ -41,11 +41,16 @@ GITTINS: dict[str, Any] = {
     "entropy_coef": 0.0,
     "clip_range": 0.1,
 }
-# Long meta-episodes: fewer of them are as many steps, and each return has the noise of all of its pulls.
+# Long meta-episodes: few of them are many steps, and their values are as large as those of shorter ones only
+# if rewards are scaled down. A return has the noise of all its pulls: imitation alone.
 FEW: dict[str, Any] = {
-    "meta_episodes_per_policy_update": 240,
-    "meta_episodes_per_learner_batch": 15,
+    "warm_start_iters": 60,
+    "max_iters": 60,
+    "meta_episodes_per_policy_update": 60,
+    "meta_episodes_per_learner_batch": 12,
+    "num_epochs": 3,
     "learning_rate": 3e-4,
+    "reward_scale": 0.006,
 }
 SHORT = GITTINS | {
     "precision": "auto",
@@ -80,9 +85,9 @@ BANDITS: dict[tuple[int, int], dict[str, Any]] = {
     },
     (100, 10): GITTINS | {"warm_start_iters": 40, "max_iters": 50},
     (100, 50): GITTINS | {"num_features": 128, "warm_start_iters": 50, "max_iters": 60},
-    (500, 5): GITTINS | FEW | {"warm_start_iters": 50, "max_iters": 55},
-    (500, 10): GITTINS | FEW | {"warm_start_iters": 50, "max_iters": 55},
-    (500, 50): GITTINS | FEW | {"num_features": 128, "warm_start_iters": 60, "max_iters": 65},
+    (500, 5): GITTINS | FEW,
+    (500, 10): GITTINS | FEW,
+    (500, 50): GITTINS | FEW,
 }
 # A planner with a bonus for exploring is imitated, then PPO goes on, as in the shipped mdp_n10_warm.
 PLANNER: dict[str, Any] = {
@@ -96,7 +101,14 @@ PLANNER: dict[str, Any] = {
     "gae_lambda": 0.9,
     "warm_start_iters": 100,
 }
-LONG = PLANNER | FEW | {"precision": "float32", "gamma": 0.99, "warm_start_iters": 70}
+LONG: dict[str, Any] = PLANNER | {
+    "precision": "float32",
+    "gamma": 0.99,
+    "reward_scale": 0.006,
+    "meta_episodes_per_policy_update": 240,
+    "meta_episodes_per_learner_batch": 15,
+    "warm_start_iters": 70,
+}
 MDPS: dict[str, dict[str, Any]] = {
     "n10": {},  # the defaults: PPO alone
     "n10_warm": PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},

@@ -36,12 +36,12 @@ from mpi_utils.comm import Comm, guard, set_threads
 from rl2 import evaluation
 from rl2.bandit_optimum import optimal_return
 
-COLUMNS = ("cell", "seed", "method", "mean", "se", "n", "warm_start", "env_steps", "minutes", "processor")
+COLUMNS = ("cell", "seed", "method", "mean", "se", "n", "training", "env_steps", "minutes", "processor")
 CURVE = ("cell", "seed", "iteration", "env_steps", "minutes", "return")
 CURVE_ROWS = 100
 FEW_PULLS = 10  # their optimum takes a second
 NO_BASELINES = ("rl2", "oracle")
-WARM_STARTS = {"none": "PPO", "bayes_greedy": "planner, then PPO", "gittins": "Gittins, then PPO"}
+EXPERTS = {"bayes_greedy": "a planner", "gittins": "Gittins"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,10 +200,18 @@ def rows_of(cell: Cell, seed: int, result: Result, curve: list[Row]) -> list[Row
             }
             if row["method"] == "rl2":
                 last = {key: curve[-1][key] for key in ("env_steps", "minutes")}
-                own |= last | {"warm_start": result["config"].get("warm_start", "none")}
+                own |= last | {"training": training(result["config"], result["step"])}
                 own["processor"] = result.get("processor", "")
             found.append(own)
     return found
+
+
+def training(config: Row, step: int) -> str:
+    """How a run was trained for `step` iterations, in words."""
+    if config.get("warm_start", "none") == "none":
+        return "PPO"
+    alone = config["warm_start_iters"] >= step
+    return f"imitation of {EXPERTS[config['warm_start']]}{'' if alone else ', then PPO'}"
 
 
 def joined(name: str, file: Path, rows: list[Row]) -> list[Row]:
@@ -245,11 +253,10 @@ def against_baselines(cells: list[tuple[Cell, list[Row]]]) -> str:
         own = next(row for row in rows if row["method"] == "rl2")
         others = [row for row in rows if row["method"] not in NO_BASELINES]
         others = sorted(others, key=lambda row: -float(row["mean"]))[:2]
-        training = [f"{float(own['env_steps']) / 1e6:.1f}", f"{float(own['minutes']):.1f}"]
-        recipe = WARM_STARTS[own["warm_start"]]
+        took = [f"{float(own['env_steps']) / 1e6:.1f}", f"{float(own['minutes']):.1f}"]
         best = [f"{row['method'].replace('_', ' ')} {value(row)}" for row in others]
         paper = [f"{cell.paper[method]:g}" for method in references]
-        body.append([cell.name, f"**{value(own)}**", *paper, *best, optimum(cell), recipe, *training])
+        body.append([cell.name, f"**{value(own)}**", *paper, *best, optimum(cell), own["training"], *took])
         processors.append(own["processor"])
     head = ["cell", "RL² here", *(f"paper: {method}" for method in references)]
     head += ["strongest baseline", "second", "optimum", "training", "million steps", "minutes"]

@@ -59,9 +59,7 @@ def test_every_cell_has_a_recipe_that_train_accepts(tmp_path):
     for name, cells in rl2_recipes.TABLES.items():
         for cell in cells():
             config = rl2_tables.config_of(cell, 1, name, str(tmp_path), Comm())
-            assert config.seed == 1 and config.iterations > config.warm_start_iters * (
-                config.warm_start != "none"
-            )
+            assert config.seed == 1 and (config.iterations >= config.warm_start_iters or not cell.flags)
     sizes = [(c.flags["meta_episode_len"], c.flags["num_actions"]) for c in rl2_recipes.bandits()]
     assert [f"n{n}_k{k}" for n, k in sizes] == names["bandits"]
     assert not list(tmp_path.iterdir())
@@ -71,6 +69,9 @@ def test_in_parts_and_on_from_where_it_stopped(small, tmp_path, capsys):
     make(tmp_path, "bandits", "--cells", "n6")
     first = rows_of(tmp_path)
     assert {row["cell"] for row in first} == {"n6"} and {"rl2", "gittins"} <= {row["method"] for row in first}
+    assert (
+        next(row for row in first if row["method"] == "rl2")["training"] == "imitation of Gittins, then PPO"
+    )
     assert "Not trained yet: n5." in (tmp_path / "out" / "bandits.md").read_text()
     saved = checkpoint.newest_valid(tmp_path / "runs" / "bandits_n6")[0]
     stamp = saved.stat().st_mtime_ns
@@ -88,7 +89,7 @@ def test_the_table_is_made_from_what_is_stored(small, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     lines = [
-        ["n5", 0, "rl2", 6.123, 0.02, 20, "gittins", 2_500_000, 1.25, "2 x Abacus"],
+        ["n5", 0, "rl2", 6.123, 0.02, 20, "PPO", 2_500_000, 1.25, "2 x Abacus"],
         *(["n5", 0, name, mean, 0.3, 20] for name, mean in (("gittins", 6.5), ("ucb1", 6.4), ("oracle", 9))),
     ]
     with open(out / "bandits.csv", "w", newline="") as file:
@@ -96,7 +97,7 @@ def test_the_table_is_made_from_what_is_stored(small, tmp_path):
     text = rl2_tables.markdown("bandits", out)
     returns = "| n5 | **6.12 ± 0.02** | 6.7 | 6.6 | gittins 6.5 ± 0.3 | ucb1 6.4 ± 0.3 | 2.89 |"
     assert (
-        f"{returns} Gittins, then PPO | 2.5 | 1.2 |" in text
+        f"{returns} PPO | 2.5 | 1.2 |" in text
         and "Processors: 2 x Abacus." in text
         and "Not trained yet: n6." in text
     )
@@ -118,7 +119,7 @@ def test_shipped_models_are_evaluated_and_not_trained(tmp_path, capsys):
     make(tmp_path, "bandits", "--cells", "n10_k5", "--shipped", "True", "--instances", "30")
     assert "training" not in capsys.readouterr().out
     own = next(row for row in rows_of(tmp_path) if row["method"] == "rl2")
-    assert own["env_steps"] == "14400000" and own["warm_start"] == "none" and own["n"] == "30"
+    assert own["env_steps"] == "14400000" and own["training"] == "PPO" and own["n"] == "30"
     make(tmp_path, "bandits", "--cells", "n10_k5", "--shipped", "True", "--instances", "30")
     assert next(row for row in rows_of(tmp_path) if row["method"] == "rl2") == own
 
