@@ -50,6 +50,12 @@ CONTINUOUS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "learning_rate_final": 1e-4,
 }
+CHEETAH: dict[str, Any] = {
+    "initial_log_std": -1.0,
+    "num_epochs": 4,
+    "learning_rate": 2e-3,
+    "max_iters": 500,
+}
 FALLING: dict[str, Any] = {"episodes": 2}  # robots whose episodes end where they fall
 SPARSE: dict[str, Any] = {
     "meta_episode_len": 300,
@@ -58,7 +64,8 @@ SPARSE: dict[str, Any] = {
     "initial_log_std": 0.0,
 }
 SUITE: dict[str, dict[str, Any]] = {
-    **{name: CONTINUOUS for name in ("half_cheetah_vel", "half_cheetah_dir", "ant_goal")},
+    **{name: CONTINUOUS | CHEETAH for name in ("half_cheetah_vel", "half_cheetah_dir")},
+    "ant_goal": CONTINUOUS,
     **{name: CONTINUOUS | FALLING for name in ("ant_dir", "ant_forward_backward", "walker_params")},
     "sparse_point_robot": CONTINUOUS | SPARSE,
     "grid_navi": {"meta_episode_len": 60, "num_features": 128, "max_iters": 120},

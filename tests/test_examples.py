@@ -10,6 +10,7 @@ import rmdp
 from common.runs import checkpoint, run_folder
 from envs import make_family
 from evaluate import EVALUATIONS
+from experiments.suite_figures import play
 from mpi_utils.comm import Comm
 from rl2.rollout import episode_returns, play_meta_episodes
 from tests.helpers.launch import ROOT
@@ -43,6 +44,7 @@ REQUIRED = {
     "rmdp_resource_k10": 90.9,
     "rmdp_resource_k25": 92.2,
     "grid_navi": 36.5,
+    "half_cheetah_vel": -48.0,
     "rl2_diabetes": 455.0,
     "rmdp_diabetes_age": 224.0,
     "rmdp_diabetes_k3": 230.0,
@@ -84,3 +86,16 @@ def test_grid_navi_over_all_its_goals():
     found = episode_returns(rewards, ends, 4).mean(1)
     np.testing.assert_allclose(found[[0, 2, 3]], [4, 11.0714, 11.0714], atol=1e-4)
     assert 10.6 < found[1] <= 11.0715
+
+
+@pytest.mark.slow
+def test_cheetahs_run_at_speeds_that_they_are_not_shown():
+    family, targets = make_family("half_cheetah_vel"), np.linspace(0.2, 2.8, 14)
+    env = family.make_vec({"target": targets}, rng=np.random.default_rng(0))
+    place = play(
+        LOAD["rl2"](EXAMPLES / "half_cheetah_vel"), env, 400, lambda env, _: env.copies.position[:, 0].copy()
+    )
+    for end in (199, 399):  # of both episodes; a new episode begins with the step behind
+        speed = (place[end] - place[end - 100]) / (100 * family.dt)
+        assert np.abs(speed - targets).max() < 0.3
+        assert np.abs(speed - targets).mean() < 0.08
