@@ -124,12 +124,14 @@ def make_actor(
     *,
     horizon: int | None = None,
     num_candidates: int | None = None,
+    pessimism: float = 0.0,
     seed: int = 0,
 ) -> Actor:
     """Acts for the agents with the numbers `agents` [n] (default: all) by planning on their simulators.
 
     The planner is the authors' for `family`, but for `horizon`, the steps that it looks ahead, and
-    `num_candidates`, the sequences of actions that it tries. Raises `UserError` without a family: its spaces
+    `num_candidates`, the sequences of actions that it tries; `pessimism` is what it costs a plan that the
+    ensemble's members disagree (`planner.Settings`). Raises `UserError` without a family: its spaces
     and rewards must be known.
     """
     if family is None:
@@ -137,7 +139,7 @@ def make_actor(
     simulator = model.simulator if isinstance(model, NewAgents) else model
     family = planned(config, family, simulator.history)
     numbers = np.arange(model.num_agents) if agents is None else np.asarray(agents)
-    settings = planner.settings_of(family, horizon, num_candidates)
+    settings = planner.settings_of(family, horizon, num_candidates, pessimism)
     return Actor(family, model, 0 * numbers if config.pooled else numbers, seed=seed, settings=settings)
 
 
@@ -159,6 +161,7 @@ def load(
     family: Any = None,
     horizon: int | None = None,
     num_candidates: int | None = None,
+    pessimism: float = 0.0,
     seed: int = 0,
 ) -> Actor:
     """What acts by a trained run: a run folder, or one save in it; see `make_actor`.
@@ -183,5 +186,6 @@ def load(
         numbers,
         horizon=horizon,
         num_candidates=num_candidates,
+        pessimism=pessimism,
         seed=seed,
     )

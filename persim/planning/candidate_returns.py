@@ -32,6 +32,7 @@ def returns_of(
     mask: bool = False,
     shaping: float = 0.0,
     mean_state: bool = False,
+    pessimism: float = 0.0,
 ) -> torch.Tensor:
     """Mean returns over a model's members [E, C] of C sequences of T actions for each of E episodes.
 
@@ -40,6 +41,7 @@ def returns_of(
 
     - `mask`: what comes after an end that a member predicts, and the step to it, count nothing;
     - `shaping` times the largest first coordinate that a member reaches is added to its return;
+    - `pessimism`: a step costs this times the members' disagreement, in rewards, until an end;
     - `mean_state`: members start every step from their mean state, else each goes on from its own.
 
     A sequence that leads a member to no number is worth minus infinity.
@@ -54,6 +56,8 @@ def returns_of(
             action = pick(action, place, 1)
         next_state = model.step(now, action)
         reward = family.reward(now, action, next_state)
+        if pessimism:
+            reward = reward - pessimism * disagreement(model, next_state)
         if mask:
             alive = alive & ~family.terminated(next_state)
             reward = reward * alive
@@ -73,6 +77,15 @@ def returns_of(
     total.masked_fill_((alive & now.isnan().any(-1)).any(0), torch.nan)
     returns.scatter_(1, place, total)
     return returns.masked_fill_(returns.isnan(), -torch.inf)
+
+
+def disagreement(model: AgentModel, state: torch.Tensor) -> torch.Tensor:
+    """How far members are apart [E, C] in `state` [M, E, C, D]: the deviation over all that is predicted.
+
+    It is in the model's `unit` [d], deviations of states in its log; a model without has none.
+    """
+    unit = getattr(model, "unit", torch.ones(state.shape[-1]))
+    return (state[..., : len(unit)] / unit).var(0, correction=0).mean(-1).sqrt()
 
 
 def as_index(action: np.ndarray) -> torch.Tensor:

@@ -27,6 +27,9 @@ class Settings:
     """Shooting: the largest reward of a step; candidates after one that always has it are not tried."""
     shaping: float = 0.0
     """What the largest first coordinate of a predicted trajectory is worth."""
+    pessimism: float = 0.0
+    """What it costs a plan, in rewards a step, that members are one deviation of the log's states apart; so
+    MOPO (Yu et al. 2020, arXiv 2005.13239) learns, here it plans."""
     num_elites: int = 50
     """Cross-entropy method: the best sequences, which the next are drawn around."""
     num_rounds: int = 6
@@ -46,9 +49,12 @@ OURS = dict.fromkeys(
 )
 
 
-def settings_of(family: Any, horizon: int | None = None, num_candidates: int | None = None) -> Settings:
+def settings_of(
+    family: Any, horizon: int | None = None, num_candidates: int | None = None, pessimism: float = 0.0
+) -> Settings:
     """The authors' settings for a family (else the usual ones), but for what is given and not 0."""
     settings = (AUTHORS | OURS).get(family.name, Settings(mask=True))
+    settings = dataclasses.replace(settings, pessimism=pessimism)
     if num_candidates:
         elites = max(1, num_candidates // 4)
         settings = dataclasses.replace(settings, num_candidates=num_candidates, num_elites=elites)
@@ -89,9 +95,16 @@ class Planner:
         self, model: AgentModel, state: np.ndarray, actions: np.ndarray, mean_state: bool = False
     ) -> torch.Tensor:
         """The mean returns [E, C] of `actions`; see `returns_of`."""
-        mask, shaping = self.settings.mask, self.settings.shaping
+        settings = self.settings
         return returns_of(
-            self.family, model, state, actions, mask=mask, shaping=shaping, mean_state=mean_state
+            self.family,
+            model,
+            state,
+            actions,
+            mask=settings.mask,
+            shaping=settings.shaping,
+            mean_state=mean_state,
+            pessimism=settings.pessimism,
         )
 
 

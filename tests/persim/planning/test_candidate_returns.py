@@ -6,7 +6,7 @@ import torch
 
 from envs import make_family
 from persim.planning import candidate_returns
-from persim.planning.candidate_returns import returns_of
+from persim.planning.candidate_returns import disagreement, returns_of
 from tests.persim.toys import Drift, Members, Walk
 
 RIGHT = np.full((1, 3, 1), 2, np.uint8)  # three steps to the right
@@ -57,3 +57,18 @@ def test_dropping_what_has_ended_changes_nothing(monkeypatch, shaping):
         found.append(returns_of(Walk(), model, state, actions, mask=True, shaping=shaping))
     assert torch.allclose(found[0], found[2]) and torch.allclose(found[1], found[2])
     assert found[2].std() > 1
+
+
+def test_what_members_disagree_on_costs_its_price_until_an_end():
+    """Gains 1 and 2 from 0: deviations of 0.5, 1 and 1.5; that with gain 2 ends at its second step."""
+    returns = returns_of(Walk(), Members((1.0, 2.0)), np.zeros((1, 1)), RIGHT, pessimism=10.0)
+    assert returns.item() == pytest.approx(-(2 + 6) / 2 - 10 * (0.5 + 1 + 1.5))
+    masked = returns_of(Walk(), Members((1.0, 2.0)), np.zeros((1, 1)), RIGHT, mask=True, pessimism=10.0)
+    assert masked.item() == pytest.approx(-(2 + 0) / 2 - 10 * (0.5 + 1 / 2 + 1.5 / 2))
+
+
+def test_disagreement_is_in_the_units_of_a_model():
+    model = Members()
+    model.unit = torch.tensor([2.0, 4.0])
+    state = torch.tensor([[[[1.0, 0.0, 9.0]]], [[[5.0, 8.0, -9.0]]]])
+    assert disagreement(model, state).item() == pytest.approx(1.0)  # deviations of 1 and 1; the rest is known
