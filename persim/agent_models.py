@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from persim.limits import stop
+
 if TYPE_CHECKING:
     from persim.simulator import Simulator
 
@@ -21,7 +23,7 @@ class AgentModels:
 
     def __init__(self, simulator: "Simulator", factor: torch.Tensor) -> None:
         d, r = simulator.target_size, simulator.num_factors
-        self.history = simulator.history
+        self.history, self.walls = simulator.history, simulator.walls
         active, state_mean, state_scale, target_scale = (
             buffer.cpu()
             for buffer in (
@@ -31,6 +33,7 @@ class AgentModels:
                 simulator.target_scale,
             )
         )
+        self.unit = state_scale[:d]
         self.factor, self.state_size = factor[active], simulator.state_size  # [M, E, r]
         self.d = d
         *hidden, last = [layer.detach().cpu()[active].transpose(1, 2) for layer in simulator.state_net]
@@ -70,6 +73,7 @@ class AgentModels:
                     agents, own = slice(e, e + some), (slice(e, e + some), slice(c, c + CHUNK))
                     found = change(m, agents, state[m][own], action[own])
                     torch.add(foreseen[m][own], found, out=seen[m][own])
+        seen = stop(self.walls, seen)
         return self.history.follow(state, seen, action) if self.history else seen
 
     def change_discrete(

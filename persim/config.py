@@ -112,6 +112,9 @@ class Config:
     log_steps: Annotated[int, AT_LEAST_ZERO, OF_MADE] = 0
     """Steps of each trajectory at most, e.g. 2016 for a week of a diabetes patient; 0: an episode's."""
 
+    walls: bool = False
+    """Numbers at which many states of the log stop, as at a wall, are stops of the simulators, too."""
+
     num_factors: Annotated[int, POSITIVE, Group("policy")] = 3
     """Rank r of the factorisation."""
     num_models: Annotated[int, POSITIVE] = 5

@@ -19,13 +19,15 @@ from persim.data import behaviour
 from persim.data.form import Form, keep_quiet
 from persim.export import NO_PLANNER, export
 from persim.learned_reward import LearnedReward
+from persim.limits import walls_in
 from persim.partial import planned, states_along
+from persim.planning.pessimism import TRIED, choose
 from persim.planning.planner import settings_of
 from persim.planning.true_dynamics import TrueModel
 from persim.policy import Actor, make_actor, play
 from persim.problem import family_of, print_now
 from persim.simulator import Simulator
-from persim.testing import episode_tests, figures, held_out_log, prediction, report
+from persim.testing import episode_tests, figures, held_out_log, prediction, report, trust
 
 plot, show = figures.plot, report.show
 OF_TESTS = Applies("tests in the environment, which --log replaces", lambda s: not s.log)
@@ -55,6 +57,9 @@ class Settings(EvaluationSettings):
     """Steps that the planner looks ahead; 0: as the authors."""
     num_candidates: Annotated[int, AT_LEAST_ZERO, OF_PLANS] = 0
     """Sequences of actions that it tries; 0: as the authors."""
+    pessimism: Annotated[float, OF_PLANS] = 0.0
+    """What it costs a plan, in rewards a step, that the ensemble's members are one deviation apart; below 0:
+    chosen by what plans return inside members that are left out of planning."""
     log: Annotated[str, MAY_BE_EMPTY] = ""
     """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the
     next 51 states from each window's first on) and of others (factors from their first steps)."""
@@ -113,7 +118,7 @@ def measure(
             numbers = settings.trajectories, settings.observed
             about = settings.agents, form
             return held_out_log.evaluate(settings.log, data, simulator, config, *numbers, *about)
-        family = known = family_of(config)
+        family = shipped = family_of(config)
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
         chosen = chosen_agents(settings, list(data["names"]), config)
         if family is None or not covariates:
@@ -139,13 +144,28 @@ def measure(
     models = simulator.at(np.zeros_like(chosen) if config.pooled else chosen)
     task = prediction.draw_task(family, tested, test_policy, settings.trajectories, stream(seed, "acting"))
     task = prediction.in_states(task, own)
-    predicted = prediction.predict(models, task)[..., : simulator.target_size]
-    bounds = [] if config.hide else [prediction.upper_bound(family, task, predicted)]
+    predicted, variance = prediction.forecast(models, task)
+    bounds = []
+    if not config.hide:
+        bounds = [prediction.upper_bound(family, task, predicted[..., : simulator.target_size])]
     rows = make_rows.predictions(labels, *prediction.only(seen, task, predicted, *bounds))
+    if config.walls:
+        judged, known = trust.judge(task, predicted, variance, data), walls_in(data)
+        shown = prediction.only(seen, task, predicted, variance)
+        rows += trust.rows(make_rows, labels, judged, known, *shown)
 
     if settings.episodes:
         planning = {"horizon": settings.horizon, "num_candidates": settings.num_candidates}
-        actors = {"": make_actor(config, known, simulator, chosen, seed=seed, **planning)}
+        pessimism = settings.pessimism
+        if pessimism < 0:
+            pessimism, tried = choose(config, shipped, simulator, chosen, seed, comm, **planning)
+            rows += [
+                make_rows.row("left_out_return", own, pessimism=value)
+                for value, own in zip(TRIED, tried, strict=True)
+            ]
+            rows.append(make_rows.row("pessimism", pessimism))
+        actor = make_actor(config, shipped, simulator, chosen, seed=seed, pessimism=pessimism, **planning)
+        actors = {"": actor}
         if settings.upper_bound:
             true = TrueModel(family, tested)
             planner = settings_of(family, **planning)

@@ -9,6 +9,7 @@ from common import export as shared
 from common.evaluation import Row
 from common.export import Network, Port, Section, bullets
 from persim.config import Config
+from persim.limits import stop
 from persim.simulator import Simulator, factored
 
 NO_PLANNER = (
@@ -41,9 +42,9 @@ class OneStep(nn.Module):
             w = model.action_factors(action.expand(model.num_models, -1, -1))
         change = (factored(u, v, w) * model.target_scale).index_select(0, self.active)
         if model.history is None:
-            return state + change
+            return stop(model.walls, state + change)
         whole = state.expand(len(change), -1, -1)
-        return model.history.follow(whole, model.history.foreseen(whole) + change, action)
+        return model.history.follow(whole, stop(model.walls, model.history.foreseen(whole) + change), action)
 
 
 def export(

@@ -23,6 +23,7 @@ from persim.factor_posterior import Steps, refit
 from persim.gradients import WrittenGradient, can_be_written, huber
 from persim.history import History, change, of_log, with_history
 from persim.learned_reward import with_reward
+from persim.limits import Wall, as_stored, free, limits_of, walls_of
 from persim.policy import Actor, make_actor
 from persim.simulator import Simulator
 
@@ -52,7 +53,13 @@ class Learner:
             if not len(data):
                 raise UserError(f"--history {config.history}: no agent has so many steps in a row; give less")
             check_device(config.device)
-            self.simulator = make_simulator(config, data, problem.family, actions, history)
+            walls = walls_of(log)
+            self.limits = limits_of(data, walls)
+            if config.walls:  # what a wall stopped says nothing of how far it would have gone
+                self.data = data = data.at(free(data, walls))
+            self.simulator = make_simulator(
+                config, data, problem.family, actions, history, walls if config.walls else []
+            )
         self.simulator.to(config.device)
         self.batches = Batches(config, comm, data, self.simulator)
 
@@ -185,6 +192,7 @@ class Learner:
                 "action_names": data.action_names,
                 "action_labels": data.action_labels,
                 "step": list(data.step),
+                "limits": self.limits,
             },
         }
 
@@ -211,7 +219,12 @@ def num_actions(data: Transitions, family: Any) -> int:
 
 
 def make_simulator(
-    config: Config, data: Transitions, family: Any, num_actions: int, history: History | None = None
+    config: Config,
+    data: Transitions,
+    family: Any,
+    num_actions: int,
+    history: History | None,
+    walls: list[Wall],
 ) -> Simulator:
     """The simulator that suits the data, with drawn weights; `family` may be None, where it is not known."""
     num_agents = 1 if config.pooled else data.num_agents
@@ -230,6 +243,7 @@ def make_simulator(
         (config.state_features,) * config.state_layers,
         () if data.discrete else (config.action_features,) * config.action_layers,
         dataclasses.asdict(history) if history else None,
+        as_stored(walls),
     )
     simulator.draw([stream(config.seed, "weights", member) for member in range(config.num_models)])
     if not data.discrete and family is not None:  # the units in which actions are told make no difference

@@ -9,6 +9,7 @@ from torch import nn
 
 from persim.agent_models import AgentModels
 from persim.history import History
+from persim.limits import Wall
 
 
 class Simulator(nn.Module):
@@ -21,7 +22,7 @@ class Simulator(nn.Module):
     that are numbers enter w likewise, by `action_mean` and `action_scale`.
 
     With a `history` states are longer [D] than what is predicted of them [d], and the change is what is left
-    of it beside what the history foresees; without, D is d.
+    of it beside what the history foresees; without, D is d. What is seen next stops at the `walls`.
 
     Layers are [M, out, in + 1], the bias last. `noise` [d] is how far predictions of training data typically
     are off, in the same units, and `active_members` [M] bool which members make them; the learner keeps both.
@@ -46,9 +47,11 @@ class Simulator(nn.Module):
         state_layers: Sequence[int] = (256,),
         action_layers: Sequence[int] = (),
         history: dict[str, Any] | None = None,
+        walls: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__()
         self.history = History(**history) if history else None
+        self.walls = [Wall(**wall) for wall in walls]
         M, r, D = num_models, num_factors, state_size
         d = self.history.size if self.history else D
         self.sizes: dict[str, Any] = {
@@ -61,6 +64,7 @@ class Simulator(nn.Module):
             "state_layers": list(state_layers),
             "action_layers": list(action_layers),
             "history": history,
+            "walls": list(walls),
         }
         self.num_models, self.num_agents, self.num_factors = M, num_agents, r
         self.state_size, self.target_size, self.num_actions = D, d, num_actions

@@ -79,6 +79,11 @@ class Transitions:
         rows = np.arange(len(self))
         return np.maximum.accumulate(np.where(np.concatenate([[False], follows]), 0, rows))
 
+    def at(self, rows: np.ndarray) -> "Transitions":
+        """The rows [M], numbers or [N] bool, of the same agents, of whom some may have none."""
+        names = ("agent", "time", "state", "action", "reward", "next_state")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
+
     def of(self, agents: Any) -> "Transitions":
         """What the agents with the numbers `agents` [m] did, who become agents 0..m - 1, in that order."""
         agents = np.asarray(agents)

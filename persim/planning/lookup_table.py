@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 
-from persim.planning.candidate_returns import Model
+from persim.limits import stop
+from persim.planning.candidate_returns import AgentModel, Model
 from persim.simulator import Simulator
 
 SHAPES = (256, 128), (512, 256)  # points along each coordinate; the finer where the coarser do not do
@@ -57,20 +58,24 @@ class Lookup:
         self.low, self.high = torch.from_numpy(np.array([low, high], np.float32))
         axes = [np.linspace(*ends, dtype=np.float32) for ends in zip(low, high, shape, strict=True)]
         points = torch.from_numpy(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2))
-        changes = self.changes(model, points.expand(len(agents), -1, -1))
+        self.walls, self.unit = model.walls, model.state_scale.cpu()
+        changes = self.changes(unwalled(model.at(agents)), points.expand(len(agents), -1, -1))
         self.tables = changes.permute(1, 4, 2, 0, 3).reshape(len(changes[0]), 2, -1, shape[0]).contiguous()
 
-    def changes(self, model: Model, state: torch.Tensor) -> torch.Tensor:
+    def changes(self, models: AgentModel, state: torch.Tensor) -> torch.Tensor:
         """Predicted changes [A, M, n, P, 2] of states [n, P, 2] under each action."""
-        models = model.at(self.agents)
         actions = torch.arange(self.num_actions)[:, None, None].expand(-1, *state.shape[:2])
         return torch.stack([models.step(state[None], action) - state for action in actions])
 
-    def error(self, model: Model) -> torch.Tensor:
-        """Root mean squared differences [2] to `model` at random states between `low` and `high`."""
+    def error(self, model: Simulator) -> torch.Tensor:
+        """Root mean squared differences [2] to `model` at random states between `low` and `high`.
+
+        Walls, which both share, do not count.
+        """
         draws = np.random.default_rng(0).random((len(self.agents), CHECKS, 2), np.float32)
         state = self.low + (self.high - self.low) * torch.from_numpy(draws)
-        difference = self.changes(self, state) - self.changes(model, state)
+        own, others = (unwalled(m.at(self.agents)) for m in (self, model))
+        difference = self.changes(own, state) - self.changes(others, state)
         return difference.square().mean((0, 1, 2, 3)).sqrt()
 
     def at(self, agents: Any) -> "AgentTables":
@@ -78,11 +83,18 @@ class Lookup:
         return AgentTables(self, np.searchsorted(self.agents, agents))
 
 
+def unwalled(models: Any) -> Any:
+    """Models of agents as they would be without walls."""
+    models.walls = []
+    return models
+
+
 class AgentTables:
     """A `Lookup` for E agents that are its `rows` [E]."""
 
     def __init__(self, lookup: Lookup, rows: np.ndarray) -> None:
-        self.tables, (L, K) = lookup.tables, lookup.shape
+        self.tables, self.walls, self.unit = lookup.tables, lookup.walls, lookup.unit
+        L, K = lookup.shape
         # grid_sample wants -1..1 from the first to the last point of the whole table, along each coordinate.
         self.point = 2 / torch.tensor([L - 1.0, self.tables.shape[2] - 1.0])
         self.scale = torch.tensor([L - 1.0, K - 1.0]) / (lookup.high - lookup.low) * self.point
@@ -101,4 +113,4 @@ class AgentTables:
         change = torch.nn.functional.grid_sample(
             self.tables, grid, mode="bilinear", padding_mode="border", align_corners=True
         )
-        return state + change.view(M, 2, E, C).permute(0, 2, 3, 1)
+        return stop(self.walls, state + change.view(M, 2, E, C).permute(0, 2, 3, 1))

@@ -16,8 +16,9 @@ from persim.data.table import SHOWN, plain
 from persim.data.transitions import Transitions
 from persim.history import with_history
 from persim.learned_reward import NAME, with_reward
+from persim.limits import walls_in
 from persim.simulator import Simulator
-from persim.testing import prediction, report
+from persim.testing import prediction, report, trust
 
 SHORTEST = 2  # steps of a window; one has no spread that a fit could explain
 
@@ -75,9 +76,17 @@ def evaluate(
             models = simulator.at([0 if pooled else number[log.names[i]] for i in agents])
         task = windows(whole, [own[:num_trajectories] for own in found.values()])
         labels = [log.names[i] for i in agents]
-        predicted = prediction.predict(models, task)
-        task, predicted = prediction.only(simulator.target_size - config.learn_reward, task, predicted)
-        rows += report.Rows(path, method).predictions(labels, task, predicted)
+        predicted, variance = prediction.forecast(models, task)
+        judged, begins = trust.judge(task, predicted, variance, data), np.zeros(task.counts.shape[:2], int)
+        for a, own in enumerate(found.values()):
+            begins[a, : min(len(own), num_trajectories)] = [
+                whole.time[first] for first, _ in own[:num_trajectories]
+            ]
+        size = simulator.target_size - config.learn_reward
+        task, predicted, variance = prediction.only(size, task, predicted, variance)
+        make_rows = report.Rows(path, method)
+        rows += make_rows.predictions(labels, task, predicted)
+        rows += trust.rows(make_rows, labels, judged, walls_in(data), task, predicted, variance, begins)
     if not rows:
         raise UserError(
             f"--log {path}: no agent has {SHORTEST} steps in a row to be predicted"

@@ -70,12 +70,18 @@ def in_states(task: PredictionTask, family: Any) -> PredictionTask:
 
 def predict(models: AgentModel, task: PredictionTask) -> np.ndarray:
     """States [A, C, NUM_STEPS, d] in the mean of the ensemble, each of whose members goes its own way."""
+    return forecast(models, task)[0]
+
+
+def forecast(models: AgentModel, task: PredictionTask) -> tuple[np.ndarray, np.ndarray]:
+    """What `predict` gives, and the variance of the members around it, of the same shape."""
     state = torch.from_numpy(task.states[:, :, 0].astype(np.float32))[None]
-    actions, predicted = torch.from_numpy(task.actions), []
+    actions, predicted, variance = torch.from_numpy(task.actions), [], []
     for t in range(NUM_STEPS):
         state = models.step(state, actions[:, :, t])
         predicted.append(state.mean(0).double().numpy())
-    return np.stack(predicted, axis=2)
+        variance.append(state.double().var(0, correction=0).numpy())
+    return np.stack(predicted, axis=2), np.stack(variance, axis=2)
 
 
 def upper_bound(family: Any, task: PredictionTask, predicted: np.ndarray) -> np.ndarray:

@@ -11,7 +11,23 @@ from persim.testing import prediction
 from persim.testing.prediction import PredictionTask
 
 PATHS, PANELS = 3, 5  # drawn for each agent, and agents drawn
+TOLD = 5  # agents of whom most windows are flagged
 SHOWN = 25  # agents in the printed table
+PARTS = {
+    "flagged": "windows that are flagged",
+    "trusted": "windows that are not flagged",
+    "at_walls": "windows at walls",
+    "away_from_walls": "windows away from walls",
+}
+OF_TRUST = (
+    "spread",
+    "flagged",
+    "flagged_of_bad",
+    "flagged_of_good",
+    "out_of_range",
+    "state_out_of_range",
+    *(f"median_r2_{kind}" for kind in PARTS),
+)
 
 
 def labels(parameters: dict[str, np.ndarray]) -> list[str]:
@@ -99,13 +115,41 @@ def show(rows: list[Row]) -> None:
     """Print a table of the agents for each kind of simulators, and what is about all of them."""
     for method in [r["method"] for r in rows if r["metric"] == "median_r2" and "agent" not in r]:
         show_agents(rows, method)
-    told = ("median_r2", "rmse", "return", "paths", "factor_correlation", "unseen_median_r2")
+    show_trust(rows)
+    told = ("median_r2", "rmse", "return", "paths", "factor_correlation", "unseen_median_r2", *OF_TRUST)
     for r in rows:
         if r["metric"] not in told and "agent" not in r:
-            print(f"{r['metric']}: {r['mean']:.1f}")
+            at = f", pessimism {r['pessimism']:g}" if "pessimism" in r else ""
+            print(f"{r['metric'].replace('_', ' ')}{at}: {r['mean']:.1f}")
         if r["metric"] in ("factor_correlation", "unseen_median_r2"):
             what = r.get("covariate") or f"{r['method'].replace('_', ' ')}, worst agent {r['lowest']:.3f}"
             print(f"{r['metric'].replace('_', ' ')} ({what}): {r['mean']:.3f}")
+
+
+def show_trust(rows: list[Row]) -> None:
+    """Print how many windows are flagged, why and whose, and how well each kind of windows is predicted."""
+    for r in (r for r in rows if r["metric"] == "flagged" and "agent" not in r):
+        same = [other for other in rows if other["method"] == r["method"]]
+        outside = next(other["mean"] for other in same if other["metric"] == "out_of_range")
+        print(
+            f"{r['method']}: {100 * r['mean']:.3g} % of {r['n']} windows are not to be trusted, "
+            f"{100 * outside:.3g} % leave the range of training"
+        )
+        for state in (other for other in same if other["metric"] == "state_out_of_range"):
+            share, spans = 100 * state["mean"], state["spans"]
+            print(f"  {state['state']}: in {share:.3g} %, by up to {spans:.2g} times what training spanned")
+        for metric, what in (("flagged_of_bad", "below .5"), ("flagged_of_good", "above .95")):
+            for part in (other for other in same if other["metric"] == metric and other["n"]):
+                print(f"  flagged are {100 * part['mean']:.3g} % of {part['n']} windows with an R2 {what}")
+        own = [other for other in same if other["metric"] == "flagged" and "agent" in other]
+        worst = sorted((one for one in own if one["mean"]), key=lambda one: -one["mean"])[:TOLD]
+        if worst:
+            shares = ", ".join(f"{one['agent']} {100 * one['mean']:.3g} %" for one in worst)
+            print(f"  most of agents {shares}")
+    for kind, what in PARTS.items():
+        for r in rows:
+            if r["metric"] == f"median_r2_{kind}" and "agent" not in r and r["windows"]:
+                print(f"{r['method']}: median R2 of {r['windows']} {what}: {r['mean']:.4g}")
 
 
 def show_agents(rows: list[Row], own: str) -> None:
