@@ -9,7 +9,7 @@ from experiments.rl2_baselines import BANDIT_TABLE, MDP_TABLE
 # Duan et al. 2016, tables 1 and 2: RL².
 PAPER_BANDITS = dict(zip(BANDIT_TABLE, (6.7, 6.7, 6.8, 78.7, 83.5, 84.9, 401.6, 432.5, 438.9), strict=True))
 PAPER_MDPS = dict(zip(MDP_TABLE, (156.2, 445.7, 936.1, 1428.8, 1913.7), strict=True))
-SHIPPED = {"bandit_n10_k5", "bandit_n100_k5", "mdp_n10"}  # cells that are models in checkpoints/examples
+SHIPPED = {"bandit_n10_k5", "bandit_n100_k5", "mdp_n10", "mdp_n25"}  # in checkpoints/examples
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ GITTINS: dict[str, Any] = {
 # Long meta-episodes: few of them are many steps, and their values are as large as those of shorter ones only
 # if rewards are scaled down. A return has the noise of all its pulls: imitation alone.
 FEW: dict[str, Any] = {
-    "warm_start_iters": 60,
-    "max_iters": 60,
-    "meta_episodes_per_policy_update": 60,
+    "warm_start_iters": 150,
+    "max_iters": 150,
+    "meta_episodes_per_policy_update": 120,
     "meta_episodes_per_learner_batch": 12,
     "num_epochs": 3,
     "learning_rate": 3e-4,
@@ -87,7 +87,7 @@ BANDITS: dict[tuple[int, int], dict[str, Any]] = {
     (100, 50): GITTINS | {"num_features": 128, "warm_start_iters": 50, "max_iters": 60},
     (500, 5): GITTINS | FEW,
     (500, 10): GITTINS | FEW,
-    (500, 50): GITTINS | FEW,
+    (500, 50): GITTINS | FEW | {"num_features": 128},
 }
 # A planner with a bonus for exploring is imitated, then PPO goes on, as in the shipped mdp_n10_warm.
 PLANNER: dict[str, Any] = {

@@ -30,6 +30,8 @@ REQUIRED = {
     "bandit_n100_k5": 77.5,
     "mdp_n10": 157.3,
     "mdp_n10_warm": 157.3,
+    "mdp_n10_bonus": 159.0,
+    "mdp_n25": 433.0,
     "caml_particle": -62.0,
     "persim_mountain_car_random": 0.99,
     "persim_cart_pole_pure": 0.97,
