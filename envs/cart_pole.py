@@ -57,6 +57,11 @@ class CartPole(Dynamics):
         """Rewards `[...]` of steps."""
         return self.terminated(next_state) * 0.0 + 1.0
 
+    def return_range(self, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+        """0, and a pole that stands for a whole episode, each `[n]`."""
+        n = len(parameters["force"])
+        return np.zeros(n), np.full(n, float(self.max_episode_len))
+
     def terminated(self, next_state: Any) -> Any:
         """Whether an episode ends in the states `[..., d]`."""
         return (abs(next_state[..., 0]) > LARGEST_POSITION) | (abs(next_state[..., 2]) > LARGEST_ANGLE)

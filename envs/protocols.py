@@ -32,9 +32,11 @@ class Draws(Protocol):
 class Family(Protocol):
     """A distribution of tasks that share both spaces. A task is an agent of the population.
 
-    It may have `steps_per_day`, by which reports tell days too, and a `note` that they show; and
+    It may have `steps_per_day`, by which reports tell days too, and a `note` that they show;
     `task_numbers(parameters) -> [n, k]`, what a policy is given that is to know the task, in place of the
-    parameters themselves.
+    parameters themselves; `return_range(parameters) -> (floor [n], best [n])`, returns of an episode that
+    count as nothing for an agent and the best that it can have; and `newcomers(rng, n)`, independent draws of
+    n tasks where those of `sample` are not.
     """
 
     name: str

@@ -53,6 +53,15 @@ class ResourceGathering:
             )
         return {"cell": cell.astype(np.int64, copy=False)}
 
+    def newcomers(self, rng: Draws, n: int) -> Parameters:
+        """n agents, each in a cell of its own draw."""
+        return {"cell": (rng.random(n) * NUM_CELLS).astype(np.int64)}
+
+    def return_range(self, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+        """0, and the reward of the shortest walk through the agent's cell, each `[n]`."""
+        distance = np.abs(np.stack(np.divmod(parameters["cell"], SIZE), axis=1) - HOME).sum(1)
+        return np.zeros(len(distance)), 1 - STEP_COST * np.maximum(2 * distance, 1)
+
     def task_numbers(self, parameters: Parameters) -> np.ndarray:
         """The cells as one-hot vectors `[n, 25]`."""
         return np.eye(NUM_CELLS, dtype=np.float32)[parameters["cell"]]

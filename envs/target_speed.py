@@ -64,6 +64,11 @@ class SpeedTask:
         """[n] of outcomes [n, 1], one for each agent."""
         return 0.1 * (1 - abs(outcome[:, 0] - parameters["target"]) / self.window).clip(min=0)
 
+    def return_range(self, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+        """0, and the return at the target speed from the first step on, each `[n]`."""
+        n = len(parameters["target"])
+        return np.zeros(n), np.full(n, self.max_return)
+
     def make_vec(self, parameters: Any, rng: Draws | None = None) -> OwnRewardVectorEnv:
         """The n tasks side by side."""
         return OwnRewardVectorEnv(self, parameters, rng)

@@ -1,15 +1,12 @@
 """Random actions, and one policy for all, with the agents and starts of an evaluation (own dynamics only)."""
 
 import dataclasses
-from contextlib import closing
 from typing import Any
 
 import numpy as np
 
-from common.baselines import RandomActions, train
-from common.evaluation import EVALUATION, Row
-from common.rollout import play
-from common.runs.seeding import SharedStream, stream
+from common.baselines import train
+from common.evaluation import Row
 from envs import Problem
 from rmdp.config import Config
 from rmdp.learner import Learner
@@ -18,19 +15,6 @@ from rmdp.report import welfare_rows
 
 RANDOM, ONE = "random_actions", "one_policy"
 BASELINES = (RANDOM, ONE)
-
-
-def random_returns(problem: Problem, num_episodes: int, seed: int, comm: Any) -> np.ndarray:
-    """Returns `[n, E]` of uniform actions; a collective. The starts are those of `try_episodes`."""
-    n, own = problem.num_agents, comm.share(problem.num_agents)
-    returns = np.zeros((n, num_episodes))
-    for e in range(num_episodes if own.stop > own.start else 0):
-        draws = SharedStream(stream(seed, "evaluation", 0, e), n, own)
-        acting = SharedStream(stream(seed, "acting", EVALUATION, e), n, own)
-        with closing(problem.family.make_vec(problem.rows(own), draws)) as env:
-            actor = RandomActions(problem.family.action_space, acting)
-            returns[own, e] = play(env, actor, problem.horizon).returns
-    return comm.allreduce_(returns)
 
 
 def one_policy(config: Config, problem: Problem, budget: float, comm: Any) -> tuple[Policies, int]:

@@ -18,10 +18,12 @@ WALKS = {
     "UUURLDDD UUUUDDDD UUULLRRDDD UUURRLLDDD UUUULRDDDD UUUURLDDDD UUUULLRRDDDD UUUURRLLDDDD",
 }
 CELLS_AT_DISTANCE = np.array([1, 3, 5, 5, 5, 4, 2])  # from home, in moves
+LENGTHS = np.array([1, *range(2, 28, 2)])  # of useful walks, in steps
+DISTANCE = np.arange(len(CELLS_AT_DISTANCE))
 
 
-def walk_welfare(walks: str) -> float:
-    """What the 25 agents get on average, x100, if each has the best of `walks`.
+def walk_returns(walks: str) -> np.ndarray:
+    """What each of the 25 agents gets, x100, if it has the best of `walks`.
 
     Walks are as in `WALKS`: each ends at home, and may bump the wall only there and then.
     """
@@ -30,7 +32,12 @@ def walk_welfare(walks: str) -> float:
     for walk in walks.split():
         row, column = np.clip(np.cumsum([(4, 2), *(moves[move] for move in walk)], axis=0), 0, 4).T
         best[row, column] = np.maximum(best[row, column], 100 - len(walk))
-    return float(best.mean())
+    return best.ravel()
+
+
+def walk_welfare(walks: str) -> float:
+    """What the 25 agents get on average, x100, if each has the best of `walks`."""
+    return float(walk_returns(walks).mean())
 
 
 def known_walk_welfare(num_policies: int) -> float:
@@ -47,42 +54,58 @@ def known_walk_welfare(num_policies: int) -> float:
 def walk_bound(num_policies: int) -> float:
     """A welfare, x100, that no `num_policies` walks of resource gathering exceed.
 
+    It is the best that walks could do if the limits of `most_value` were the only ones.
+    """
+    value = np.broadcast_to(100.0 - LENGTHS[:, None], (len(LENGTHS), len(DISTANCE)))
+    best = most_value(num_policies, value)
+    assert best is not None  # serving nobody is allowed
+    return round(best) / 25
+
+
+def most_value(num_policies: int, value: np.ndarray, serve_all: bool = False) -> float | None:
+    """The most that `num_policies` walks could add up to, all cells together, within a few limits.
+
+    `value [lengths, distances]` is what a cell brings that a walk of `LENGTHS` serves; -inf: it may not.
+    None if the walks cannot serve all cells, where they must.
+
     Bumping the wall on the way only costs time, so a useful walk has an even length t, or t = 1 for home
     alone. It is d moves from home only at times from d to t - d, and only at times that are odd or even as d
-    is. So it meets no more cells of distance d and more, odd, even or both, than there are such times. The
-    bound is the best that walks could do if these were the only limits. No walk need be longer than 26
-    steps, which suffice for all cells.
+    is. So it meets no more cells of distance d and more, odd, even or both, than there are such times. No
+    walk need be longer than 26 steps, which suffice for all cells.
     """
     if num_policies < 1:
         raise UserError(f"num_policies is {num_policies}; give a whole number of at least 1")
-    lengths = np.array([1, *range(2, 28, 2)])
-    distance = np.arange(len(CELLS_AT_DISTANCE))
-    # Unknowns: the number of walks of each length, and how many cells of each distance these reach.
-    size = (len(lengths), 1 + len(distance))
+    # Unknowns: the number of walks of each length, and how many cells of each distance these serve.
+    size = (len(LENGTHS), 1 + len(DISTANCE))
     rows, limits = [np.zeros(size)], [num_policies]
     rows[0][:, 0] = 1
-    for d in distance:
+    for d in DISTANCE:
         rows.append(np.zeros(size))
         rows[-1][:, 1 + d] = 1
         limits.append(CELLS_AT_DISTANCE[d])
-    for walk, t in enumerate(lengths):
-        for d in distance:
+    lowest = np.full(len(limits), -np.inf)
+    if serve_all:
+        lowest[1:] = CELLS_AT_DISTANCE
+    for walk, t in enumerate(LENGTHS):
+        for d in DISTANCE:
             times = np.arange(d, t + 1 - max(d, 1))  # without the last, at home, which was its first cell
             for kinds in ((0,), (1,), (0, 1)):
                 rows.append(np.zeros(size))
                 rows[-1][walk, 0] = -np.isin(times % 2, kinds).sum()
-                rows[-1][walk, 1:] = (distance >= d) & np.isin(distance % 2, kinds)
+                rows[-1][walk, 1:] = (DISTANCE >= d) & np.isin(DISTANCE % 2, kinds)
                 limits.append(0)
-    reward = np.zeros(size)
-    reward[:, 1:] = 100 - lengths[:, None]
+    lowest = np.append(lowest, np.full(len(limits) - len(lowest), -np.inf))
+    reward, most = np.zeros(size), np.full(size, 25.0)
+    reward[:, 1:] = np.where(np.isfinite(value), value, 0)
+    most[:, 1:] = np.where(np.isfinite(value), 25, 0)
     best = milp(
         -reward.ravel(),
-        constraints=LinearConstraint(np.array(rows).reshape(len(rows), -1), ub=limits),
+        constraints=LinearConstraint(np.array(rows).reshape(len(rows), -1), lowest, limits),
         integrality=np.ones(reward.size),
-        bounds=Bounds(0, 25),
+        bounds=Bounds(0, most.ravel()),
         options={"mip_rel_gap": 0},
     )
-    return round(-best.fun) / 25
+    return -best.fun if best.success else None
 
 
 def speed_optimum(targets: Any, num_policies: int, half_width: float) -> float:

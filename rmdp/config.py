@@ -19,6 +19,7 @@ from common.errors import UserError
 from envs import FAMILIES, SHARED_FAMILIES
 from envs.families import DISCRETE_FAMILIES
 from envs.target_speed import ROBOTS
+from rmdp.welfare import parse_welfare
 
 # Where they differ from those of target speeds (Ivanov & Ben-Porat 2024, the authors' code).
 GATHERING: dict[str, Any] = {
@@ -67,6 +68,10 @@ OF_SOFT = Applies(
 OF_RETURNS = Applies(
     "--algorithm em, or agents that share dynamics", lambda c: c.algorithm == "em" or shared(c)
 )
+OF_UTILITIES = Applies(
+    "--welfare other than mean, of agents that have dynamics of their own",
+    lambda c: c.welfare != "mean" and not shared(c),
+)
 OF_BOXES = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 
 
@@ -107,6 +112,12 @@ class Config:
     """The parameter by which agents get their policy (given), e.g. the age group."""
     num_policies: Annotated[int, POSITIVE] = 5
     """The budget: policies that agents are assigned to."""
+    welfare: str = "mean"
+    """What training maximises: the mean of the agents' returns, as in the paper; or, of utilities between an
+    agent's floor and its own best, nash (the geometric mean), p=P (a p-mean, P at most 1), cvar=A (the mean
+    of the worst share A), or worst (the least)."""
+    reference: Annotated[str, MAY_BE_EMPTY, OF_UTILITIES] = ""
+    """A run whose policies tell each agent's own best, where the environment does not state it."""
     start_from: Annotated[str, MAY_BE_EMPTY, OF_OWN] = ""
     """A run with fewer policies for the same agents: policies begin as those that their agents have there."""
     policy_network: Literal["shared", "separate"] = "shared"
@@ -192,8 +203,8 @@ class Config:
 
     @property
     def by_content(self) -> tuple[str, ...]:
-        """Files that may lie elsewhere later: agents are compared, and a start is needed once."""
-        return tuple(name for name in ("population", "start_from") if getattr(self, name))
+        """Files that may lie elsewhere later: agents are compared, the others are needed once."""
+        return tuple(name for name in ("population", "start_from", "reference") if getattr(self, name))
 
     @property
     def iterations(self) -> int:
@@ -226,6 +237,7 @@ def check_config(config: Config) -> Config:
     check_environment(config)
     check(config)
     check_run_name(config)
+    parse_welfare(config.welfare)
     if config.num_policies > config.num_agents:
         raise UserError(
             f"--num_policies {config.num_policies}: more policies than the {config.num_agents} agents "

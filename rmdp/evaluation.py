@@ -1,7 +1,6 @@
 """The protocol: exploration off, fresh episodes, every policy scored for every agent."""
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,9 +10,8 @@ from common import evaluation
 from common.config import POSITIVE, Within, without_effect
 from common.errors import UserError
 from common.evaluation import OF_BASELINES, EvaluationSettings, Row
-from common.progress import at
 from common.runs import checkpoint
-from common.runs.seeding import SharedStream, stream
+from common.runs.seeding import stream
 from envs import Problem
 from mpi_utils.comm import Comm
 from rmdp import baselines, figures
@@ -21,11 +19,13 @@ from rmdp.assignment import policies_of
 from rmdp.cards import Served
 from rmdp.config import Config, check_config, shared
 from rmdp.export import check_assigned, export
-from rmdp.own_dynamics import try_policies
+from rmdp.own_dynamics import try_episodes
 from rmdp.policy import Actor, Policies
 from rmdp.problem import make_task_family, shares_dynamics
+from rmdp.reference import random_returns
 from rmdp.report import Report, own_dynamics_rows
 from rmdp.scoring import play, score
+from rmdp.welfare import parse_welfare
 
 SHOWN = 25  # policies up to which the table has a line for each
 
@@ -38,6 +38,9 @@ class Settings(EvaluationSettings):
 
     episodes: Annotated[int, POSITIVE] = 20
     """Fresh episodes of each policy; all policies have the same starts."""
+    welfare: tuple[str, ...] = ()
+    """Also these welfares of the agents' utilities: nash, worst, p=P, cvar=A. The one that training maximised
+    is always shown."""
     baselines: Literal["all", "none"] = "all"
     """Where agents have dynamics of their own, also random actions and one policy for all agents, which is
     trained first."""
@@ -45,7 +48,12 @@ class Settings(EvaluationSettings):
     """Environment steps for which that policy is trained, as a share of the run's."""
 
 
-parse_settings = functools.partial(evaluation.parse_settings, Settings)
+def parse_settings(flags: list[str], show: bool) -> Settings:
+    """Settings from `evaluate`'s flags, checked."""
+    settings = evaluation.parse_settings(Settings, flags, show)
+    for name in settings.welfare:
+        parse_welfare(name)
+    return settings
 
 
 def stored_config(stored: dict, environment: str | None = None) -> Config:
@@ -103,9 +111,9 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
     problem, policies = restore(config, state, comm)
     if shares_dynamics(problem):
         return evaluate_shared(config, problem, policies, state, settings, comm, stored.get("iteration"))
-    returns = try_episodes(policies, problem, settings, comm)
+    returns = try_episodes(policies, problem, settings.episodes, settings.seed, comm)
     policy_of = np.asarray(state["assignment"]["policy_of"])
-    rows = own_dynamics_rows(config, problem, policy_of, returns)
+    rows = own_dynamics_rows(config, problem, policy_of, returns, state.get("weights"), settings.welfare)
     with comm.agree():
         if settings.export and comm.is_root:
             own = returns.mean(2)[policy_of, np.arange(problem.num_agents)]
@@ -121,12 +129,12 @@ def baseline_rows(
     """Rows of the baselines on the same agents and starts; a collective."""
     if settings.baselines == "none":
         return []
-    returns = baselines.random_returns(problem, settings.episodes, settings.seed, comm)
+    returns = random_returns(problem, settings.episodes, settings.seed, comm)
     rows = baselines.rows(config, baselines.RANDOM, returns, 0, 0.0)
     if config.num_policies > 1:
         share = settings.one_policy_share
         policies, steps = baselines.one_policy(config, problem, share * env_steps, comm)
-        returns = try_episodes(policies, problem, settings, comm)[0]
+        returns = try_episodes(policies, problem, settings.episodes, settings.seed, comm)[0]
         rows += baselines.rows(config, baselines.ONE, returns, steps, share)
     return rows
 
@@ -150,26 +158,13 @@ def evaluate_shared(
     seed = int(stream(settings.seed, "evaluation").integers(2**62))
     episodes = play(policies, problem.family, settings.episodes, seed, comm)
     scores = score(problem, state["assignment"], episodes, comm)
-    report = Report(config, problem, state, episodes, scores)
+    report = Report(config, problem, state, episodes, scores, settings.welfare)
     with comm.agree():
         rows = report.rows()
         if settings.export and comm.is_root:
             steps = config.steps_per_policy * config.num_policies * (iteration or 0)
             export(policies, report.served(), settings, iteration, steps)
     return rows
-
-
-def try_episodes(policies: Policies, problem: Problem, settings: Settings, comm: Any) -> np.ndarray:
-    """Returns `[k, n, E]` of every policy with every agent, from the same starts; a collective."""
-    n, own = problem.num_agents, comm.share(problem.num_agents)
-    returns = np.zeros((policies.num_policies, n, settings.episodes))
-    mine = dataclasses.replace(problem, agents=problem.rows(own))
-    for e in range(settings.episodes):
-        at(f"episode {e + 1} of {settings.episodes} with each agent")
-        # Streams of their own: how much one draws depends on the data
-        rng = SharedStream(stream(settings.seed, "evaluation", 0, e), n, own)
-        returns[:, own, e], _ = try_policies(policies, mine, rng)
-    return comm.allreduce_(returns)
 
 
 def show(rows: list[Row]) -> None:

@@ -20,6 +20,7 @@ from rmdp.losses import PolicyLoss, ValueLoss
 from rmdp.own_dynamics import OwnDynamics
 from rmdp.policy import Actor, Critic, Policies
 from rmdp.problem import shares_dynamics
+from rmdp.reference import return_range
 from rmdp.shared_dynamics import SharedDynamics
 
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
@@ -64,6 +65,11 @@ class Learner:
         population, began = self.population, time.perf_counter()
         if i == 0:
             population.begin(self.policies, self.critic)
+            if population.weights:
+                config = self.config
+                population.weights.begin(
+                    *return_range(self.problem, config.reference, config.seed, self.comm)
+                )
         if (log_std := self.log_std(i)) is not None:
             nn.init.constant_(self.policies.log_std, log_std)
         steps = population.collect(i, self.policies)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from common.gae import above_alike
+from common.progress import at
 from common.rollout import final_observations, play, to_space
 from common.runs.seeding import Repeated, SharedStream, stream
 from envs.problem import Problem
@@ -21,6 +22,7 @@ from rmdp.config import Config
 from rmdp.policy import Actor, Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
 from rmdp.start import assignment_from, begin, read_start
+from rmdp.welfare import make_weights
 
 SURVEY_INTERVAL = 10  # iterations between two surveys
 MOST_ENVS = 32  # of each policy, where their number follows from the length of episodes
@@ -54,6 +56,8 @@ class OwnDynamics:
         else:
             policy_of = even_random(self.n, self.k, stream(config.seed, "assignment"))
         self.assignment = Assignment(comm, self.shard, self.k, policy_of)
+        self.weights = make_weights(config.welfare, self.shard)
+        self.acting_for = np.zeros((self.m, self.k), np.int64)  # whose environment it is, in this iteration
         self.own_envs = comm.share(self.m)
         self.utility = np.zeros((self.k, self.shard.num))  # running sums of the surveys' returns
         self.weight = 0.0  # and of ones
@@ -78,6 +82,7 @@ class OwnDynamics:
         config, family, m = self.config, self.problem.family, self.m
         policy_of, alike = self.assignment.everyone(), config.envs_per_start
         agents = draw(policy_of, self.k, m // alike, stream(config.seed, "tasks", i, 1)).repeat(alike, axis=0)
+        self.acting_for = agents
         starts = int(stream(config.seed, "environment", i).integers(2**62))
         numbers, env = environment_numbers(self.k, self.own_envs), None
         acting = SharedStream(stream(config.seed, "acting", i), m, self.own_envs)
@@ -105,6 +110,8 @@ class OwnDynamics:
         features = StepFeatures(steps, normaliser, critic)
         advantage, target = features.estimate(reward, slice(0, 1), self.config)
         above = above_alike(advantage.numpy().reshape(done.shape), done, self.config.envs_per_start)
+        if self.weights:
+            above = above * self.weights.everyone()[self.acting_for.T][:, None]
         return make_batch(steps, features.observation, above.reshape(self.k, -1), [target], [])
 
     def value_chunks(self) -> list[slice]:
@@ -114,10 +121,15 @@ class OwnDynamics:
     def reassign(self, i: int, policies: Policies, steps: Steps) -> dict[str, float]:
         """Survey and let agents move, if it is time; how many moved. A collective."""
         config, began, flips, last = self.config, time.perf_counter(), 0, i + 1 == self.config.max_iters
-        due = i + 1 >= config.warm_start_iters and (i + 1) % SURVEY_INTERVAL == 0
-        if config.algorithm == "em" and self.k > 1 and (due or last):
+        due, moving = (i + 1) % SURVEY_INTERVAL == 0, config.algorithm == "em" and self.k > 1
+        if moving:
+            due &= i + 1 >= config.warm_start_iters
+        if (moving or self.weights) and (due or last):
             self.survey(i, policies)
-            flips = self.assignment.expectation_step(self.utility, may_empty=last)
+            if moving:
+                flips = self.assignment.expectation_step(self.utility, may_empty=last)
+            if self.weights:
+                self.weights.update((self.assignment.weights().numpy() * self.utility).sum(0) / self.weight)
         return {"train/flips": float(flips), "time/survey_s": time.perf_counter() - began}
 
     def survey(self, i: int, policies: Policies) -> None:
@@ -139,6 +151,7 @@ class OwnDynamics:
         known = self.has_finished[sizes > 0].all()
         return {
             **({"train/return": float(self.finished @ sizes) / self.n} if known else {}),
+            **(self.weights.report() if self.weights else {}),
             "train/smallest_group": float(sizes.min()),
             "train/largest_group": float(sizes.max()),
             "train/env_steps": float(self.env_steps),
@@ -153,6 +166,7 @@ class OwnDynamics:
             "survey": {"utility": utility, "weight": self.weight, "finished": self.finished},
             "has_finished": self.has_finished.tolist(),
             "env_steps": self.env_steps,
+            **({"weights": self.weights.state_dict()} if self.weights else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -164,6 +178,8 @@ class OwnDynamics:
         # Earlier saves hold 0 for a policy without a finished episode.
         self.has_finished = np.array(state.get("has_finished", self.finished != 0))
         self.env_steps = state["env_steps"]
+        if self.weights:
+            self.weights.load_state_dict(state["weights"])
 
 
 def envs_for_whole_episodes(steps: int, horizon: int) -> int:
@@ -219,6 +235,19 @@ def try_policies(policies: Policies, problem: Problem, rng: Any) -> tuple[np.nda
     with closing(problem.family.make_vec(problem.rows(np.arange(n).repeat(k)), Repeated(rng, k))) as env:
         episodes = play(env, actor, problem.horizon)
     return by_policy(episodes.returns, k), by_policy(episodes.lengths, k)
+
+
+def try_episodes(policies: Policies, problem: Problem, num_episodes: int, seed: int, comm: Any) -> np.ndarray:
+    """Returns `[k, n, E]` of every policy with every agent, from the same starts; a collective."""
+    n, own = problem.num_agents, comm.share(problem.num_agents)
+    returns = np.zeros((policies.num_policies, n, num_episodes))
+    mine = dataclasses.replace(problem, agents=problem.rows(own))
+    for e in range(num_episodes):
+        at(f"episode {e + 1} of {num_episodes} with each agent")
+        # Streams of their own: how much one draws depends on the data
+        rng = SharedStream(stream(seed, "evaluation", 0, e), n, own)
+        returns[:, own, e], _ = try_policies(policies, mine, rng)
+    return comm.allreduce_(returns)
 
 
 class StepEnv:

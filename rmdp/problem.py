@@ -10,6 +10,7 @@ from common.runs.seeding import stream
 from envs import Population, Problem, agreed_factory, make_family
 from envs.one_hot import as_vectors
 from rmdp.config import Config, shared
+from rmdp.reference import check_reference
 from rmdp.start import read_start
 
 
@@ -32,6 +33,8 @@ def make_problem(config: Config, comm: Any) -> Problem:
             read_start(config)
         if config.algorithm == "given":
             check_groups(config, agents)
+        if config.welfare != "mean":
+            check_reference(family, config.reference)
     return Problem(config.environment, family, agents, config.max_episode_len)
 
 

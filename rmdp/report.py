@@ -1,18 +1,22 @@
 """Rows of a run's evaluation, made from scores."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
 from common.evaluation import Row, row
 from envs import Problem
-from envs.resource_gathering import HOME, SIZE
+from envs.resource_gathering import HOME, NUM_CELLS, SIZE
 from rmdp.assignment import policies_of
 from rmdp.bounds import speed_optimum, walk_bound
 from rmdp.cards import Served
 from rmdp.config import Config
+from rmdp.fair_walks import FAIR_WALKS, fair_optimum
 from rmdp.scoring import Episodes, Scores
 from rmdp.shared_dynamics import SCALE
+from rmdp.welfare import parse_welfare, utilities
 
 LISTED = 1000  # agents up to which each has a row
 QUANTILES = 1000  # targets from which the upper bound of a larger population is computed
@@ -33,9 +37,17 @@ def preferences(agents: dict[str, np.ndarray], i: int) -> dict[str, Any]:
 class Report:
     """The returns of a run's policies for agents that share dynamics; `rows()` are flat dicts."""
 
-    def __init__(self, config: Config, problem: Problem, state: dict, episodes: Episodes, scores: Scores):
+    def __init__(
+        self,
+        config: Config,
+        problem: Problem,
+        state: dict,
+        episodes: Episodes,
+        scores: Scores,
+        welfares: Iterable[str] = (),
+    ):
         self.config, self.family, self.agents = config, problem.family, problem.rows(slice(None))
-        self.state, self.episodes = state, episodes
+        self.state, self.episodes, self.welfares = state, episodes, welfares
         self.scale = SCALE.get(config.environment, 1.0)
         self.own = self.scale * scores.own  # [n]
         self.assigned = self.scale * scores.assigned  # [k, E]
@@ -83,7 +95,8 @@ class Report:
         if bound := self.upper_bound():
             rows.append(self.row("upper_bound", bound, method="ideal"))
             rows.append(self.row("share_of_upper_bound", welfare / bound))
-        return rows
+        own, said = self.own / self.scale, self.state.get("weights")
+        return rows + utility_rows(self.config, self.family, self.agents, own, said, self.welfares)
 
     def upper_bound(self) -> float | None:
         """What no k policies exceed: ideal constant speeds, or a bound on walks if all cells count alike."""
@@ -146,6 +159,42 @@ class Report:
         return rows
 
 
+def utility_rows(
+    config: Config,
+    family: Any,
+    agents: dict[str, np.ndarray],
+    own: np.ndarray,
+    said: Any,
+    welfares: Iterable[str],
+) -> list[Row]:
+    """The welfare that training maximised and `welfares`, of utilities in percent, from returns `own [n]`.
+
+    `said` is the range of returns that the run was trained with, if any. The least and the geometric mean of
+    walks have their optimum beside them, where it is known.
+    """
+    rows = []
+    for name in dict.fromkeys((config.welfare, *welfares)):
+        if not (welfare := parse_welfare(name)):
+            continue
+        floor, best = (np.asarray(said[end]) for end in ("floor", "best")) if said else stated(family, agents)
+        value = 100 * welfare.value(utilities(own, floor, best))
+        rows.append({**run_row(config, f"welfare_{name}", value), "n": len(own)})
+        if "cell" in agents and np.array_equal(np.sort(agents["cell"]), np.arange(NUM_CELLS)):
+            if config.num_policies in FAIR_WALKS.get(name, {}):
+                optimum = 100 * fair_optimum(config.num_policies, name)
+                rows.append(run_row(config, f"optimum_{name}", optimum, method="ideal"))
+    return rows
+
+
+def stated(family: Any, agents: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Floor and best return `[n]` of agents, as the family states them; raises UserError."""
+    if not hasattr(family, "return_range"):
+        raise UserError(
+            f"--welfare: {family.name} states no best return of an agent, nor was the run given any"
+        )
+    return family.return_range(agents)
+
+
 def welfare_rows(config: Config, returns: np.ndarray, method: str = "", **columns: Any) -> list[Row]:
     """The mean over all agents, and over the tenth with the lowest means, from returns `[n, E]`."""
     worst = np.argsort(returns.mean(1))[: -(-len(returns) // 10)]
@@ -156,7 +205,12 @@ def welfare_rows(config: Config, returns: np.ndarray, method: str = "", **column
 
 
 def own_dynamics_rows(
-    config: Config, problem: Problem, policy_of: np.ndarray, returns: np.ndarray
+    config: Config,
+    problem: Problem,
+    policy_of: np.ndarray,
+    returns: np.ndarray,
+    said: Any = None,
+    welfares: Iterable[str] = (),
 ) -> list[Row]:
     """Such rows from returns `[k, n, E]` of every policy with every agent, whose own are `policy_of [n]`."""
     n = len(policy_of)
@@ -164,6 +218,7 @@ def own_dynamics_rows(
     best = returns[returns.mean(2).argmax(0), np.arange(n)]
     welfare, worst = welfare_rows(config, each)
     rows = [welfare, run_row(config, "best_policy_welfare", best.mean(0)), worst]
+    rows += utility_rows(config, problem.family, problem.rows(slice(None)), each.mean(1), said, welfares)
     for j in range(config.num_policies):
         own = each[policy_of == j]
         means, lowest = (own.mean(0), float(own.mean(1).min())) if len(own) else ([], None)

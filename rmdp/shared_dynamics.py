@@ -14,6 +14,7 @@ from rmdp.config import Config
 from rmdp.policy import Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, environment_numbers
 from rmdp.utility import Utilities
+from rmdp.welfare import make_weights
 
 SCALE = {"resource_gathering": 100.0}  # returns are reported as percent there, as in the paper
 FEATURES = 10_000  # steps by which K-means tells agents apart (section 2)
@@ -46,6 +47,7 @@ class SharedDynamics:
         self.k, self.n, self.m = config.num_policies, config.num_agents, config.envs_per_policy
         self.shard = AgentShard(comm, self.n, self.agents, chunk)
         self.assignment = self.first_assignment()
+        self.weights = make_weights(config.welfare, self.shard)
         self.utilities = Utilities(config, comm, self.shard.num, SCALE.get(config.environment, 1.0))
         self.own_envs = comm.share(self.m)
         self.environments = self.make_environments()
@@ -86,7 +88,8 @@ class SharedDynamics:
     def estimate(self, steps: Steps, normaliser: Normaliser, critic: Critic) -> Batch:
         """Value targets of each own agent and advantages of each policy.
 
-        A policy's advantages are the sum over its agents, divided by n (section 2).
+        A policy's advantages are the sum over its agents, divided by n (section 2); by the derivative of the
+        welfare, if that is not the mean.
         Agents go through in chunks, so that what is worked on fits into a core's cache at any n.
         """
         done, weights = steps.done, self.assignment.weights().detach()
@@ -105,6 +108,9 @@ class SharedDynamics:
                 # too. The critic knows the policy, so its advantages alone cannot tell policies apart.
                 utility = self.utilities.per_step(agents)
                 advantage += (utility - (weights[:, agents] * utility).sum(0))[:, None]
+            if self.weights:
+                advantage *= self.weights.weight[agents]
+            if self.assignment.soft:
                 advantages.append(advantage.numpy())
             advantage_sum += weighted_sum(advantage, weights[:, agents])
         self.utilities.finish(reward_sum, done)
@@ -137,6 +143,10 @@ class SharedDynamics:
         if config.algorithm == "cluster" and i + 1 == config.max_iters // 2:
             features = self.reward_features(steps.outcome.flatten(0, 2))
             self.assignment.cluster(features, config.seed % 2**32)
+        if self.weights and self.utilities.ends.all():
+            self.weights.update(
+                (self.assignment.weights().detach().numpy() * self.utilities.by_policy()).sum(0)
+            )
         return {"train/flips": float(flips)}
 
     def reward_features(self, outcome: torch.Tensor) -> np.ndarray:
@@ -151,6 +161,7 @@ class SharedDynamics:
         """Welfare, group sizes and steps after iteration `i`; a collective."""
         return {
             **self.utilities.report(self.assignment.weights()),
+            **(self.weights.report() if self.weights else {}),
             "train/env_steps": float((i + 1) * self.k * self.config.steps_per_policy),
         }
 
@@ -161,6 +172,7 @@ class SharedDynamics:
             "assignment": self.assignment.state_dict(),
             "welfare": self.utilities.state_dict(self.shard.gather),
             "environments": self.environments.get_state(self.comm),
+            **({"weights": self.weights.state_dict()} if self.weights else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -168,3 +180,5 @@ class SharedDynamics:
         self.assignment.load_state_dict(state["assignment"])
         self.utilities.load_state_dict(state["welfare"], self.shard.cut)
         self.environments.set_state(state["environments"])
+        if self.weights:
+            self.weights.load_state_dict(state["weights"])

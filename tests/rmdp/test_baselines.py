@@ -11,9 +11,10 @@ from common.runs import checkpoint
 from envs import Population, Problem, make_family
 from envs.examples import point_family
 from mpi_utils.comm import Comm
-from rmdp import baselines, evaluation
+from rmdp import evaluation
 from rmdp.learner import Learner
 from rmdp.problem import make_problem
+from rmdp.reference import random_returns
 from tests.helpers import runs
 from tests.helpers.launch import command
 
@@ -27,7 +28,7 @@ def problem():
 
 def test_random_actions_walk_at_random():
     """A point's steps are uniform in -.2 to .2: the mean square of its place after t steps is .04 t / 3."""
-    returns = baselines.random_returns(problem(), 300, 0, Comm())
+    returns = random_returns(problem(), 300, 0, Comm())
     assert returns.shape == (3, 300)
     rng = np.random.default_rng(5)
     place = rng.uniform(-0.2, 0.2, (20000, 10)).cumsum(1)
