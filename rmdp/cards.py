@@ -24,6 +24,7 @@ class Served(NamedTuple):
     rows: list[Row]  # `policy_return` of each policy
     unit: str = ""
     most: float | None = None  # return that is possible, if it is known
+    certificate: list[str] = []  # of all policies together, in words
 
 
 def sections(row: Row, served: Served, settings: Any, iteration: int | None, env_steps: int) -> list[Section]:
@@ -37,6 +38,7 @@ def sections(row: Row, served: Served, settings: Any, iteration: int | None, env
     return [
         ("Agents assigned to it", bullets(assigned)),
         ("Their returns", bullets(measured(row, served, agents, settings))),
+        *([("Agents that come new", "\n".join(served.certificate))] if served.certificate else []),
         training(
             config,
             iteration,

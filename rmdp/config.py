@@ -119,7 +119,8 @@ class Config:
     reference: Annotated[str, MAY_BE_EMPTY, OF_UTILITIES] = ""
     """A run whose policies tell each agent's own best, where the environment does not state it."""
     start_from: Annotated[str, MAY_BE_EMPTY, OF_OWN] = ""
-    """A run with fewer policies for the same agents: policies begin as those that their agents have there."""
+    """A run with fewer policies for the same agents: policies begin as those that their agents have there. Of
+    a run with one fewer, that policy is split whose agents are worst off."""
     policy_network: Literal["shared", "separate"] = "shared"
     """One trunk with a head for each policy, as in the paper's code, or a network for each."""
     num_features: Annotated[int, POSITIVE] = 64

@@ -1,20 +1,29 @@
 """The protocol: exploration off, fresh episodes, every policy scored for every agent."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from common import evaluation
-from common.config import POSITIVE, Within, without_effect
+from common.config import (
+    AT_LEAST_ZERO,
+    MAY_BE_EMPTY,
+    POSITIVE,
+    UNIT_INTERVAL,
+    Applies,
+    Within,
+    without_effect,
+)
 from common.errors import UserError
 from common.evaluation import OF_BASELINES, EvaluationSettings, Row
 from common.runs import checkpoint
 from common.runs.seeding import stream
 from envs import Problem
 from mpi_utils.comm import Comm
-from rmdp import baselines, figures
+from rmdp import baselines, certificate, figures
 from rmdp.assignment import policies_of
 from rmdp.cards import Served
 from rmdp.config import Config, check_config, shared
@@ -32,6 +41,9 @@ SHOWN = 25  # policies up to which the table has a line for each
 plot = figures.plot
 
 
+OF_CERTIFICATE = Applies("--certify", lambda s: s.certify > 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings(EvaluationSettings):
     """Evaluate an r-MDP run: the returns of its policies for the agents assigned to them."""
@@ -41,6 +53,15 @@ class Settings(EvaluationSettings):
     welfare: tuple[str, ...] = ()
     """Also these welfares of the agents' utilities: nash, worst, p=P, cvar=A. The one that training maximised
     is always shown."""
+    certify: Annotated[int, AT_LEAST_ZERO] = 0
+    """Fresh agents, which training never saw, by whom the policies are certified: the share that gets
+    1 - epsilon of its own best, and a lower bound of it for all agents."""
+    epsilon: Annotated[float, UNIT_INTERVAL, OF_CERTIFICATE] = 0.1
+    """What a fresh agent may lack of its own best: of the way there from its floor, as a share."""
+    trials: Annotated[int, POSITIVE, OF_CERTIFICATE] = 1
+    """Episodes in which a fresh agent tries each policy, before it gets the best."""
+    reference: Annotated[str, MAY_BE_EMPTY, OF_CERTIFICATE] = ""
+    """A run whose policies tell a fresh agent's own best, where the environment does not state it."""
     baselines: Literal["all", "none"] = "all"
     """Where agents have dynamics of their own, also random actions and one policy for all agents, which is
     trained first."""
@@ -109,8 +130,12 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
         if shared(config) and settings.one_policy_share != Settings.one_policy_share:
             raise UserError(without_effect("one_policy_share", "agents that have dynamics of their own"))
     problem, policies = restore(config, state, comm)
+    fresh: list[Row] = []
+    if settings.certify:
+        fresh = certificate.rows(config, certificate.certify(config, problem, policies, settings, comm))
     if shares_dynamics(problem):
-        return evaluate_shared(config, problem, policies, state, settings, comm, stored.get("iteration"))
+        iteration = stored.get("iteration")
+        return evaluate_shared(config, problem, policies, state, settings, comm, iteration, fresh)
     returns = try_episodes(policies, problem, settings.episodes, settings.seed, comm)
     policy_of = np.asarray(state["assignment"]["policy_of"])
     rows = own_dynamics_rows(config, problem, policy_of, returns, state.get("weights"), settings.welfare)
@@ -118,9 +143,10 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
         if settings.export and comm.is_root:
             own = returns.mean(2)[policy_of, np.arange(problem.num_agents)]
             each = [r for r in rows if r["metric"] == "policy_return"]
-            served = Served(config, problem.family, problem.rows(slice(None)), policy_of, own, each)
+            agents, said = problem.rows(slice(None)), certificate.in_words(fresh)
+            served = Served(config, problem.family, agents, policy_of, own, each, certificate=said)
             export(policies, served, settings, stored.get("iteration"), state["env_steps"])
-    return rows + baseline_rows(config, problem, state["env_steps"], settings, comm)
+    return rows + fresh + baseline_rows(config, problem, state["env_steps"], settings, comm)
 
 
 def baseline_rows(
@@ -147,10 +173,12 @@ def evaluate_shared(
     settings: Settings,
     comm: Any,
     iteration: int | None = None,
+    fresh: Sequence[Row] = (),
 ) -> list[Row]:
     """Rows where agents share dynamics: all are scored on the same episodes of each policy; a collective.
 
-    `state` holds the `assignment` of a save, and what training measured as `welfare`.
+    `state` holds the `assignment` of a save, and what training measured as `welfare`; `fresh` are the rows of
+    a certificate.
     """
     with comm.agree():
         if settings.export:
@@ -163,14 +191,18 @@ def evaluate_shared(
         rows = report.rows()
         if settings.export and comm.is_root:
             steps = config.steps_per_policy * config.num_policies * (iteration or 0)
-            export(policies, report.served(), settings, iteration, steps)
-    return rows
+            served = report.served()._replace(certificate=certificate.in_words(fresh))
+            export(policies, served, settings, iteration, steps)
+    return [*rows, *fresh]
 
 
 def show(rows: list[Row]) -> None:
     """Print one table on the population, one on the policies and one on baselines."""
     beside = [r for r in rows if r["method"] in baselines.BASELINES]
-    rows = [r for r in rows if r["method"] not in baselines.BASELINES]
+    said = certificate.in_words(rows)
+    rows = [
+        r for r in rows if r["method"] not in baselines.BASELINES and r["metric"] not in certificate.METRICS
+    ]
     first = rows[0]
     print(
         f"{first['environment']}, {first['method']}: {first['num_policies']} policies for "
@@ -192,6 +224,8 @@ def show(rows: list[Row]) -> None:
     if len(policies) > SHOWN:
         print(f"and {len(policies) - SHOWN} more, in the rows")
     baselines.show(beside)
+    for line in said:
+        print(line)
 
 
 def number(value: float | None, width: int = 9) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from common import plots
 from common.evaluation import Row
 from envs.resource_gathering import HOME, SIZE
+from rmdp.certificate import numbers
 
 NAMED = 12  # policies up to which a legend has room
 
@@ -18,7 +19,9 @@ def plot(rows: list[Row], path: Any, title: str) -> None:
     returns = [r for r in rows if r["metric"] == "policy_return"]
     walks = [r for r in rows if r["metric"] == "walk"]
     speeds = [r for r in rows if r["metric"] == "policy_speed"]
-    if walks or speeds:
+    if newcomers := [r for r in rows if r["metric"] == "newcomer_utility"]:
+        figure = draw_newcomers(newcomers)
+    elif walks or speeds:
         figure = draw_walks(walks, returns) if walks else draw_speeds(speeds, returns)
     else:
         figure = draw_agents([r for r in rows if r["metric"] == "agent_return"])
@@ -108,3 +111,37 @@ def draw_agents(agents: list[Row]) -> Any:
     if len(np.unique(policies)) <= NAMED:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), title="agents")
     return figure
+
+
+def draw_newcomers(agents: list[Row]) -> Any:
+    """Fresh agents over the two parameters that tell the badly served best, coloured by their utility.
+
+    Crosses are those that are not covered. With one parameter, it and the utility are the axes.
+    """
+    import matplotlib
+
+    figure = plots.figure(7, 5)
+    axes = figure.subplots()
+    utility = np.array([r["mean"] for r in agents])
+    covered = np.array([r["covered"] for r in agents])
+    columns = numbers(agents)
+    # How far apart the covered and the others lie, in deviations
+    apart = {name: told_apart(values, covered) for name, values in columns.items()}
+    names = sorted(columns, key=lambda name: -apart[name])[:2]
+    x = columns[names[0]]
+    y = columns[names[1]] if len(names) > 1 else utility
+    colours = matplotlib.colors.Normalize(min(0.0, utility.min()), max(1.0, utility.max()))
+    for own, mark, label in ((covered, "o", "covered"), (~covered, "x", "not covered")):
+        shown = axes.scatter(x[own], y[own], c=utility[own], norm=colours, marker=mark, s=18, cmap="viridis")
+        shown.set_label(f"{label}: {own.sum():,}")
+    figure.colorbar(shown, ax=axes, label="utility")
+    axes.set(xlabel=names[0], ylabel=names[1] if len(names) > 1 else "utility")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
+    return figure
+
+
+def told_apart(values: np.ndarray, covered: np.ndarray) -> float:
+    """How far the means of `values [m]` of the covered and of the others lie apart, in deviations."""
+    if covered.all() or not covered.any() or not values.std():
+        return 0.0
+    return abs(float(values[covered].mean() - values[~covered].mean())) / float(values.std())

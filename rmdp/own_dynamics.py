@@ -21,8 +21,8 @@ from rmdp.assignment import Assignment, by_parameter, even_random
 from rmdp.config import Config
 from rmdp.policy import Actor, Critic, Normaliser, Policies
 from rmdp.rollout import Environments, Steps, by_policy, environment_numbers
-from rmdp.start import assignment_from, begin, read_start
-from rmdp.welfare import make_weights
+from rmdp.start import Start, assignment_from, begin, read_start, split
+from rmdp.welfare import make_weights, utilities
 
 SURVEY_INTERVAL = 10  # iterations between two surveys
 MOST_ENVS = 32  # of each policy, where their number follows from the length of episodes
@@ -74,8 +74,32 @@ class OwnDynamics:
             start = read_start(config) if comm.is_root else None
         start = comm.bcast_object(start)
         if config.algorithm != "given":
-            self.assignment = Assignment(comm, self.shard, self.k, assignment_from(start, self.k))
-        begin({"policy": policies, "critic": critic}, start, self.assignment.everyone())
+            one_more = self.k == start["num_policies"] + 1
+            policy_of = self.divided(start) if one_more else assignment_from(start, self.k)
+            self.assignment = Assignment(comm, self.shard, self.k, policy_of)
+        begin({"policy": policies, "critic": critic}, start, self.assignment.everyone(), self.k)
+
+    def divided(self, start: Start) -> np.ndarray:
+        """The start's assignment `[n]` with the policy split whose agents are worst off; a collective.
+
+        Each agent plays one episode with its policy, which counts as a survey does. They are told apart by
+        utilities where the environment states their range, else by returns.
+        """
+        problem, before, own = self.problem, start["num_policies"], self.shard.slice
+        policies = Policies(
+            dataclasses.replace(self.config, num_policies=before),
+            problem.family.observation_space,
+            problem.family.action_space,
+        )
+        policies.load_state_dict(start["policy"])
+        rng = SharedStream(stream(self.config.seed, "environment", 0, 2), self.n, own)
+        returns, steps = try_policies(policies, dataclasses.replace(problem, agents=problem.rows(own)), rng)
+        self.env_steps += int(self.comm.allreduce_(np.array([steps.sum()], np.int64))[0])
+        returns = self.shard.gather(torch.from_numpy(returns), axis=1).numpy()
+        returns = returns[start["policy_of"], np.arange(self.n)]
+        if hasattr(problem.family, "return_range"):
+            returns = utilities(returns, *problem.family.return_range(problem.rows(slice(None))))
+        return split(start["policy_of"], returns, before)
 
     def collect(self, i: int, policies: Policies) -> Steps:
         """Steps of all policies with agents assigned to them, each from a fresh start; a collective."""
@@ -237,15 +261,20 @@ def try_policies(policies: Policies, problem: Problem, rng: Any) -> tuple[np.nda
     return by_policy(episodes.returns, k), by_policy(episodes.lengths, k)
 
 
-def try_episodes(policies: Policies, problem: Problem, num_episodes: int, seed: int, comm: Any) -> np.ndarray:
-    """Returns `[k, n, E]` of every policy with every agent, from the same starts; a collective."""
+def try_episodes(
+    policies: Policies, problem: Problem, num_episodes: int, seed: int, comm: Any, purpose: int = 0
+) -> np.ndarray:
+    """Returns `[k, n, E]` of every policy with every agent, from the same starts; a collective.
+
+    Another `purpose` draws other starts.
+    """
     n, own = problem.num_agents, comm.share(problem.num_agents)
     returns = np.zeros((policies.num_policies, n, num_episodes))
     mine = dataclasses.replace(problem, agents=problem.rows(own))
     for e in range(num_episodes):
         at(f"episode {e + 1} of {num_episodes} with each agent")
         # Streams of their own: how much one draws depends on the data
-        rng = SharedStream(stream(seed, "evaluation", 0, e), n, own)
+        rng = SharedStream(stream(seed, "evaluation", purpose, e), n, own)
         returns[:, own, e], _ = try_policies(policies, mine, rng)
     return comm.allreduce_(returns)
 

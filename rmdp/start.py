@@ -40,10 +40,29 @@ def assignment_from(start: Start, num_policies: int) -> np.ndarray:
     return contiguous(start["policy_of"].argsort(kind="stable"), num_policies)
 
 
-def begin(networks: dict[str, torch.nn.Module], start: Start, policy_of: np.ndarray) -> None:
-    """Give each policy, and the critic's part of it, the weights of the one that most of its agents had."""
-    num_policies, before = policy_of.max() + 1, start["policy_of"]
-    source = [int(np.bincount(before[policy_of == j]).argmax()) for j in range(num_policies)]
+def split(policy_of: np.ndarray, utility: np.ndarray, num_policies: int) -> np.ndarray:
+    """The assignment `[n]` with one policy more than `policy_of [n]`, of `num_policies` policies.
+
+    The policy whose agents have the lowest mean `utility [n]` is split: the new one gets the worse-off half.
+    """
+    count = np.bincount(policy_of, minlength=num_policies)
+    mean = np.bincount(policy_of, utility, num_policies) / count.clip(1)
+    agents = np.flatnonzero(policy_of == np.where(count > 1, mean, np.inf).argmin())
+    divided = policy_of.copy()
+    divided[agents[np.argsort(utility[agents], kind="stable")[: len(agents) // 2]]] = num_policies
+    return divided
+
+
+def begin(
+    networks: dict[str, torch.nn.Module], start: Start, policy_of: np.ndarray, num_policies: int
+) -> None:
+    """Give each policy, and the critic's part of it, the weights of the one that most of its agents had.
+
+    One without agents, which only a split leaves so, stays as it was.
+    """
+    before, source = start["policy_of"], list(range(num_policies))
+    for j in np.unique(policy_of):
+        source[j] = int(np.bincount(before[policy_of == j]).argmax())
     for part, module in networks.items():
         for name, own in module.state_dict().items():
             value = torch.as_tensor(start[part][name])

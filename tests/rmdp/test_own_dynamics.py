@@ -372,3 +372,21 @@ def test_a_run_goes_on_wherever_its_files_lie_now(tmp_path, monkeypatch):
     assert checkpoint.newest_valid(tmp_path / "moved")[0].name == "step_00000002"
     with pytest.raises(EnvError, match="--population: other agents than those of the run"):
         run("others.npz", 3)
+
+
+def test_a_start_with_one_policy_more_splits_the_one_whose_agents_are_worst_off(tmp_path):
+    where = ["--checkpoint_dir", str(tmp_path), *FLAGS, "--environment", "cart_pole", "--max_iters", "2"]
+    done = command(1, "train", "rmdp", *where, "--model_name", "three")
+    assert done.code == 0, done.output
+    before = checkpoint.open_run(tmp_path / "three", "rmdp")[1]
+    config = dataclasses.replace(TINY, num_policies=4, start_from=str(tmp_path / "three"))
+    learner = make(config)
+    learner.population.begin(learner.policies, learner.critic)
+    policy_of, old = learner.population.assignment.everyone(), np.asarray(before["assignment"]["policy_of"])
+    new = policy_of == 3
+    source = np.unique(old[new])
+    assert len(source) == 1 and new.sum() == (old == source[0]).sum() // 2
+    np.testing.assert_array_equal(policy_of[~new], old[~new])
+    head = learner.policies.head.weight
+    np.testing.assert_array_equal(head[3].detach(), before["policy"]["head.weight"][source[0]])
+    assert learner.population.env_steps > 0

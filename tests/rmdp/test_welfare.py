@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.runs import checkpoint
 from envs import Problem, make_family
 from mpi_utils.comm import Comm
 from rmdp.agent_shard import AgentShard
@@ -15,7 +16,7 @@ from rmdp.learner import Learner
 from rmdp.problem import make_problem
 from rmdp.welfare import OF_MEAN, Welfare, make_weights, parse_welfare
 from tests.helpers.launch import command
-from tests.helpers.runs import same
+from tests.helpers.runs import flat, same
 from tests.rmdp import test_learner, test_own_dynamics
 
 U = np.array([0.2, 0.4, 0.8, 1.0])
@@ -116,10 +117,21 @@ def test_equal_weights_change_nothing_and_others_shift_advantages():
 @pytest.mark.mpi
 @pytest.mark.parametrize("environment", ["resource_gathering", "cart_pole"])
 def test_any_number_of_ranks_weighs_agents_alike(tmp_path, environment):
-    from tests.rmdp.test_ranks import leaves, train
-
-    flags = ["--environment", environment, "--welfare", "cvar=.3", "--max_iters", "11"]
-    states = [dict(leaves(train(tmp_path, f"on{ranks}", ranks, *flags)[1])) for ranks in (1, 2)]
+    flags = [
+        "--environment",
+        environment,
+        "--welfare",
+        "cvar=.3",
+        "--max_iters",
+        "11",
+        *test_own_dynamics.FLAGS,
+    ]
+    states = []
+    for ranks in (1, 2):
+        where = ["--checkpoint_dir", str(tmp_path), "--model_name", f"on{ranks}"]
+        done = command(ranks, "train", "rmdp", *where, *flags, limit=180)
+        assert done.code == 0, done.output
+        states.append(flat(checkpoint.load(checkpoint.newest_valid(tmp_path / f"on{ranks}")[0])[1]))
     assert states[0]["weights.weight"].std() > 0
     for name, value in states[0].items():
         np.testing.assert_allclose(states[1][name], value, rtol=5e-3, atol=5e-4, err_msg=name)
