@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-import persim
 from envs import make_family
 from envs.diabetes.physiology import basal_rate
 from mpi_utils.comm import Comm
 from persim.config import Config, check_config
+from persim.learned_reward import LearnedReward
 from persim.planning.planner import CrossEntropy, settings_of
 from persim.policy import load_problem
 from persim.problem import make_problem
@@ -58,7 +58,7 @@ def test_plans_begin_at_the_own_basal_rate():
             return state.expand(1, -1, action.shape[1], -1)
 
     seen = env.reset()[0]
-    planner = CrossEntropy(persim.policy.LearnedReward(family), 10, 0, settings_of(family))
+    planner = CrossEntropy(LearnedReward(family), 10, 0, settings_of(family))
     states = np.concatenate([seen, np.zeros((10, 1))], axis=1)
     for _ in range(40):  # beyond the horizon
         actions = planner.plan(Indifferent(), np.arange(10), states, np.arange(10))
