@@ -9,7 +9,7 @@ Nothing in the folder is changed but evaluation.json and the plots.
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,13 +21,14 @@ import comparison.command
 import persim.evaluation
 import rl2.evaluation
 import rmdp.evaluation
-from common import export
+from common import export, film
 from common.allocator import keep_freed_memory
 from common.config import check_outputs
 from common.errors import UserError
 from common.progress import Progress
 from common.runs import checkpoint
 from envs import note_of
+from envs.drawing import check_drawn, drawing_of
 from mpi_utils.comm import Comm, guard, script, set_threads
 
 EVALUATIONS: dict[str, ModuleType] = {
@@ -56,6 +57,8 @@ def main(comm: Comm) -> None:
         settings = evaluation.parse_settings(flags, show=comm.is_root)
         if settings.export and len(paths) > 1:
             raise UserError(f"--export {settings.export}: one folder for {len(paths)} runs; give one run")
+        if settings.video and len(paths) > 1:
+            raise UserError(f"--video {settings.video}: one film for {len(paths)} runs; give one run")
         if settings.plot and len(paths) > 1:
             raise UserError(f"--plot {settings.plot}: one picture for {len(paths)} runs; give one run")
         if comm.is_root:
@@ -63,6 +66,8 @@ def main(comm: Comm) -> None:
             check_outputs(settings)
     set_threads(comm)
     keep_freed_memory()
+    if settings.video:
+        return shoot(paths[0], runs[0], evaluation, settings, comm)
     reports: list[dict[str, Any]] = []
     failed: list[str] = []
     try:
@@ -80,6 +85,22 @@ def main(comm: Comm) -> None:
     with comm.agree():
         if failed:
             raise UserError("; ".join(failed))
+
+
+def shoot(path: Path, run: tuple, evaluation: ModuleType, settings: Any, comm: Comm) -> None:
+    """Film some agents of a run, and print their returns; rank 0 does, alone."""
+    stored, _, contents = run
+    with comm.agree():
+        if comm.is_root:
+            step, state = checkpoint.unpack(contents)
+            with Progress(str(path)):
+                scene = evaluation.scene(stored, state, settings)
+                check_drawn(scene.family)
+                with closing(scene.env):
+                    title = f"{path.name}, iteration {step}"
+                    returns = film.shoot(scene, drawing_of, settings.video, title)
+            print(film.table(scene.labels, returns))
+            print(f"film: {settings.video}", flush=True)
 
 
 def show(

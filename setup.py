@@ -4,6 +4,7 @@ from setuptools import setup
 
 ONNX = ["onnx>=1.17,<2"]  # of Python 3.11 to 3.13, beside NumPy 2; torch's tracing exporter needs no more
 TESTS = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "mo-gymnasium", "onnxruntime>=1.20,<2"]
+TESTS += ["imageio-ffmpeg>=0.5"]
 TESTS += ["setuptools>=77"]  # builds the wheel that a test installs
 
 setup(
@@ -22,6 +23,7 @@ setup(
         "scipy",
         "scikit-learn",
         "matplotlib",
+        "pillow",
         "tqdm",
         "threadpoolctl",
     ],
@@ -34,6 +36,7 @@ setup(
         "baselines": ["d3rlpy==2.8.0", "stable-baselines3>=2.9"],
         "peers": ["jax>=0.5", "optax"],  # what benchmarks.peers measures beside rl2
         "onnx": ONNX,  # evaluate --export FOLDER --onnx True
+        "video": ["imageio-ffmpeg>=0.5"],  # evaluate --video FILE.mp4
         "dev": [*TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
         "all": ["mpich", *TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
     },

@@ -11,11 +11,12 @@ from caml.baselines import METHODS, Training, train_all
 from caml.config import Config, check_config
 from caml.divergence_study import divergence_study
 from caml.export import export
-from caml.fewshot import Adaptation, Start, adaptation_curve
+from caml.fewshot import Adaptation, Start, adapt, adaptation_curve
 from caml.learner import Learner
 from caml.problem import groups_of, identities, make_problem, query_of
 from caml.rollout import Rollouts
 from common import evaluation as shared
+from common import film
 from common.config import POSITIVE
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row, row
@@ -128,6 +129,25 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
         if settings.export and comm.is_root:
             export(learner, rows, settings, stored.get("iteration"))
     return rows
+
+
+def scene(stored: dict, state: dict, settings: Settings) -> film.Scene:
+    """An episode of each of some query agents after one update on its best medoid; for one rank."""
+    config = stored_config(stored, settings.environment)
+    learner = Learner(config, Comm(), make_problem(config, Comm()))
+    learner.load_state_dict(state)
+    if not len(learner.medoids["agent"]):
+        raise UserError(f"no medoids yet: they come with --pool_size ({config.pool_size}) saved policies")
+    problem, query = learner.problem, query_of(learner.problem)
+    numbers = query[film.spread(len(query))]
+    if settings.video_agents:
+        numbers = film.chosen(settings.video_agents, problem.num_agents, "the run")
+    seed = int(stream(settings.seed, "evaluation").integers(2**62))
+    actor = adapt(learner.start(), problem, dataclasses.replace(config, seed=seed), numbers)
+    parameters = problem.rows(numbers)
+    labels = [film.label(f"agent {number}", parameters, row) for row, number in enumerate(numbers)]
+    env = problem.make_vec(numbers, stream(settings.seed, "environment"))
+    return film.Scene(problem.family, env, actor, labels, settings.video_steps or problem.horizon)
 
 
 def random_curve(

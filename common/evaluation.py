@@ -4,10 +4,11 @@ import csv
 import dataclasses
 import io
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from common import film
 from common.config import (
     AT_LEAST_ZERO,
     MAY_BE_EMPTY,
@@ -16,15 +17,21 @@ from common.config import (
     PICTURE,
     Applies,
     Group,
+    Output,
     check,
+    current,
     from_stored,
+    given_by,
     parse_flags,
+    without_effect,
 )
 from common.errors import UserError
 
 Row = dict[str, Any]  # method, metric, mean, se, n, then the columns of its paper
 Settings = TypeVar("Settings", bound="EvaluationSettings")
 Config = TypeVar("Config")
+FILM = Output((".mp4", ".gif"))
+OF_VIDEO = Applies("--video", lambda s: s.video)
 OF_BASELINES = Applies("--baselines all", lambda s: s.baselines == "all")
 EVALUATION = 2**31  # the iteration number of evaluation's streams, which no training run reaches
 
@@ -46,12 +53,27 @@ class EvaluationSettings:
     card for each."""
     onnx: bool = False
     """Write them as ONNX too (needs the extra `onnx`)."""
+    video: Annotated[str, MAY_BE_EMPTY, FILM] = ""
+    """Instead of all tables, film some agents side by side: an .mp4 (needs the extra `video`) or a .gif."""
+    video_agents: Annotated[str, MAY_BE_EMPTY, OF_VIDEO] = ""
+    """Their numbers, of PerSim their names, with commas between; default: a few. Of RL² and CAML they are
+    numbers among the tasks that the tables are about."""
+    video_steps: Annotated[int, AT_LEAST_ZERO, OF_VIDEO] = 0
+    """Steps of the film at most; 0: an episode, of RL² all episodes that its tables have."""
+
+    # Flags that a film heeds; of the others none has an effect on it.
+    FILMED: ClassVar[tuple[str, ...]] = ("seed", "environment", "video", "video_agents", "video_steps")
 
 
 def parse_settings(settings_class: type[Settings], flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse_flags(settings_class, flags, "python -m evaluate RUN", show=show)
     check(settings)
+    if settings.video:
+        idle = given_by(current(settings_class, flags)).keys() - set(settings.FILMED)
+        for name in sorted(idle):
+            raise UserError(without_effect(name, "tables, which --video replaces"))
+        film.check(settings.video)
     return settings
 
 

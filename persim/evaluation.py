@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
+from common import film
 from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Applies
 from common.errors import UserError
 from common.evaluation import EvaluationSettings, Row, stored_config
@@ -70,6 +71,7 @@ class Settings(EvaluationSettings):
     gaps: Annotated[Literal["as_trained", "refuse", "split"], OF_LOGS] = "as_trained"
     """What a missing value in it does, as in training."""
 
+    FILMED: ClassVar[tuple[str, ...]] = (*EvaluationSettings.FILMED, "horizon", "num_candidates")
     ALIASES: ClassVar[dict[str, str]] = {"bound": "upper_bound", "candidates": "num_candidates"}
 
 
@@ -103,6 +105,27 @@ def evaluate(stored: dict[str, Any], state: dict[str, Any], settings: Settings, 
     return rows
 
 
+def scene(stored: dict[str, Any], state: dict[str, Any], settings: Settings) -> film.Scene:
+    """An episode of each of some agents, planned on its simulator; for one rank."""
+    config = check_config(stored_config(Config, stored, settings.environment), with_data=False)
+    data, family = state["data"], family_of(config)
+    if family is None or not data["covariates"]:
+        raise UserError("--video: the agents' dynamics are known by their logs alone, which are no pictures")
+    simulator = Simulator(**state["sizes"])
+    simulator.load_state_dict(state["simulator"])
+    names = list(data["names"])
+    numbers = chosen_agents(settings.video_agents, "--video_agents", names, config)
+    own = {name: np.asarray(values)[numbers] for name, values in data["covariates"].items()}
+    parameters = family.check(own)
+    planning: dict[str, Any] = {
+        name: getattr(settings, name) or None for name in ("horizon", "num_candidates")
+    }
+    actor = make_actor(config, family, simulator, numbers, seed=settings.seed, **planning)
+    labels = [film.label(f"agent {names[i]}", parameters, row) for row, i in enumerate(numbers)]
+    env = family.make_vec(parameters, stream(settings.seed, "environment"))
+    return film.Scene(family, env, actor, labels, settings.video_steps or family.max_episode_len)
+
+
 def measure(
     config: Config, simulator: Simulator, data: dict[str, Any], settings: Settings, comm: Comm
 ) -> list[Row]:
@@ -120,7 +143,7 @@ def measure(
             return held_out_log.evaluate(settings.log, data, simulator, config, *numbers, *about)
         family = shipped = family_of(config)
         covariates = {name: np.asarray(values) for name, values in data["covariates"].items()}
-        chosen = chosen_agents(settings, list(data["names"]), config)
+        chosen = chosen_agents(settings.agents, "--agents", list(data["names"]), config)
         if family is None or not covariates:
             raise UserError(
                 f"{config.dataset}: tests need an environment, and its covariates in the log: neither "
@@ -182,16 +205,16 @@ def measure(
     return rows
 
 
-def chosen_agents(settings: Settings, names: list[str], config: Config) -> np.ndarray:
-    """Numbers of the agents to test."""
-    if not settings.agents and config.environment in PATIENTS:  # who are ordered by age
+def chosen_agents(text: str, flag: str, names: list[str], config: Config) -> np.ndarray:
+    """Numbers of the agents that a flag's text names, with commas between, or of a few."""
+    if not text and config.environment in PATIENTS:  # who are ordered by age
         return np.unique(np.linspace(0, len(names) - 1, 5).astype(int))
-    if not settings.agents:
+    if not text:
         return np.arange(min(5, len(names)))
-    wanted, dataset = [name.strip() for name in settings.agents.split(",")], config.dataset
+    wanted, dataset = [name.strip() for name in text.split(",")], config.dataset
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise UserError(f"--agents {settings.agents}: {dataset} has no agent {missing[0]!r}; correct it")
+        raise UserError(f"{flag} {text}: {dataset} has no agent {missing[0]!r}; correct it")
     return np.array([names.index(name) for name in wanted])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from common import evaluation as shared
-from common import protocols
+from common import film, protocols
 from common.baselines import RandomActions, train
 from common.config import AT_LEAST_ZERO, POSITIVE, Within, without_effect
 from common.errors import UserError
@@ -51,6 +51,8 @@ class Settings(EvaluationSettings):
     and one policy without memory, which is trained first."""
     one_policy_share: Annotated[float, Within(0, 1, above=True), OF_BASELINES] = 0.1
     """Iterations for which that policy is trained, as a share of the run's."""
+
+    FILMED: ClassVar[tuple[str, ...]] = (*EvaluationSettings.FILMED, "episodes", "actions")
 
 
 def parse_settings(flags: list[str], show: bool) -> Settings:
@@ -131,6 +133,24 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Comm) -> list[
             steps = state.get("env_steps")  # counted where meta-episodes end at different times
             export.export(config, policy, problem.family, rows, settings, stored.get("iteration"), steps)
     return rows
+
+
+def scene(stored: dict, state: dict, settings: Settings) -> film.Scene:
+    """The tasks of the tables' first chunk, or some of them, each with all its episodes; for one rank."""
+    config = stored_config(stored, settings.environment)
+    problem = stored_problem(config, state, Comm())
+    episodes, num_steps = length(config, settings, problem)
+    num_steps = settings.video_steps or num_steps
+    tasks = problem.sample(stream(settings.seed, "tasks", EVALUATION, 0), CHUNK)
+    numbers = np.arange(film.MOST_AGENTS)
+    if settings.video_agents:
+        numbers = film.chosen(settings.video_agents, CHUNK, "the film")
+    tasks = {name: values[numbers] for name, values in tasks.items()}
+    rng = stream(settings.seed, "acting", EVALUATION, 0) if settings.actions == "sample" else None
+    actor = Actor(stored_policy(config, state, problem), problem.family.action_space, rng)
+    env = problem.family.make_vec(tasks, stream(settings.seed, "environment", EVALUATION, 0))
+    labels = [film.label(f"task {number}", tasks, row) for row, number in enumerate(numbers)]
+    return film.Scene(problem.family, env, actor, labels, num_steps, episodes)
 
 
 def length(config: Config, settings: Settings, problem: Problem) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from common import evaluation
+from common import evaluation, film
 from common.config import (
     AT_LEAST_ZERO,
     MAY_BE_EMPTY,
@@ -147,6 +147,33 @@ def evaluate(stored: dict, state: dict, settings: Settings, comm: Any) -> list[R
             served = Served(config, problem.family, agents, policy_of, own, each, certificate=said)
             export(policies, served, settings, stored.get("iteration"), state["env_steps"])
     return rows + fresh + baseline_rows(config, problem, state["env_steps"], settings, comm)
+
+
+def scene(stored: dict, state: dict, settings: Settings) -> film.Scene:
+    """An episode of each of some agents, by default of one for each policy; for one rank."""
+    problem, policies = restore(stored_config(stored, settings.environment), state, Comm())
+    policy_of = policies_of(state["assignment"])
+    if policy_of is None:
+        raise UserError("--video: no agent is assigned yet (cluster assigns halfway); use a later save")
+    if settings.video_agents:
+        numbers = film.chosen(settings.video_agents, problem.num_agents, "the run")
+    else:
+        numbers = one_for_each(problem, policy_of)[: film.MOST_AGENTS]
+    parameters, rng = problem.rows(numbers), stream(settings.seed, "environment")
+    sizes, own = np.bincount(policy_of), policy_of[numbers]
+    names = [f"policy {j}, for {sizes[j]} agents: agent {i}" for i, j in zip(numbers, own, strict=True)]
+    labels = [film.label(name, parameters, row) for row, name in enumerate(names)]
+    actor = Actor(policies, problem.family.action_space, own)
+    env, num_steps = problem.make_vec(numbers, rng), settings.video_steps or problem.horizon
+    return film.Scene(problem.family, env, actor, labels, num_steps)
+
+
+def one_for_each(problem: Problem, policy_of: np.ndarray) -> np.ndarray:
+    """For each policy that is used the agent in the middle of its agents, where the family orders them."""
+    order = getattr(problem.family, "order", None)
+    ordered = order(problem.agents) if order else np.arange(problem.num_agents)
+    middle = [own[len(own) // 2] for own in (ordered[policy_of[ordered] == j] for j in np.unique(policy_of))]
+    return ordered[np.isin(ordered, middle)]
 
 
 def baseline_rows(
