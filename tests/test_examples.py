@@ -45,7 +45,7 @@ REQUIRED = {
     "rmdp_resource_k5": 89.7,
     "rmdp_resource_k10": 90.9,
     "rmdp_resource_k25": 92.2,
-    "grid_navi": 36.5,
+    "grid_navi": 37.2,
     "half_cheetah_vel": -48.0,
     "rl2_diabetes": 455.0,
     "rmdp_diabetes_age": 224.0,
@@ -86,8 +86,7 @@ def test_grid_navi_over_all_its_goals():
     goals = {"goal": np.unique(family.sample(np.random.default_rng(0), 1000)["goal"])}
     rewards, ends = play_meta_episodes(family.make_vec(goals), actor, 60)
     found = episode_returns(rewards, ends, 4).mean(1)
-    np.testing.assert_allclose(found[[0, 2, 3]], [4, 11.0714, 11.0714], atol=1e-4)
-    assert 10.6 < found[1] <= 11.0715
+    np.testing.assert_allclose(found, [4, 11.0714, 11.0714, 11.0714], atol=1e-4)
 
 
 @pytest.mark.slow
