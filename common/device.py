@@ -1,4 +1,4 @@
-"""Where networks live and in what arithmetic their memories run."""
+"""Where networks live and in what arithmetic their layers run."""
 
 import torch
 
@@ -15,7 +15,7 @@ def check_device(name: str) -> None:
 
 
 def use_bfloat16(precision: str, device: str) -> bool:
-    """Whether memories run in bfloat16; `auto` means: where the processor multiplies it natively."""
+    """Whether hidden layers run in bfloat16; `auto` means: where the processor multiplies it natively."""
     if precision == "auto":
         return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return precision == "bfloat16"

@@ -4,7 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.shipped import EXAMPLES as FOLDER
+from common.shipped import shipped as where_shipped
 from experiments.rl2_baselines import BANDIT_TABLE, MDP_TABLE
+
+EXAMPLES = where_shipped(FOLDER)
 
 # Duan et al. 2016, tables 1 and 2: RL².
 PAPER_BANDITS = dict(zip(BANDIT_TABLE, (6.7, 6.7, 6.8, 78.7, 83.5, 84.9, 401.6, 432.5, 438.9), strict=True))
@@ -101,21 +105,29 @@ PLANNER: dict[str, Any] = {
     "gae_lambda": 0.9,
     "warm_start_iters": 100,
 }
-LONG: dict[str, Any] = PLANNER | {
+LONG: dict[str, Any] = {
     "precision": "float32",
     "gamma": 0.99,
     "reward_scale": 0.006,
     "meta_episodes_per_policy_update": 240,
     "meta_episodes_per_learner_batch": 15,
-    "warm_start_iters": 70,
+}
+# What was learnt in meta-episodes of 25 episodes plays 50 and 100 well at once, better than networks that
+# begin with those: PPO goes on from there.
+FROM_N25: dict[str, Any] = LONG | {
+    "start_from": str(EXAMPLES / "mdp_n25"),
+    "learning_rate": 3e-4,
+    "entropy_coef": 0.0,
+    "clip_range": 0.15,
+    "gae_lambda": 0.9,
 }
 MDPS: dict[str, dict[str, Any]] = {
     "n10": {},  # the defaults: PPO alone
     "n10_warm": PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},
-    "n25": LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
-    "n50": LONG | {"warm_start_bonus": 1.0, "max_iters": 80},
-    "n75": LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
-    "n100": LONG | {"warm_start_bonus": 1.5, "max_iters": 80},
+    "n25": PLANNER | LONG | {"warm_start_iters": 70, "warm_start_bonus": 1.0, "max_iters": 80},
+    "n50": FROM_N25 | {"max_iters": 80},
+    "n75": FROM_N25 | {"max_iters": 50},
+    "n100": FROM_N25 | {"max_iters": 40},
 }
 
 # Memories and ablations are compared on a small budget: the best of docs/rl2.md, "Recipes tried".

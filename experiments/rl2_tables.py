@@ -208,6 +208,8 @@ def rows_of(cell: Cell, seed: int, result: Result, curve: list[Row]) -> list[Row
 
 def training(config: Row, step: int) -> str:
     """How a run was trained for `step` iterations, in words."""
+    if config.get("start_from"):
+        return f"PPO, from {Path(config['start_from']).name}"
     if config.get("warm_start", "none") == "none":
         return "PPO"
     alone = config["warm_start_iters"] >= step

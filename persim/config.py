@@ -20,12 +20,13 @@ OF_LOGS = Applies("a log, --dataset PATH", lambda c: c.dataset not in DATASETS)
 OF_MADE = Applies("data that are made, not a log", lambda c: c.dataset in DATASETS)
 OF_STATES = Applies("environments whose states have names", lambda c: c.environment in NAMED)
 OF_VECTORS = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
+OF_DEEP = Applies("encoders of several hidden layers", lambda c: c.state_layers > 1)
 OWN = {"num_factors": 5, **SMALL, "action_layers": 1}  # of other data than the authors'
 PATIENTS = ("diabetes", "diabetes_relative")
 NETWORKS: dict[str, dict[str, Any]] = {
     "mountain_car": {"num_factors": 3, **SMALL},
     "cart_pole": {"num_factors": 5, **SMALL},
-    "half_cheetah_body": {"num_factors": 15, **LARGE},
+    "half_cheetah_body": {"num_factors": 15, "precision": "auto", **LARGE},
     **dict.fromkeys(PATIENTS, {"dataset": "pure", "num_agents": 30, "learn_reward": True, **OWN}),
     "unknown": OWN,
 }
@@ -161,6 +162,9 @@ class Config:
     refit: bool = True
     """At the end diverged members, stuck in a local optimum, are pruned from predictions, and agents' factors
     are fitted anew, each to its own steps and to what agents are like."""
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], OF_DEEP] = "float32"
+    """Arithmetic inside the encoders in training; weights and predictions stay float32. auto: bfloat16 if the
+    processor has it."""
     gradient: Literal["written", "autograd"] = "written"
     """Autograd, or the same gradient written out in NumPy, which is faster; this serves discrete actions and
     one hidden layer on a processor, all else takes autograd."""

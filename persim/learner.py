@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.device import check_device
+from common.device import check_device, use_bfloat16
 from common.errors import UserError
 from common.optim import flatten, load_optimiser_state, make_adamw, optimiser_state, share_gradient
 from common.rollout import stretch
@@ -71,6 +71,7 @@ class Learner:
         share_gradient(flat, parameters)
         self.optimiser = make_adamw([flat], config.learning_rate, eps=1e-8)
         self.huber_delta = huber_delta(config, self.simulator, data)
+        self.autocast = use_bfloat16(config.precision, config.device)
         self.written = None
         if config.gradient == "written" and can_be_written(self.simulator):
             self.written = WrittenGradient(self.simulator, self.huber_delta)
@@ -105,7 +106,9 @@ class Learner:
             return self.written(*transitions, scale)
         simulator, (state, target, agent, action) = self.simulator, transitions
         raw = state * simulator.state_scale + simulator.state_mean
-        error = simulator(agent, raw, action) - target
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.autocast):
+            change = simulator(agent, raw, action)
+        error = change.float() - target
         loss = scale * huber(error, self.huber_delta).sum()
         loss.backward()
         return error.detach().square().sum(1).cpu().numpy()

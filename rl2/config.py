@@ -233,7 +233,10 @@ class Config:
     device: str = "cpu"
     """Where networks live: cpu, cuda or cuda:N."""
 
-    warm_start: Annotated[Literal["none", "bayes_greedy", "gittins"], Group("learning")] = "none"
+    start_from: Annotated[str, MAY_BE_EMPTY, Group("learning")] = ""
+    """A run, or a save in it, whose policy is where training begins, with the same networks; empty: networks
+    are drawn. What was learnt in short meta-episodes is a good start for long ones."""
+    warm_start: Literal["none", "bayes_greedy", "gittins"] = "none"
     """Behavioural cloning of an expert that knows the prior, before PPO (it is then no pure RL^2): a planner
     for tabular MDPs (bayes_greedy), the highest finite-horizon Gittins index for bandits (gittins)."""
     warm_start_iters: Annotated[int, AT_LEAST_ZERO, OF_WARM_STARTS] = 60
@@ -314,8 +317,8 @@ class Config:
 
     @property
     def by_content(self) -> tuple[str, ...]:
-        """Files that may lie elsewhere later: tasks are compared instead."""
-        return ("population",) if self.population else ()
+        """Files that may lie elsewhere later: tasks are compared instead, and a start is needed once."""
+        return ("population",) * bool(self.population) + ("start_from",) * bool(self.start_from)
 
     @property
     def iterations(self) -> int:

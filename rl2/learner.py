@@ -3,16 +3,19 @@
 import math
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from common.device import check_device
+from common.errors import UserError
 from common.gae import above_alike
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.ppo import ppo_loss
 from common.running_moments import RunningMoments
+from common.runs import checkpoint
 from common.runs.seeding import Repeated, SharedStream, stream
 from envs.problem import Problem
 from mpi_utils.comm import Comm
@@ -27,6 +30,23 @@ from rl2.rollout import MetaEpisodes, mean_returns, play
 from rl2.vae_learner import VaeLearner
 
 METRICS = ("loss/policy", "loss/value", "ppo/entropy", "ppo/kl", "ppo/clip_fraction")
+
+
+def start_from(policy: torch.nn.Module, config: Config) -> None:
+    """Give `policy` the weights of another run; `UserError` if its networks are others.
+
+    A run that has a save of its own goes on from that: the other need not be there any more.
+    """
+    if checkpoint.newest_valid(Path(config.checkpoint_dir) / config.model_name)[0]:
+        return
+    try:
+        policy.load_state_dict(checkpoint.open_run(config.start_from, "rl2")[1]["policy"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n")[1:2]).strip()
+        raise UserError(
+            f"--start_from {config.start_from}: its networks are others ({reason}); give the settings that it "
+            "was trained with"
+        ) from None
 
 
 class Learner:
@@ -56,6 +76,8 @@ class Learner:
                 self.vae: VaeLearner | None = None
                 if isinstance(self.policy, BeliefPolicy):
                     self.vae = VaeLearner(config, comm, self.policy, self.rows, self.num_minibatches)
+                if config.start_from:
+                    start_from(self.policy, config)
         self.policy.to(config.device)
         broadcast_parameters(comm, self.policy)
         if self.vae is not None:

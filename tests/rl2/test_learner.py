@@ -1,12 +1,15 @@
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import train
 from common.config import from_stored, parse_flags
 from common.errors import UserError
+from common.runs import checkpoint
 from envs import Population, make_family
 from envs.examples import point_family
 from envs.parameters import EnvError
@@ -273,3 +276,28 @@ def test_settings_for_patients_work_together(name):
     action = actor.act(np.zeros((2, problem.family.observation_space.shape[0]), np.float32))
     if name != "diabetes_discrete":
         np.testing.assert_allclose(action, 0 if name == "diabetes_relative" else -0.5, atol=0.1)
+
+
+def test_training_starts_from_another_run_once_and_with_the_same_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = ("num_states", "num_actions", "max_episode_len", "num_features")
+    sizes += ("meta_episodes_per_policy_update", "meta_episodes_per_learner_batch")
+    small = [f"--{name}={getattr(TINY, name)}" for name in sizes]
+
+    def run(*flags):
+        monkeypatch.setattr("sys.argv", ["train", "rl2", *small, *flags])
+        train.main(Comm())
+
+    run("--meta_episode_len=10", "--max_iters=2", "--model_name=short")
+    long = ["--meta_episode_len=20", "--start_from=checkpoints/short", "--model_name=long"]
+    config = train.parse_arguments(["rl2", *small, *long], Comm())[1]
+    trained = checkpoint.open_run("checkpoints/short", "rl2")[1]["policy"]
+    for name, value in made(config).policy.state_dict().items():
+        np.testing.assert_array_equal(value, trained[name], err_msg=name)
+
+    run(*long, "--max_iters=1")
+    Path("checkpoints/short").rename("elsewhere")  # it is needed once
+    run(*long, "--max_iters=2")
+    with pytest.raises(UserError, match="--start_from elsewhere: its networks are others"):
+        run("--num_features=4", "--start_from=elsewhere", "--model_name=other")
+    assert not Path("checkpoints/other").exists()
