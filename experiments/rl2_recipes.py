@@ -13,7 +13,13 @@ EXAMPLES = where_shipped(FOLDER)
 # Duan et al. 2016, tables 1 and 2: RL².
 PAPER_BANDITS = dict(zip(BANDIT_TABLE, (6.7, 6.7, 6.8, 78.7, 83.5, 84.9, 401.6, 432.5, 438.9), strict=True))
 PAPER_MDPS = dict(zip(MDP_TABLE, (156.2, 445.7, 936.1, 1428.8, 1913.7), strict=True))
-SHIPPED = {"bandit_n10_k5", "bandit_n100_k5", "mdp_n10", "mdp_n25"}  # in checkpoints/examples
+SHIPPED = {
+    "bandit_n10_k5",
+    "bandit_n100_k5",
+    "bandit_n100_k50",
+    "mdp_n10",
+    "mdp_n25",
+}  # in checkpoints/examples
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,13 @@ BANDITS: dict[tuple[int, int], dict[str, Any]] = {
     (100, 50): GITTINS | {"num_features": 128, "warm_start_iters": 50, "max_iters": 60},
     (500, 5): GITTINS | FEW,
     (500, 10): GITTINS | FEW,
-    (500, 50): GITTINS | FEW | {"num_features": 128},
+    (500, 50): GITTINS
+    | FEW
+    | {
+        "num_features": 128,
+        "start_from": str(EXAMPLES / "bandit_n100_k50"),  # which keeps count of as many arms
+        "warm_start_lr": 3e-3,
+    },
 }
 # A planner with a bonus for exploring is imitated, then PPO goes on, as in the shipped mdp_n10_warm.
 PLANNER: dict[str, Any] = {

@@ -208,12 +208,11 @@ def rows_of(cell: Cell, seed: int, result: Result, curve: list[Row]) -> list[Row
 
 def training(config: Row, step: int) -> str:
     """How a run was trained for `step` iterations, in words."""
-    if config.get("start_from"):
-        return f"PPO, from {Path(config['start_from']).name}"
+    start = f" from {Path(config['start_from']).name}" if config.get("start_from") else ""
     if config.get("warm_start", "none") == "none":
-        return "PPO"
+        return "PPO" + start
     alone = config["warm_start_iters"] >= step
-    return f"imitation of {EXPERTS[config['warm_start']]}{'' if alone else ', then PPO'}"
+    return f"imitation of {EXPERTS[config['warm_start']]}{start}{'' if alone else ', then PPO'}"
 
 
 def joined(name: str, file: Path, rows: list[Row]) -> list[Row]:
