@@ -44,8 +44,8 @@ def start_from(policy: torch.nn.Module, config: Config) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split("\n")[1:2]).strip()
         raise UserError(
-            f"--start_from {config.start_from}: its networks are others ({reason}); give the settings that it "
-            "was trained with"
+            f"--start_from {config.start_from}: its networks are others ({reason}); give the settings with "
+            "which it was trained"
         ) from None
 
 
