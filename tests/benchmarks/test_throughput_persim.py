@@ -16,13 +16,23 @@ from persim.simulator import Simulator
 from tests.persim.runs import configured
 
 
-def test_the_dense_reference_is_the_same_simulator():
-    simulator = Simulator(2, 6, 3, 4, 2, state_layers=(16,))
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_actions": 2, "state_layers": (16,)},
+        {"action_size": 2, "state_layers": (16, 8), "action_layers": (5,)},
+    ],
+    ids=["discrete", "vectors"],
+)
+def test_the_dense_reference_is_the_same_simulator(sizes):
+    simulator = Simulator(2, 6, 3, 4, **sizes)
     simulator.draw([np.random.default_rng(member) for member in range(2)])
     simulator.target_scale.copy_(torch.tensor([0.5, 1.0, 2.0, 0.1]))
     rng = np.random.default_rng(0)
     state = torch.from_numpy(rng.standard_normal((7, 4), np.float32))
     action = torch.from_numpy(rng.integers(0, 2, 7))
+    if "action_size" in sizes:
+        action = torch.from_numpy(rng.standard_normal((7, 2), np.float32))
     ours = simulator.at([5]).step(state.expand(2, 1, 7, 4), action[None])
     for member in range(2):
         theirs = Dense(simulator, member).step(5, state, action)
