@@ -38,7 +38,8 @@ def measure(config: Config, comm: Comm) -> dict[str, Any]:
     """
     with comm.agree():
         family = family_of(config)
-        if not isinstance(family, Dynamics):
+        named = isinstance(family, Dynamics)
+        if not named:
             raise UserError("throughput persim needs mountain_car, cart_pole or half_cheetah_body")
     config = dataclasses.replace(config, max_iters=WARM_UP + ITERATIONS)
     learner = Learner(config, comm, make_problem(config, comm))
