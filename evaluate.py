@@ -9,12 +9,15 @@ Nothing in the folder is changed but evaluation.json and the plots.
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # before a user's own envs.py or common/ beside the command
+
+import numpy as np
 
 import caml.evaluation
 import comparison.command
@@ -27,7 +30,7 @@ from common.config import check_outputs
 from common.errors import UserError
 from common.progress import Progress
 from common.runs import checkpoint
-from envs import note_of
+from envs import EnvError, load_factory, note_of
 from envs.drawing import check_drawn, drawing_of
 from mpi_utils.comm import Comm, guard, script, set_threads
 
@@ -74,7 +77,8 @@ def main(comm: Comm) -> None:
         for path, (stored, step_dir, contents) in zip(paths, runs, strict=True):
             step, state = checkpoint.unpack(contents)
             with Progress(str(path), comm.is_root):
-                rows = evaluation.evaluate({**stored, "iteration": step}, state, settings, comm)
+                others = (load_actor,) if evaluation is persim.evaluation else ()
+                rows = evaluation.evaluate({**stored, "iteration": step}, state, settings, comm, *others)
             reports.append({"run": str(path), "step": step, "config": stored, "rows": rows})
             with comm.agree():
                 if comm.is_root:
@@ -132,6 +136,30 @@ def show(
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return [f"{plot}: the figure cannot be drawn ({reason}); the rows are in {rows_at or 'the table'}"]
     return []
+
+
+def load_actor(policy: str, environment: str, names: list[str]) -> Any:
+    """What acts by `policy` for agents with these names: another run, or a user's own module:factory.
+
+    Runs of r-MDP and CAML know agents by their numbers in the population; names have to be these.
+    """
+    if ":" in policy:
+        try:
+            return load_factory(policy)(names)
+        except EnvError as error:
+            raise UserError(str(error).replace("--environment", "--policy")) from None
+    stored, *_ = open_run(Path(policy))
+    if stored.get("environment") != environment:
+        raise UserError(f"--policy {policy}: acts in {stored.get('environment')}, not in {environment}")
+    system = stored["system"]
+    if system == "rl2":
+        return rl2.load(policy)
+    if system == "persim":
+        return persim.load(policy, names)
+    if strange := [name for name in names if not name.isdecimal()]:
+        raise UserError(f"--policy {policy}: knows agents by numbers; {strange[0]!r} is none")
+    load: Callable[..., Any] = rmdp.load if system == "rmdp" else caml.load
+    return load(policy, np.array(names, int))
 
 
 def write(path: Path, content: Any) -> None:

@@ -58,7 +58,15 @@ SYSTEMS = {
     ),
 }
 # A run folder may be moved; the rest shapes no result.
-MAY_CHANGE = ("max_iters", "checkpoint_interval", "eval_interval", "checkpoint_dir", "model_name", "device")
+MAY_CHANGE = (
+    "max_iters",
+    "policy_iters",
+    "checkpoint_interval",
+    "eval_interval",
+    "checkpoint_dir",
+    "model_name",
+    "device",
+)
 
 
 def main(comm: Comm) -> None:
@@ -152,7 +160,7 @@ def describe(name: str, config: Any) -> dict[str, Any]:
             given = {field: getattr(config, field) for field in both}
             before = SYSTEMS[name].check(dataclasses.replace(before, **given))
             stored = {"system": name, **dataclasses.asdict(before)}
-        ignored = (*MAY_CHANGE, *idle(config))
+        ignored = (*MAY_CHANGE, *idle(config), *idle(before))
         if differences := run_folder.config_differences(stored, description, ignore=ignored):
             raise UserError(
                 f"{run_dir} holds another experiment ({'; '.join(differences)}): "

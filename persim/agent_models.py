@@ -60,18 +60,21 @@ class AgentModels:
     def step(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Next states [M, E, C, D] of `state` [M, E, C, D] (C candidates) under `action` [E, C] or [E, C, a].
 
-        Everything is in the units of the data; `state` may also have one member, [1, E, C, D].
+        Everything is in the units of the data; `state` may also have one member, [1, E, C, D], and `action`
+        a leading axis [M] of the members' own.
         """
         (M, E), C = self.factor.shape[:2], state.shape[2]
         state, seen = state.expand(M, E, C, self.state_size), torch.empty(M, E, C, self.d)
         foreseen = self.history.foreseen(state) if self.history else state
         some = max(1, CHUNK // max(1, C))
+        axes = 2 if self.discrete else 3
+        each = action if action.ndim > axes else action.expand(M, *action.shape)
         change = self.change_discrete if self.discrete else self.change_continuous
         for m in range(M):
             for e in range(0, E, some):
                 for c in range(0, C, CHUNK):
                     agents, own = slice(e, e + some), (slice(e, e + some), slice(c, c + CHUNK))
-                    found = change(m, agents, state[m][own], action[own])
+                    found = change(m, agents, state[m][own], each[m][own])
                     torch.add(foreseen[m][own], found, out=seen[m][own])
         seen = stop(self.walls, seen)
         return self.history.follow(state, seen, action) if self.history else seen

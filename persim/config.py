@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from common.config import AT_LEAST_ZERO, MAY_BE_EMPTY, POSITIVE, Applies, Group, check, check_run_name
+from common.config import (
+    AT_LEAST_ZERO,
+    MAY_BE_EMPTY,
+    POSITIVE,
+    UNIT_INTERVAL,
+    Applies,
+    Group,
+    check,
+    check_run_name,
+)
 from common.errors import UserError
 from envs.families import DISCRETE_FAMILIES
 
@@ -19,6 +28,7 @@ LOG_FLAGS = ("columns", "action_kind", "decimal", "gaps")
 OF_LOGS = Applies("a log, --dataset PATH", lambda c: c.dataset not in DATASETS)
 OF_MADE = Applies("data that are made, not a log", lambda c: c.dataset in DATASETS)
 OF_STATES = Applies("environments whose states have names", lambda c: c.environment in NAMED)
+OF_POLICY = Applies("a policy to be learnt: --policy_iters above 0", lambda c: c.policy_iters)
 OF_VECTORS = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 OF_DEEP = Applies("encoders of several hidden layers", lambda c: c.state_layers > 1)
 OWN = {"num_factors": 5, **SMALL, "action_layers": 1}  # of other data than the authors'
@@ -169,6 +179,32 @@ class Config:
     """Autograd, or the same gradient written out in NumPy, which is faster; this serves discrete actions and
     one hidden layer on a processor, all else takes autograd."""
 
+    policy_iters: Annotated[int, AT_LEAST_ZERO, Group("learned_policy")] = 0
+    """Iterations of PPO, after those of the simulators, that train one policy for all agents inside them; it
+    is given the state and the agent's latent factors. 0: none, planning alone acts."""
+    policy_rollouts: Annotated[int, POSITIVE, OF_POLICY] = 1000
+    """Rollouts of an iteration, from logged states on, shared over agents."""
+    rollout_len: Annotated[int, POSITIVE, OF_POLICY] = 50
+    """Steps of a rollout; where it ends before, another goes on."""
+    pessimism: Annotated[float, AT_LEAST_ZERO, OF_POLICY] = 1.0
+    """What a step costs, in rewards, at which the ensemble's members are one deviation apart."""
+    gamma: Annotated[float, UNIT_INTERVAL, OF_POLICY] = 0.99
+    """Discount."""
+    gae_lambda: Annotated[float, UNIT_INTERVAL, OF_POLICY] = 0.95
+    """Lambda of generalised advantage estimation."""
+    clip_range: Annotated[float, POSITIVE, OF_POLICY] = 0.2
+    """PPO's clipping of probability ratios."""
+    entropy_coef: Annotated[float, AT_LEAST_ZERO, OF_POLICY] = 0.005
+    """Weight of the entropy bonus."""
+    num_epochs: Annotated[int, POSITIVE, OF_POLICY] = 4
+    """Passes over the steps of an iteration."""
+    policy_minibatches: Annotated[int, POSITIVE, OF_POLICY] = 20
+    """Gradient steps of a pass."""
+    policy_learning_rate: Annotated[float, POSITIVE, OF_POLICY] = 1e-3
+    """Adam's learning rate at the start; it falls linearly to 0."""
+    policy_features: Annotated[int, POSITIVE, OF_POLICY] = 64
+    """Units of each of the two hidden layers of policy and value."""
+
     model_name: Annotated[str, Group("output")] = "persim"
     """Name of the run's folder."""
     checkpoint_dir: str = "checkpoints"
@@ -199,8 +235,8 @@ class Config:
 
     @property
     def iterations(self) -> int:
-        """Iterations of training."""
-        return self.max_iters
+        """Iterations of training: of the simulators, then of the policy."""
+        return self.max_iters + self.policy_iters
 
 
 def check_config(config: Config, with_data: bool = True) -> Config:

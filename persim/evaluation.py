@@ -21,19 +21,21 @@ from persim.data.form import Form, keep_quiet
 from persim.export import NO_PLANNER, export
 from persim.learned_reward import LearnedReward
 from persim.limits import walls_in
+from persim.off_policy import evaluation as off_policy
+from persim.off_policy import report as off_policy_report
 from persim.partial import planned, states_along
 from persim.planning.pessimism import TRIED, choose
 from persim.planning.planner import settings_of
 from persim.planning.true_dynamics import TrueModel
-from persim.policy import Actor, make_actor, play
+from persim.policy import Actor, make_actor, play, stored_policy
 from persim.problem import family_of, print_now
 from persim.simulator import Simulator
 from persim.testing import episode_tests, figures, held_out_log, prediction, report, trust
 
-plot, show = figures.plot, report.show
 OF_TESTS = Applies("tests in the environment, which --log replaces", lambda s: not s.log)
-OF_PLANS = Applies("planning: --episodes above 0 and no --log", lambda s: s.episodes and not s.log)
+OF_PLANS = Applies("planning", lambda s: s.policy != "learned" and (s.policy if s.log else s.episodes))
 OF_LOGS = Applies("--log", lambda s: s.log)
+OF_VALUES = Applies("--log and --policy", lambda s: s.log and s.policy)
 OF_STEPS = Applies("agents that are not known: --unseen or --log", lambda s: s.unseen or s.log)
 
 
@@ -61,6 +63,10 @@ class Settings(EvaluationSettings):
     pessimism: Annotated[float, OF_PLANS] = 0.0
     """What it costs a plan, in rewards a step, that the ensemble's members are one deviation apart; below 0:
     chosen by what plans return inside members that are left out of planning."""
+    policy: Annotated[str, MAY_BE_EMPTY] = ""
+    """Who acts: planned (the default) or learned, the run's own; with --log, what this policy would be worth
+    to its agents, which may then also be another run's folder, or a module:factory of your own, called with
+    the names of the agents, that returns what acts for them."""
     log: Annotated[str, MAY_BE_EMPTY] = ""
     """Instead of all this: hold predictions against the log at this path, of agents that the run knows (the
     next 51 states from each window's first on) and of others (factors from their first steps)."""
@@ -71,7 +77,12 @@ class Settings(EvaluationSettings):
     gaps: Annotated[Literal["as_trained", "refuse", "split"], OF_LOGS] = "as_trained"
     """What a missing value in it does, as in training."""
 
-    FILMED: ClassVar[tuple[str, ...]] = (*EvaluationSettings.FILMED, "horizon", "num_candidates")
+    fitted_q: Annotated[int, AT_LEAST_ZERO, OF_VALUES] = 0
+    """Gradient steps of fitted-Q evaluation beside it, by d3rlpy (extra `baselines`); 0: none."""
+    importance: Annotated[bool, OF_VALUES] = False
+    """Also weighted importance sampling, with the probabilities of logged actions estimated from the log."""
+
+    FILMED: ClassVar[tuple[str, ...]] = (*EvaluationSettings.FILMED, "horizon", "num_candidates", "policy")
     ALIASES: ClassVar[dict[str, str]] = {"bound": "upper_bound", "candidates": "num_candidates"}
 
 
@@ -79,25 +90,51 @@ def parse_settings(flags: list[str], show: bool) -> Settings:
     """Settings from `evaluate`'s flags, checked."""
     settings = parse(Settings, flags, show)
     check_decimal(settings.decimal)
+    if not settings.log and settings.policy not in ("", "planned", "learned"):
+        raise UserError(f"--policy {settings.policy}: only with --log; without, give planned or learned")
     return settings
+
+
+def show(rows: list[Row]) -> None:
+    """Print the rows."""
+    (off_policy_report if of_values(rows) else report).show(rows)
+
+
+def plot(rows: list[Row], path: str, title: str) -> None:
+    """Draw the figure of the rows."""
+    (off_policy_report if of_values(rows) else figures).plot(rows, path, title)
+
+
+def of_values(rows: list[Row]) -> bool:
+    """Whether the rows are of an off-policy evaluation."""
+    return any(r["method"] == "off_policy" for r in rows)
 
 
 def title(name: str, settings: Settings) -> str:
     """What the figure of the run `name` shows."""
+    if settings.log and settings.policy:
+        return f"{name}: what {settings.policy} would be worth"
     return f"{name}: {settings.trajectories} trajectories and {settings.episodes} episodes of each agent"
 
 
-def evaluate(stored: dict[str, Any], state: dict[str, Any], settings: Settings, comm: Comm) -> list[Row]:
+def evaluate(
+    stored: dict[str, Any],
+    state: dict[str, Any],
+    settings: Settings,
+    comm: Comm,
+    load_actor: off_policy.LoadActor | None = None,
+) -> list[Row]:
     """Rows `method, metric, mean, se, n, dataset` and, where they are about one, `agent`; a collective.
 
     `median_r2` and `rmse` of predictions, `return` of planning, `factor_correlation` of each `covariate`,
-    `unseen_median_r2`. Episodes of planning are shared over ranks.
+    `unseen_median_r2`. Episodes of planning are shared over ranks. With --log and --policy, those of
+    `persim.off_policy.evaluation`; `load_actor` makes what acts of a --policy that is none of the run's.
     """
     with comm.agree():
         config = check_config(stored_config(Config, stored, settings.environment), with_data=False)
         simulator = Simulator(**state["sizes"])
         simulator.load_state_dict(state["simulator"])
-    rows = measure(config, simulator, state["data"], settings, comm)
+    rows = measure(config, simulator, state, settings, comm, load_actor)
     with comm.agree():
         if settings.export and comm.is_root:
             print(f"--export: {NO_PLANNER}")
@@ -106,7 +143,7 @@ def evaluate(stored: dict[str, Any], state: dict[str, Any], settings: Settings, 
 
 
 def scene(stored: dict[str, Any], state: dict[str, Any], settings: Settings) -> film.Scene:
-    """An episode of each of some agents, planned on its simulator; for one rank."""
+    """An episode of each of some agents, planned on its simulator or by the learned policy; for one rank."""
     config = check_config(stored_config(Config, stored, settings.environment), with_data=False)
     data, family = state["data"], family_of(config)
     if family is None or not data["covariates"]:
@@ -120,6 +157,7 @@ def scene(stored: dict[str, Any], state: dict[str, Any], settings: Settings) -> 
     planning: dict[str, Any] = {
         name: getattr(settings, name) or None for name in ("horizon", "num_candidates")
     }
+    planning |= {"policy": settings.policy or "planned", "learned": stored_policy(state)}
     actor = make_actor(config, family, simulator, numbers, seed=settings.seed, **planning)
     labels = [film.label(f"agent {names[i]}", parameters, row) for row, i in enumerate(numbers)]
     env = family.make_vec(parameters, stream(settings.seed, "environment"))
@@ -127,17 +165,27 @@ def scene(stored: dict[str, Any], state: dict[str, Any], settings: Settings) -> 
 
 
 def measure(
-    config: Config, simulator: Simulator, data: dict[str, Any], settings: Settings, comm: Comm
+    config: Config,
+    simulator: Simulator,
+    state: dict[str, Any],
+    settings: Settings,
+    comm: Comm,
+    load_actor: off_policy.LoadActor | None,
 ) -> list[Row]:
-    """The rows of `evaluate`; `data` is what the save says of what the run learnt from."""
+    """The rows of `evaluate`; `state` is the save's."""
+    data = state["data"]
+    form = Form(
+        settings.columns,
+        decimal=settings.decimal,
+        gaps=config.gaps if settings.gaps == "as_trained" else settings.gaps,
+        tell=print_now if comm.is_root else keep_quiet,
+    )
+    if settings.log and settings.policy:
+        if load_actor is None:
+            raise TypeError("what acts by other policies is made by evaluate.py")
+        return off_policy.evaluate(config, simulator, state, settings, form, comm, load_actor)
     with comm.agree():
         if settings.log:
-            form = Form(
-                settings.columns,
-                decimal=settings.decimal,
-                gaps=config.gaps if settings.gaps == "as_trained" else settings.gaps,
-                tell=print_now if comm.is_root else keep_quiet,
-            )
             numbers = settings.trajectories, settings.observed
             about = settings.agents, form
             return held_out_log.evaluate(settings.log, data, simulator, config, *numbers, *about)
@@ -187,16 +235,31 @@ def measure(
                 for value, own in zip(TRIED, tried, strict=True)
             ]
             rows.append(make_rows.row("pessimism", pessimism))
-        actor = make_actor(config, shipped, simulator, chosen, seed=seed, pessimism=pessimism, **planning)
-        actors = {"": actor}
+        policy: Any = settings.policy or "planned"
+        with comm.agree():
+            actor = make_actor(
+                config,
+                shipped,
+                simulator,
+                chosen,
+                seed=seed,
+                pessimism=pessimism,
+                policy=policy,
+                learned=stored_policy(state),
+                **planning,
+            )
+        actors = {"learned" if settings.policy == "learned" else "": actor}
         if settings.upper_bound:
             true = TrueModel(family, tested)
             planner = settings_of(family, **planning)
             actors["true_model"] = Actor(family, true, np.arange(len(chosen)), seed=seed, settings=planner)
         for method, actor in actors.items():
-            at(f"planning on {method.replace('_', ' ') or 'the simulators'}")
+            at(f"acting: {method.replace('_', ' ') or 'planning on the simulators'}")
             returns = play(family, tested, actor, settings.episodes, seed, comm)
             rows += make_rows.returns(method, labels, returns)
+            spent = comm.allreduce_(np.array([actor.seconds, actor.taken]))
+            if comm.is_root:  # no row: rows are the same each time
+                print_now(f"{method or 'planning'}: {1000 * spent[0] / spent[1]:.3g} ms for each action")
     if not config.pooled:
         rows += make_rows.factors(simulator, covariates)
         if settings.unseen:

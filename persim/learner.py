@@ -23,8 +23,11 @@ from persim.factor_posterior import Steps, refit
 from persim.gradients import WrittenGradient, can_be_written, huber
 from persim.history import History, change, of_log, with_history
 from persim.learned_reward import with_reward
-from persim.limits import Wall, as_stored, free, limits_of, walls_of
+from persim.limits import Wall, acting_of, as_stored, free, limits_of, walls_of
+from persim.log_family import family_of_log
+from persim.partial import planned
 from persim.policy import Actor, make_actor
+from persim.policy_learner import PolicyLearner
 from persim.simulator import Simulator
 
 LAST_LEARNING_RATE = 1e-3  # of the cosine, as a part of the first
@@ -54,7 +57,7 @@ class Learner:
                 raise UserError(f"--history {config.history}: no agent has so many steps in a row; give less")
             check_device(config.device)
             walls = walls_of(log)
-            self.limits = limits_of(data, walls)
+            self.limits = limits_of(data, walls) | acting_of(problem)
             if config.walls:  # what a wall stopped says nothing of how far it would have gone
                 self.data = data = data.at(free(data, walls))
             self.simulator = make_simulator(
@@ -70,6 +73,15 @@ class Learner:
         self.gradients = FlatGradients(comm, [flat])
         share_gradient(flat, parameters)
         self.optimiser = make_adamw([flat], config.learning_rate, eps=1e-8)
+        self.family = problem.family
+        with comm.agree():
+            if self.family is None and (config.learn_reward or config.policy_iters):
+                told = {"limits": self.limits, "state_names": data.state_names}
+                self.family = family_of_log(config, told, actions)
+        self.policy = None
+        if config.policy_iters:
+            family = planned(config, self.family, history)
+            self.policy = PolicyLearner(config, comm, self.simulator, data, family)
         self.huber_delta = huber_delta(config, self.simulator, data)
         self.autocast = use_bfloat16(config.precision, config.device)
         self.written = None
@@ -77,7 +89,9 @@ class Learner:
             self.written = WrittenGradient(self.simulator, self.huber_delta)
 
     def train_iteration(self, i: int) -> dict[str, float]:
-        """The iteration's gradient steps; returns the metrics of all ranks together."""
+        """The iteration's gradient steps, of simulators or then of the policy; the metrics of all ranks."""
+        if self.policy and i >= self.config.max_iters:
+            return self.policy.train_iteration(i - self.config.max_iters)
         began, batches = time.perf_counter(), self.batches
         squares = np.zeros((self.simulator.num_models, self.simulator.target_size))
         for step, rows in enumerate(batches(i)):  # collect: a minibatch of the log for each member
@@ -129,9 +143,13 @@ class Learner:
         }
 
     def actor(self, agents: Any = None, **options: Any) -> Actor:
-        """Acts for the agents with the numbers `agents` [n] (default: all) by planning; see `make_actor`."""
+        """Acts for the agents with the numbers `agents` [n] (default: all); see `make_actor`.
+
+        By planning, or with `policy="learned"` by the policy that was learnt for all.
+        """
         self.measure_noise()
-        return make_actor(self.config, self.problem.family, self.simulator, agents, **options)
+        learned = self.policy.policy if self.policy else None
+        return make_actor(self.config, self.family, self.simulator, agents, learned=learned, **options)
 
     @torch.no_grad()
     def decay(self) -> None:
@@ -197,6 +215,7 @@ class Learner:
                 "step": list(data.step),
                 "limits": self.limits,
             },
+            **({"policy": self.policy.state_dict()} if self.policy else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,13 +225,22 @@ class Learner:
                 f"--dataset {self.config.dataset}: its transitions are not those that the run began with; "
                 "give the same data or another --model_name"
             )
+        before = state.get("policy", {}).get("simulator_iterations", self.config.max_iters)
+        if self.policy and before != self.config.max_iters:
+            raise UserError(
+                f"--max_iters {self.config.max_iters}: the run's policy was learnt in simulators of {before} "
+                "iterations; give these, or another --model_name"
+            )
         self.simulator.load_state_dict(state["simulator"])
         load_optimiser_state(self.optimiser, state["optimiser"])
+        if self.policy and "policy" in state:
+            self.policy.load_state_dict(state["policy"])
 
     def tensors_in_sync(self) -> dict[str, torch.Tensor]:
         """What must be the same on all ranks, to the last bit."""
         digest = torch.tensor(list(bytes.fromhex(self.digest)))
-        return {**self.simulator.state_dict(), **optimiser_state(self.optimiser), "data": digest}
+        simulators = {**self.simulator.state_dict(), **optimiser_state(self.optimiser), "data": digest}
+        return simulators | (self.policy.tensors_in_sync() if self.policy else {})
 
 
 def num_actions(data: Transitions, family: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.problem import Problem
 from persim.data.transitions import Transitions
 from persim.learned_reward import NAME
 
@@ -91,6 +92,15 @@ def limits_of(data: Transitions, walls: list[Wall]) -> dict[str, Any]:
     both = data.state, data.next_state
     low, high = np.min([s.min(0) for s in both], axis=0), np.max([s.max(0) for s in both], axis=0)
     return {"low": low.tolist(), "high": high.tolist(), "walls": as_stored(walls)}
+
+
+def acting_of(problem: Problem) -> dict[str, Any]:
+    """What a save tells of acting where only the log is known: states seen, episode and actions."""
+    log = problem.log
+    acting = {"seen": log.state.shape[1], "horizon": problem.horizon}
+    if log.discrete:
+        return acting
+    return acting | {"action_low": log.action.min(0).tolist(), "action_high": log.action.max(0).tolist()}
 
 
 def walls_in(data: dict[str, Any]) -> list[Wall]:

@@ -23,6 +23,10 @@ class NewAgents:
         self.simulator, self.factor = simulator, factor
         self.num_agents = factor.shape[1]
 
+    def factors(self) -> torch.Tensor:
+        """u of all agents [M, K, r]."""
+        return self.factor
+
     def at(self, agents: Any) -> AgentModels:
         """The models of the agents [E], to be stepped."""
         return self.simulator.at(factor=self.factor[:, agents])

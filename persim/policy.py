@@ -1,10 +1,12 @@
-"""What acts: a planner on each agent's simulator, in the true environment: plan, act, replan."""
+"""What acts: a planner on each agent's simulator, which plans, acts and replans, or a learned policy."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from gymnasium.spaces import Discrete
 
 from common.errors import UserError
@@ -16,6 +18,8 @@ from mpi_utils.comm import Comm
 from persim.config import Config
 from persim.data.trajectories import episodes
 from persim.history import Remembers
+from persim.learned_policy import Acts, LearnedPolicy
+from persim.log_family import family_of_log
 from persim.new_agents import NewAgents
 from persim.partial import planned
 from persim.planning import planner
@@ -26,6 +30,8 @@ from persim.simulator import Simulator
 
 class Actor:
     """Acts for n agents by planning at each step on a model of each; row i acts for agent `agents[i % n]`.
+
+    With a policy that was `learned` it acts by that instead.
 
     `model.at(agents [E])` gives the models to be planned on; there the agents have the numbers `agents` [n].
     With `tables`, a simulator is looked up in tables where `tabulate` finds that as good. A row's plans
@@ -45,11 +51,14 @@ class Actor:
         seed: int = 0,
         settings: planner.Settings | None = None,
         tables: bool = True,
+        learned: LearnedPolicy | None = None,
     ) -> None:
         self.family, self.agents = family, np.asarray(agents)
         self.seed, self.settings = seed, settings
-        self.model: Any = tabulate(model, family, self.agents) if tables else model
+        self.acts = Acts(learned, model, family.action_space) if learned else None
+        self.model: Any = tabulate(model, family, self.agents) if tables and not learned else model
         self.infers = hasattr(model, "memory")
+        self.seconds, self.taken = 0.0, 0  # what acting has cost, and for how many actions
 
     def reset(self, num: int, first: int = 0) -> None:
         """Begin `num` episodes, a row each, that are numbered from `first` (another rank has those before).
@@ -57,7 +66,8 @@ class Actor:
         Raises `UserError` for settings of the planner that cannot work.
         """
         self.episodes = np.arange(first, first + num)
-        self.planner = planner.make_planner(self.family, first + num, self.seed, self.settings)
+        plans = self.acts or planner.make_planner(self.family, first + num, self.seed, self.settings)
+        self.planner: Any = plans
         self.memory = self.model.memory(first + num) if self.infers else None
         self.before: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -89,7 +99,9 @@ class Actor:
             known = (self.model, self.agents[episodes % len(self.agents)])
             if self.memory is not None:
                 known = (self.memory, episodes)
+            began = time.perf_counter()
             actions[rows] = self.planner.plan(*known, observation[rows], episodes)
+            self.seconds, self.taken = self.seconds + time.perf_counter() - began, self.taken + len(rows)
         self.before = np.array(observation), actions
         return actions
 
@@ -126,21 +138,41 @@ def make_actor(
     num_candidates: int | None = None,
     pessimism: float = 0.0,
     seed: int = 0,
+    policy: Literal["planned", "learned"] = "planned",
+    learned: LearnedPolicy | None = None,
 ) -> Actor:
     """Acts for the agents with the numbers `agents` [n] (default: all) by planning on their simulators.
+
+    With `policy="learned"` the run's `learned` policy acts instead, and a planner's settings do not matter.
 
     The planner is the authors' for `family`, but for `horizon`, the steps that it looks ahead, and
     `num_candidates`, the sequences of actions that it tries; `pessimism` is what it costs a plan that the
     ensemble's members disagree (`planner.Settings`). Raises `UserError` without a family: its spaces
-    and rewards must be known.
+    and rewards must be known; and where no policy was learnt.
     """
+    if policy not in ("planned", "learned"):
+        raise UserError(f"policy {policy!r}: give planned or learned")
+    if policy == "learned" and learned is None:
+        raise UserError("policy learned: the run has none; train it with --policy_iters 60 and --resume RUN")
     if family is None:
         raise UserError("the run's environment is unknown: give a family to act in, with its spaces")
     simulator = model.simulator if isinstance(model, NewAgents) else model
     family = planned(config, family, simulator.history)
     numbers = np.arange(model.num_agents) if agents is None else np.asarray(agents)
     settings = planner.settings_of(family, horizon, num_candidates, pessimism)
-    return Actor(family, model, 0 * numbers if config.pooled else numbers, seed=seed, settings=settings)
+    numbers = 0 * numbers if config.pooled else numbers
+    learned = learned if policy == "learned" else None
+    return Actor(family, model, numbers, seed=seed, settings=settings, learned=learned)
+
+
+def stored_policy(state: dict[str, Any]) -> LearnedPolicy | None:
+    """The learned policy of a save; None where none was learnt, or not yet."""
+    stored = state.get("policy", {})
+    if not stored.get("done"):
+        return None
+    policy = LearnedPolicy(**stored["sizes"])
+    policy.load_state_dict(stored["network"])
+    return policy
 
 
 def load_problem(run: str | Path) -> Problem:
@@ -163,17 +195,22 @@ def load(
     num_candidates: int | None = None,
     pessimism: float = 0.0,
     seed: int = 0,
+    policy: Literal["planned", "learned"] = "planned",
+    factors: torch.Tensor | None = None,
 ) -> Actor:
     """What acts by a trained run: a run folder, or one save in it; see `make_actor`.
 
-    `agents` are names or numbers of agents of the run (default: all); a run on logs of unknown dynamics needs
-    the `family` to act in. Raises `UserError` for what is no such run.
+    `agents` are names or numbers of agents of the run (default: all), or of those whose `factors` [M, K, r]
+    are given (`new_agents.from_steps`, `from_covariates`): agents that are not in the run. A run on logs of
+    unknown dynamics needs the `family` to act in, unless its reward is learnt. Raises `UserError` for what is
+    no such run.
     """
     stored, state = checkpoint.open_run(run, "persim")
     config = stored_config(Config, stored)
     simulator = Simulator(**state["sizes"])
     simulator.load_state_dict(state["simulator"])
-    names = list(state["data"]["names"])
+    model: Simulator | NewAgents = simulator if factors is None else NewAgents(simulator, factors)
+    names = list(state["data"]["names"] if factors is None else map(str, range(model.num_agents)))
     chosen = range(len(names)) if agents is None else agents
     for agent in chosen:
         if agent not in (names if isinstance(agent, str) else range(len(names))):
@@ -181,11 +218,13 @@ def load(
     numbers = [names.index(agent) if isinstance(agent, str) else int(agent) for agent in chosen]
     return make_actor(
         config,
-        family or family_of(config),
-        simulator,
+        family or family_of(config) or family_of_log(config, state["data"], simulator.num_actions),
+        model,
         numbers,
         horizon=horizon,
         num_candidates=num_candidates,
         pessimism=pessimism,
         seed=seed,
+        policy=policy,
+        learned=stored_policy(state),
     )

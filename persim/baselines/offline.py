@@ -1,4 +1,4 @@
-"""BCQ and CQL, offline baselines, by d3rlpy: the only file that knows this library."""
+"""BCQ and CQL, and fitted-Q evaluation, by d3rlpy: the only file that knows this library."""
 
 import contextlib
 import io
@@ -109,11 +109,100 @@ def train(
     return lambda state, rng: to_space(act(standardise(state), rng), family.action_space)
 
 
+class GivenActions:
+    """A policy as fitted-Q evaluation asks for it, whose next actions are those of the minibatch."""
+
+    def __init__(self) -> None:
+        self.impl, self.actions = self, torch.zeros(0)
+
+    def predict_best_action(self, observations: torch.Tensor) -> torch.Tensor:
+        """The actions that were set for these observations."""
+        return self.actions
+
+
+def fitted_q(trial: Any, actions: np.ndarray, latents: np.ndarray, num_steps: int, seed: int) -> np.ndarray:
+    """Values [n] of a policy by fitted-Q evaluation (Le et al. 2019, arXiv 1903.08738), after `num_steps`.
+
+    `actions` [n, K, T + 1, ...] are the policy's along the episodes of `trial`, before each step and after
+    the last. One function serves all agents: it sees the state, the agent's `latents` [n, r] and the time,
+    so that returns need no discount. Raises `UserError` without d3rlpy.
+    """
+    log, episodes, family = trial.log, trial.episodes, trial.family
+    agent, place = np.nonzero(episodes.there)
+    lengths, horizon = episodes.lengths[agent, place], episodes.horizon[agent, place]
+    of = np.repeat(np.arange(len(agent)), lengths)  # the episode of each step
+    time = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rows, who, most = episodes.rows[agent, place][of] + time, agent[of], horizon.max()
+    mean, scale = log.state.mean(0, np.float64), log.state.std(0, dtype=np.float64)
+    scale = np.where(scale > LEAST_SCALE, scale, 1.0)
+
+    def seen(state: np.ndarray, agents: np.ndarray, time: np.ndarray) -> np.ndarray:
+        parts = [(state - mean) / scale, latents[agents], time[:, None] / most]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    reward = np.asarray(family.reward(log.state[rows], log.action[rows], log.next_state[rows]), np.float64)
+    unit = most * (np.sqrt(np.square(reward).mean()) or 1.0)
+    over = time + 1 >= horizon[of]
+    if hasattr(family, "terminated"):
+        over = over | np.asarray(family.terminated(log.next_state[rows]))
+    columns = {
+        "observations": seen(log.state[rows], who, time),
+        "actions": log.action[rows].reshape(len(rows), -1).astype(np.float32),
+        "rewards": (reward / unit)[:, None].astype(np.float32),
+        "next_observations": seen(log.next_state[rows], who, time + 1),
+        "next_actions": actions[who, place[of], time + 1].reshape(len(rows), -1).astype(np.float32),
+        "terminals": over[:, None].astype(np.float32),
+    }
+    first = seen(log.state[episodes.rows[agent, place]], agent, np.zeros(len(agent)))
+    chosen = actions[agent, place, 0].reshape(len(agent), -1)
+    value = _fit(columns, first, chosen, family.action_space, num_steps, seed) * unit
+    return np.bincount(agent, value, log.num_agents) / episodes.there.sum(1)
+
+
+def _fit(
+    columns: dict[str, np.ndarray],
+    first: np.ndarray,
+    chosen: np.ndarray,
+    space: Any,
+    num_steps: int,
+    seed: int,
+) -> np.ndarray:
+    """What the library's function says [B] of the actions `chosen` in the observations `first` [B, d]."""
+    d3rlpy, batch = library()
+    from d3rlpy.ope import FQE, DiscreteFQE, FQEConfig
+
+    discrete, settings = isinstance(space, Discrete), DiscreteSettings()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(stream(seed, "weights").integers(2**62)))
+        policy = GivenActions()
+        config = FQEConfig(
+            learning_rate=settings.learning_rate,
+            gamma=1.0,
+            target_update_interval=settings.target_interval,
+            encoder_factory=d3rlpy.models.VectorEncoderFactory(list(settings.hidden)),
+        )
+        learner: Any = (DiscreteFQE if discrete else FQE)(algo=policy, config=config)
+        learner.create_impl(first.shape[1:], int(space.n if discrete else space.shape[0]))
+        rng, N = stream(seed, "minibatches"), len(columns["rewards"])
+        ones = np.ones((settings.batch_size, 1), np.float32)
+        for _ in range(num_steps):
+            rows = rng.integers(N, size=settings.batch_size)
+            drawn = {name: column[rows] for name, column in columns.items()}
+            policy.actions = torch.from_numpy(drawn["next_actions"])
+            if discrete:
+                policy.actions = policy.actions[:, 0].long()
+            learner.update(batch(**drawn, intervals=ones, transitions=()))
+    network = learner.impl.q_function[0]
+    if discrete:
+        return forward(layers(network), first)[np.arange(len(first)), chosen[:, 0].astype(int)]
+    return forward(layers(network), np.concatenate([first, chosen], axis=1).astype(np.float32))[:, 0]
+
+
 def _learn(
     algorithm: str, columns: dict[str, np.ndarray], space: Any, num_steps: int, seed: int, settings: Any
 ) -> BehaviourPolicy:
     """What acts on standardised states, after minibatches of `columns` {name: [N, ...]}."""
-    d3rlpy, batch = _library()
+    d3rlpy, batch = library()
     discrete = isinstance(space, Discrete)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, "weights").integers(2**62)))
@@ -228,13 +317,13 @@ def forward(layers: Layers, x: np.ndarray) -> np.ndarray:
     return x @ weight + bias
 
 
-def _library() -> tuple[Any, Any]:
+def library() -> tuple[Any, Any]:
     """d3rlpy and its type of minibatches; raises `UserError` where it is not installed."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Gym, which it imports, tells that it is old
             import d3rlpy
             from d3rlpy.dataset import TransitionMiniBatch
     except ImportError:
-        text = "BCQ and CQL need d3rlpy; pip install 'personalised-meta-rl[baselines]'"
+        text = "BCQ, CQL and fitted-Q evaluation need d3rlpy; pip install 'personalised-meta-rl[baselines]'"
         raise UserError(text) from None
     return d3rlpy, TransitionMiniBatch

@@ -41,25 +41,9 @@ def evaluate(
     `names`, with commas between, are those of the agents to test (default: all). The log is read as the run's
     own was, in `form`'s columns where it gives any.
     """
-    form, pooled = form or Form(), config.pooled
-    step = data.get("step")  # saves of before do not say it
-    form = dataclasses.replace(
-        form,
-        columns=form.columns or config.columns,
-        decimal=form.decimal or config.decimal,
-        action_kind="discrete" if simulator.num_actions else "continuous",
-        labels=data.get("action_labels"),
-        step=(float(step[0]), str(step[1])) if step else None,
-        held_out=True,
-        shortest=config.history,
-    )
-    log = chosen(path, read(path, form=form), names)
-    whole = with_reward(log) if config.learn_reward else log
-    check_same(path, whole, data, simulator)
-    whole = with_history(whole, simulator.history)
-    number = {name: i for i, name in enumerate(data["names"])}
+    log, whole = read_held_out(path, data, simulator, config, form or Form(), names)
+    pooled, number = config.pooled, {name: i for i, name in enumerate(data["names"])}
     known = np.array([name in number for name in log.names])
-    tell_known(path, log.names, list(number), form)
     groups = {"pooled" if pooled else "persim": (known, 0)}
     if not pooled:
         groups["from_steps"] = (~known, num_observed)
@@ -93,6 +77,29 @@ def evaluate(
             + ("" if pooled else f" (of agents that the run does not know, after {num_observed})")
         )
     return rows
+
+
+def read_held_out(
+    path: str, data: dict[str, Any], simulator: Simulator, config: Config, form: Form, names: str
+) -> tuple[Transitions, Transitions]:
+    """The log at `path` as it is, and with the states of the simulator; see `evaluate`."""
+    step = data.get("step")  # saves of before do not say it
+    form = dataclasses.replace(
+        form,
+        columns=form.columns or config.columns,
+        decimal=form.decimal or config.decimal,
+        action_kind="discrete" if simulator.num_actions else "continuous",
+        labels=data.get("action_labels"),
+        step=(float(step[0]), str(step[1])) if step else None,
+        held_out=True,
+        shortest=config.history,
+    )
+    log = chosen(path, read(path, form=form), names)
+    whole = with_reward(log) if config.learn_reward else log
+    check_same(path, whole, data, simulator)
+    whole = with_history(whole, simulator.history)
+    tell_known(path, log.names, list(data["names"]), form)
+    return log, whole
 
 
 def chosen(path: str, log: Transitions, agents: str) -> Transitions:

@@ -159,6 +159,7 @@ def show_agents(rows: list[Row], own: str) -> None:
         "upper bound": ("median_r2", "upper_bound"),
         "RMSE": ("rmse", own),
         "return": ("return", own),
+        "learned": ("return", "learned"),
         "true model": ("return", "true_model"),
     }
     found = {(r["metric"], r["method"], r.get("agent")): r["mean"] for r in rows}
