@@ -89,7 +89,7 @@ def test_continuous_actions_go_where_they_pay(algorithm, low, high):
 def test_policies_act_as_the_library_would(algorithm, space, settings, monkeypatch):
     rng = np.random.default_rng(0)
     data, states, kept = noise(rng, 300, space), rng.standard_normal((50, 4)).astype(np.float32), []
-    d3rlpy, _ = offline._library()
+    d3rlpy, _ = offline.library()
     kind = "Discrete" if isinstance(space, Discrete) else ""
     config = getattr(d3rlpy.algos, f"{kind}{algorithm.upper()}Config")
     create = config.create

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from common.errors import UserError
 from envs import make_family
 from mpi_utils.comm import Comm
+from persim.baselines import offline
 from persim.data.trajectories import log_dynamics
 from persim.data.transitions import Transitions
 from persim.off_policy.episodes import LoggedEpisodes, actions_along, episodes_of
@@ -220,3 +222,23 @@ def test_importance_needs_choices():
     trial.log = type("Log", (), {"discrete": False})()
     with pytest.raises(UserError, match="needs discrete actions"):
         weighted_importance_sampling(trial, np.zeros((2, 2, 3)), np.zeros((2, 1)))
+
+
+@pytest.mark.skipif(find_spec("d3rlpy") is None, reason="needs extra [baselines]")
+def test_fitted_q_of_a_walk_by_hand():
+    """From 0, right four times: -1, 0, -1, -2 and an end. The log's actions are random."""
+    rng, steps, time = np.random.default_rng(0), [], 0
+    for _ in range(300):
+        x = 0
+        for _ in range(6):
+            action = int(rng.integers(3))
+            steps.append((0, time, x, action))
+            x, time = x + action - 1, time + 1
+            if x > 3:
+                break
+        time += 5
+    trial = Trial(log(steps))
+    trial.episodes = episodes_of(trial.log, Walk(), 6, 400)
+    actions = np.full((1, 300, int(trial.episodes.lengths.max()) + 1), 2)
+    value = offline.fitted_q(trial, actions, np.zeros((1, 1)), 1500, seed=0)
+    assert value[0] == pytest.approx(-4, abs=0.5)
