@@ -97,13 +97,7 @@ BANDITS: dict[tuple[int, int], dict[str, Any]] = {
     (100, 50): GITTINS | {"num_features": 128, "warm_start_iters": 50, "max_iters": 60},
     (500, 5): GITTINS | FEW,
     (500, 10): GITTINS | FEW,
-    (500, 50): GITTINS
-    | FEW
-    | {
-        "num_features": 128,
-        "start_from": str(EXAMPLES / "bandit_n100_k50"),  # which keeps count of as many arms
-        "warm_start_lr": 3e-3,
-    },
+    (500, 50): GITTINS | FEW | {"num_features": 128},
 }
 # A planner with a bonus for exploring is imitated, then PPO goes on, as in the shipped mdp_n10_warm.
 PLANNER: dict[str, Any] = {

@@ -46,6 +46,7 @@ REQUIRED = {
     "rmdp_resource_k10": 90.9,
     "rmdp_resource_k25": 92.2,
     "bandit_n100_k50": 84.2,
+    "bandit_n500_k50": 435.0,
     "grid_navi": 37.2,
     "half_cheetah_vel": -48.0,
     "rl2_diabetes": 455.0,

@@ -59,7 +59,9 @@ def test_every_cell_has_a_recipe_that_train_accepts(tmp_path):
     for name, cells in rl2_recipes.TABLES.items():
         for cell in cells():
             config = rl2_tables.config_of(cell, 1, name, str(tmp_path), Comm())
-            assert config.seed == 1 and (config.iterations >= config.warm_start_iters or "warm_start" not in cell.flags)
+            assert config.seed == 1 and (
+                config.iterations >= config.warm_start_iters or "warm_start" not in cell.flags
+            )
     sizes = [(c.flags["meta_episode_len"], c.flags["num_actions"]) for c in rl2_recipes.bandits()]
     assert [f"n{n}_k{k}" for n, k in sizes] == names["bandits"]
     assert not list(tmp_path.iterdir())
