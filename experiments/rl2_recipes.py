@@ -119,21 +119,25 @@ LONG: dict[str, Any] = {
     "meta_episodes_per_learner_batch": 15,
 }
 # What was learnt in meta-episodes of 25 episodes plays 50 and 100 well at once, better than networks that
-# begin with those: PPO goes on from there.
-FROM_N25: dict[str, Any] = LONG | {
-    "start_from": str(EXAMPLES / "mdp_n25"),
-    "learning_rate": 3e-4,
-    "entropy_coef": 0.0,
-    "clip_range": 0.15,
-    "gae_lambda": 0.9,
-}
+# begin with those: imitation goes on from there.
+FROM_N25: dict[str, Any] = (
+    PLANNER
+    | LONG
+    | {
+        "start_from": str(EXAMPLES / "mdp_n25"),
+        "warm_start_bonus": 1.0,
+        "warm_start_lr": 1.5e-3,
+        "warm_start_iters": 45,
+        "learning_rate": 3e-4,
+    }
+)
 MDPS: dict[str, dict[str, Any]] = {
     "n10": {},  # the defaults: PPO alone
     "n10_warm": PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},
     "n25": PLANNER | LONG | {"warm_start_iters": 70, "warm_start_bonus": 1.0, "max_iters": 80},
-    "n50": FROM_N25 | {"max_iters": 80},
+    "n50": FROM_N25 | {"max_iters": 50},
     "n75": FROM_N25 | {"max_iters": 50},
-    "n100": FROM_N25 | {"max_iters": 40},
+    "n100": FROM_N25 | {"max_iters": 50},
 }
 
 # Memories and ablations are compared on a small budget: the best of docs/rl2.md, "Recipes tried".
