@@ -135,9 +135,9 @@ MDPS: dict[str, dict[str, Any]] = {
     "n10": {},  # the defaults: PPO alone
     "n10_warm": PLANNER | {"warm_start_bonus": 0.5, "max_iters": 300},
     "n25": PLANNER | LONG | {"warm_start_iters": 70, "warm_start_bonus": 1.0, "max_iters": 80},
-    "n50": FROM_N25 | {"max_iters": 50},
-    "n75": FROM_N25 | {"max_iters": 50},
-    "n100": FROM_N25 | {"max_iters": 50},
+    "n50": FROM_N25 | {"max_iters": 45},
+    "n75": FROM_N25 | {"max_iters": 45},
+    "n100": FROM_N25 | {"max_iters": 45},
 }
 
 # Memories and ablations are compared on a small budget: the best of docs/rl2.md, "Recipes tried".
