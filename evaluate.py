@@ -3,14 +3,19 @@
 RUN is a run folder (its newest valid save is used) or one save inside it, e.g. checkpoints/defaults or
 checkpoints/defaults/step_00000120; RUN/best is the save of the best evaluation in training.
 Nothing in the folder is changed but evaluation.json and the plots.
-`python -m evaluate compare --help`: several methods to personalise, side by side on one population.
+
+    python -m evaluate RUN                    the tables and figures of the method's paper
+    python -m evaluate RUN --video out.gif    a film of some agents
+    python -m evaluate RUN --export FOLDER    its networks as files that run without this project
+    python -m evaluate RUN --help             all flags for this run; also rl2, rmdp, persim or caml --help
+    python -m evaluate compare --help         several methods side by side on one population
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -173,10 +178,9 @@ def split_arguments(arguments: list[str], comm: Comm) -> tuple[list[Path], list[
     if arguments and arguments[0] in ("-h", "--help"):
         if comm.is_root:
             print(__doc__)
-            for evaluation in EVALUATIONS.values():
-                with suppress(SystemExit):  # each help text wants to be the last
-                    evaluation.parse_settings(["--help"], show=True)
         raise SystemExit(0)
+    if arguments[0] in EVALUATIONS and set(arguments[1:]) & {"-h", "--help"}:
+        EVALUATIONS[arguments[0]].parse_settings(["--help"], show=comm.is_root)
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if not count:
         raise UserError("no run given: python -m evaluate checkpoints/NAME [flags]")

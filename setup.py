@@ -37,6 +37,8 @@ setup(
         "peers": ["jax>=0.5", "optax"],  # what benchmarks.peers measures beside rl2
         "onnx": ONNX,  # evaluate --export FOLDER --onnx True
         "video": ["imageio-ffmpeg>=0.5"],  # evaluate --video FILE.mp4
+        "tensorboard": ["tensorboard"],  # to watch runs
+        "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27"],  # mkdocs build
         "dev": [*TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
         "all": ["mpich", *TESTS, *ONNX, "pyarrow>=17", "minari[hdf5]"],
     },

@@ -33,6 +33,7 @@ from common.errors import UserError
 from common.runs import run_folder
 from mpi_utils import loop
 from mpi_utils.comm import Comm, guard, script, set_threads
+from rmdp.shared_dynamics import SCALE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +89,30 @@ def main(comm: Comm) -> None:
     with held or contextlib.nullcontext():
         if comm.is_root:
             ranks = f"{comm.size} rank{'s' * (comm.size > 1)} with {threads} thread{'s' * (threads > 1)}"
-            print(f"{name}, {config.environment}: {ranks}, to {folder(config)}", flush=True)
+            print(f"{name}, {config.environment}: {ranks}, to {folder(config)}")
+            print(*first_lines(name, config, getattr(learner, "problem", None)), sep="\n", flush=True)
         run(name, config, comm, learner)
+
+
+def first_lines(name: str, config: Any, problem: Any) -> list[str]:
+    """When it saves, how to watch it, and a scale for its returns where the family of tasks knows one."""
+    run_dir, every = folder(config), config.checkpoint_interval
+    saves = f"a save after every {every} and at the end" if every < config.iterations else "a save at the end"
+    iterations = f"{config.iterations} iteration{'s' * (config.iterations > 1)}"
+    told = [
+        f"{iterations}, {saves}; the same command continues from the last save",
+        f"watch: {run_dir}/metrics.csv, or tensorboard --logdir {config.checkpoint_dir} "
+        "(extra `tensorboard`)",
+    ]
+    family: Any = getattr(problem, "family", None)
+    agents = getattr(problem, "agents", None)
+    if name == "rl2" and hasattr(family, "random_reward"):
+        told.append(f"scale: random actions return {family.random_reward * config.meta_episode_len:g}")
+    elif name in ("rmdp", "caml") and agents and hasattr(family, "return_range"):
+        factor = SCALE.get(config.environment, 1.0) if name == "rmdp" else 1.0
+        floor, best = (factor * ends.mean() for ends in family.return_range(agents))
+        told.append(f"scale: {floor:.4g} is nothing, {best:.4g} the best for each agent (means over agents)")
+    return told
 
 
 def settings_of(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:

@@ -143,7 +143,8 @@ def scene(stored: dict, state: dict, settings: Settings) -> film.Scene:
     if settings.video_agents:
         numbers = film.chosen(settings.video_agents, problem.num_agents, "the run")
     seed = int(stream(settings.seed, "evaluation").integers(2**62))
-    actor = adapt(learner.start(), problem, dataclasses.replace(config, seed=seed), numbers)
+    drawn = stream(settings.seed, "acting")  # as in the tables, actions are not the most likely ones
+    actor = adapt(learner.start(), problem, dataclasses.replace(config, seed=seed), numbers, rng=drawn)
     parameters = problem.rows(numbers)
     labels = [film.label(f"agent {number}", parameters, row) for row, number in enumerate(numbers)]
     env = problem.make_vec(numbers, stream(settings.seed, "environment"))

@@ -56,8 +56,8 @@ class EvaluationSettings:
     video: Annotated[str, MAY_BE_EMPTY, FILM] = ""
     """Instead of all tables, film some agents side by side: an .mp4 (needs the extra `video`) or a .gif."""
     video_agents: Annotated[str, MAY_BE_EMPTY, OF_VIDEO] = ""
-    """Their numbers, of PerSim their names, with commas between; default: a few. Of RL² and CAML they are
-    numbers among the tasks that the tables are about."""
+    """Their numbers, of PerSim their names, with commas between; default: a few. Those of RL² are numbers
+    of the tasks of its tables, 0 to 99."""
     video_steps: Annotated[int, AT_LEAST_ZERO, OF_VIDEO] = 0
     """Steps of the film at most; 0: an episode, of RL² all episodes that its tables have."""
 

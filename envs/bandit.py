@@ -19,6 +19,7 @@ class BernoulliBandit:
     """
 
     name = "bandit"
+    random_reward = 0.5  # the mean of a step of random actions: a chance is U(0, 1)
     max_episode_len = 1
 
     def __init__(self, num_actions: int = 5):

@@ -22,6 +22,7 @@ class TabularMDP:
     """
 
     name = "tabular_mdp"
+    random_reward = 1.0  # the mean of a step of random actions: a mean reward is N(1, 1)
 
     def __init__(
         self, num_states: int = 10, num_actions: int = 5, max_episode_len: int = 10, noise_scale: float = 1.0

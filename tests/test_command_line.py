@@ -185,7 +185,10 @@ def test_help(tmp_path):
     assert "rl2" in finished(command(1, "train", "--help")).output
     result = finished(command(2, "train", "rl2", "--help"))
     assert result.output.count("--meta_episodes_per_policy_update") == 1
-    assert "--instances" in finished(command(1, "evaluate", "--help")).output
+    short = finished(command(1, "evaluate", "--help")).output
+    assert "compare" in short and "--video" in short and short.count("\n") < 20
+    page = finished(command(2, "evaluate", "rl2", "--help")).output
+    assert page.count("--instances") == 1 and "--certify" not in page
 
 
 @pytest.mark.promise("B8 folders that cannot be written")
