@@ -179,7 +179,7 @@ def split_arguments(arguments: list[str], comm: Comm) -> tuple[list[Path], list[
         if comm.is_root:
             print(__doc__)
         raise SystemExit(0)
-    if arguments[0] in EVALUATIONS and set(arguments[1:]) & {"-h", "--help"}:
+    if set(arguments[:1]) & EVALUATIONS.keys() and set(arguments[1:]) & {"-h", "--help"}:
         EVALUATIONS[arguments[0]].parse_settings(["--help"], show=comm.is_root)
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if not count:

@@ -1,9 +1,11 @@
 """The report: one HTML file that needs no network, for readers who know nothing of the code."""
 
 import base64
+import json
 import re
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from common.evaluation import Row
 from comparison.config import Settings
-from comparison.figures import Figure, all_figures
+from comparison.figures import COLOURS, Figure, all_figures
 from comparison.problem import GROUP
 from comparison.tables import (
     EXPLANATIONS,
@@ -24,6 +26,7 @@ from comparison.tables import (
     measured,
     note_of,
     texts,
+    title,
     whole,
     with_error,
 )
@@ -63,6 +66,23 @@ pre span { display: inline-block; max-width: 100%; }
 @media (max-width: 600px) { .wide table { font-size: .8rem; } .wide th, .wide td { padding: 5px 6px; } }
 a { color: #0b57a4; }
 """
+EXPLORER_STYLE = """
+.wide th { cursor: pointer; } th[aria-sort=descending]::after { content: " ▾"; }
+th[aria-sort=ascending]::after { content: " ▴"; }
+#explore { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 12px 14px; }
+#explore .choices { max-width: none; display: flex; flex-wrap: wrap; gap: 4px 18px; }
+#explore .choices span { display: inline-block; width: .8em; height: .8em; border-radius: 50%;
+  margin: 0 .35em; }
+#explore .told { max-width: none; min-height: 3.1em; }
+#explore .plots { display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
+#explore svg { width: 100%; height: auto; } #explore svg text { font-size: 12px; fill: #444; }
+#explore .grid { stroke: #e5e5e5; } #explore circle { opacity: .75; cursor: pointer; }
+#explore circle.hot { opacity: 1; stroke: #000; stroke-width: 2; }
+#explore .worst { padding-left: 1.2em; }
+#explore button { font: inherit; font-size: .85rem; padding: 0 .4em; }
+"""
+EXPLORER = files("comparison") / "explore.js"
 
 NAMED = 8  # parameters
 TEXT_HEIGHT = 0.25  # of what is above and below a picture, in its widths
@@ -105,6 +125,7 @@ def html(
         "</details>",
         "<h2>What each method does</h2>",
         f'<div class="cards">{"".join(card(row, problem) for row in rows if row["name"] in METHODS)}</div>',
+        *explorer(),
         "<h2>Figures</h2>",
         f'<div class="figures">{in_columns(all_figures(problem, results, rows))}</div>',
         "<h2>How to reproduce it</h2>",
@@ -116,12 +137,22 @@ def html(
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(name)}</title>",
             '<link rel="icon" href="data:,">',
-            f"<style>{STYLE}</style></head><body><main>",
+            f"<style>{STYLE}{EXPLORER_STYLE}</style></head><body><main>",
             *parts,
-            "</main></body></html>",
+            f"</main><script>\n{EXPLORER.read_text()}</script></body></html>",
             "",
         ]
     )
+
+
+def explorer() -> list[str]:
+    """Where a reader follows single agents through plots that answer; its data are those of the figures."""
+    text = (
+        "Point at an agent to see it in every plot, click to keep it. Choose methods; click on a column of a "
+        "table above to sort it. Returns are means over seeds."
+    )
+    colours = escape(json.dumps({title(name): colour for name, colour in COLOURS.items()}))
+    return ["<h2>Agent by agent</h2>", f"<p>{text}</p>", f'<div id="explore" data-colours="{colours}"></div>']
 
 
 def what_was_run(problem: Problem, settings: Settings, rows: list[Row]) -> str:

@@ -14,14 +14,23 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from common.config import OUTPUT_FILE, check_output, from_stored
+import caml.evaluation
+import persim.evaluation
+import rl2.evaluation
+import rmdp.evaluation
+from common.config import OUTPUT_FILE, check_output, from_stored, idle
 from common.evaluation import Row, as_markdown
 from common.runs import checkpoint
 from common.shipped import EXAMPLES, shipped
-from evaluate import EVALUATIONS
 from mpi_utils.comm import Comm, guard
 from train import SYSTEMS
 
+EVALUATIONS: dict[str, Any] = {
+    "rl2": rl2.evaluation,
+    "rmdp": rmdp.evaluation,
+    "persim": persim.evaluation,
+    "caml": caml.evaluation,
+}
 SHORT = {  # flags of `evaluate`, in the order of their systems
     "rl2": ["--baselines", "none"],
     "rmdp": ["--baselines", "none", "--episodes", "5"],
@@ -47,7 +56,8 @@ def training_command(stored: dict[str, Any]) -> str:
     words = ["python", "-m", "train", stored["system"]]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value != getattr(usual, field.name) and field.name not in PLACES:
+        said = value is not None and value != getattr(usual, field.name)
+        if said and field.name not in PLACES | idle(config).keys():
             words += [f"--{field.name}", *map(str, value if isinstance(value, tuple | list) else [value])]
     if "--environment" not in words and config.environment != type(config)().environment:
         words += ["--environment", config.environment]
@@ -59,7 +69,7 @@ def effort(run: Path) -> tuple[str, str]:
     with open(run / "curve.csv") as file:
         *_, last = csv.DictReader(file)
     steps, minutes = float(last["env_steps"]) / 1e6, float(last["minutes"])
-    return f"{steps:.1f}" if steps else "none, from logs", f"{minutes:.1f}" if minutes else "not in it"
+    return f"{steps:.1f}" if steps else "none, from logs", f"{minutes:.1f}" if minutes else "–"
 
 
 def score(name: str, system: str, rows: list[Row]) -> tuple[str, str]:
