@@ -258,7 +258,7 @@ def measure(
             returns = play(family, tested, actor, settings.episodes, seed, comm)
             rows += make_rows.returns(method, labels, returns)
             spent = comm.allreduce_(np.array([actor.seconds, actor.taken]))
-            if comm.is_root:  # no row: rows are the same each time
+            if settings.policy and comm.is_root:  # no row: rows are the same each time
                 print_now(f"{method or 'planning'}: {1000 * spent[0] / spent[1]:.3g} ms for each action")
     if not config.pooled:
         rows += make_rows.factors(simulator, covariates)

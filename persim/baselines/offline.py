@@ -192,7 +192,7 @@ def _fit(
             if discrete:
                 policy.actions = policy.actions[:, 0].long()
             learner.update(batch(**drawn, intervals=ones, transitions=()))
-    network = learner.impl.q_function[0]
+    network = learner.impl.modules.q_funcs[0]
     if discrete:
         return forward(layers(network), first)[np.arange(len(first)), chosen[:, 0].astype(int)]
     return forward(layers(network), np.concatenate([first, chosen], axis=1).astype(np.float32))[:, 0]

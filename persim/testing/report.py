@@ -159,10 +159,11 @@ def show_agents(rows: list[Row], own: str) -> None:
         "upper bound": ("median_r2", "upper_bound"),
         "RMSE": ("rmse", own),
         "return": ("return", own),
-        "learned": ("return", "learned"),
         "true model": ("return", "true_model"),
     }
     found = {(r["metric"], r["method"], r.get("agent")): r["mean"] for r in rows}
+    if any(r["method"] == "learned" for r in rows):
+        columns["return"] = ("return", "learned")
     agents = [r["agent"] for r in rows if (r["metric"], r["method"]) == ("median_r2", own) and "agent" in r]
     print(f"{rows[0]['dataset']}, {own}")
     print(f"{'agent':16s}" + "".join(f"{head:>13s}" for head in columns))

@@ -224,6 +224,7 @@ def test_importance_needs_choices():
         weighted_importance_sampling(trial, np.zeros((2, 2, 3)), np.zeros((2, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("d3rlpy") is None, reason="needs extra [baselines]")
 def test_fitted_q_of_a_walk_by_hand():
     """From 0, right four times: -1, 0, -1, -2 and an end. The log's actions are random."""
@@ -240,5 +241,5 @@ def test_fitted_q_of_a_walk_by_hand():
     trial = Trial(log(steps))
     trial.episodes = episodes_of(trial.log, Walk(), 6, 400)
     actions = np.full((1, 300, int(trial.episodes.lengths.max()) + 1), 2)
-    value = offline.fitted_q(trial, actions, np.zeros((1, 1)), 1500, seed=0)
+    value = offline.fitted_q(trial, actions, np.zeros((1, 1)), 800, seed=0)
     assert value[0] == pytest.approx(-4, abs=0.5)
