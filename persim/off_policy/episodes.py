@@ -28,12 +28,13 @@ class LoggedEpisodes:
         return self.lengths > 0
 
 
-def episodes_of(log: Transitions, family: Any, horizon: int, most: int) -> LoggedEpisodes:
+def episodes_of(log: Transitions, family: Any, horizon: int, most: int, seen: int) -> LoggedEpisodes:
     """The first `most` episodes of each agent of a log, whose states are those of the `planned` family.
 
-    `horizon` is how many steps an episode has at most.
+    `horizon` is how many steps an episode has at most; steps go on in one another by the first `seen`
+    coordinates, as a learned reward begins anew with each.
     """
-    begins = np.unique(log.starts())
+    begins = np.unique(log.starts(seen))
     lengths = np.diff(np.append(begins, len(log)))
     last = begins + lengths - 1
     ended = np.asarray(family.terminated(log.next_state[last])) if hasattr(family, "terminated") else False

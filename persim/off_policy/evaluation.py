@@ -63,8 +63,8 @@ class Trial:
         if unknown:
             steps = new_agents.first_steps(log, num_observed, unknown)
             factor[:, unknown] = new_agents.from_steps(simulator, *steps)
-        episodes = episodes_of(log, family, known.max_episode_len, num_episodes)
         seen = simulator.target_size - config.learn_reward
+        episodes = episodes_of(log, family, known.max_episode_len, num_episodes, seen)
         return cls(new_agents.NewAgents(simulator, factor), family, log, episodes, seen)
 
 

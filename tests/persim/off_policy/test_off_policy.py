@@ -15,6 +15,7 @@ from mpi_utils.comm import Comm
 from persim.baselines import offline
 from persim.data.trajectories import log_dynamics
 from persim.data.transitions import Transitions
+from persim.learned_reward import LearnedReward, with_reward
 from persim.off_policy.episodes import LoggedEpisodes, actions_along, episodes_of
 from persim.off_policy.importance import weighted_importance_sampling
 from persim.off_policy.model_value import from_rows, in_rows, model_value
@@ -39,11 +40,18 @@ STEPS = [(0, 0, 2, 2), (0, 1, 3, 2), (0, 9, 0, 1), (0, 10, 0, 2), (1, 0, 1, 1)]
 
 
 def test_episodes_of_a_log():
-    found = episodes_of(log(STEPS), Walk(), 20, most=5)
+    found = episodes_of(log(STEPS), Walk(), 20, 5, 1)
     assert found.rows.tolist() == [[0, 2], [4, 0]] and found.lengths.tolist() == [[2, 2], [1, 0]]
     assert found.horizon.tolist() == [[20, 2], [1, 0]]  # one that has ended might have gone on
     assert found.returns.tolist() == [[-3, -3], [-1, 0]]
-    assert episodes_of(log(STEPS), Walk(), 20, most=1).rows.tolist() == [[0], [4]]
+    assert episodes_of(log(STEPS), Walk(), 20, 1, 1).rows.tolist() == [[0], [4]]
+
+
+def test_a_learned_reward_does_not_break_episodes():
+    """It begins at 0 with each step, where the step before had ended with another number."""
+    data = with_reward(log(STEPS))
+    found = episodes_of(data, LearnedReward(Walk()), 20, 5, 1)
+    assert found.lengths.tolist() == [[2, 2], [1, 0]] and found.returns.tolist() == [[-3, -3], [-1, 0]]
 
 
 class Always:
@@ -74,7 +82,7 @@ def test_returns_in_each_member_by_hand():
     """Agent 0 goes right: 0, 1, 2 in one world, 0, 2, 4 (an end) in the other; agent 1 left."""
     steps = [(0, 0, 0, 1), (0, 1, 0, 1), (1, 0, 1, 1)]
     data = log(steps)
-    episodes = episodes_of(data, Walk(), 20, 5)
+    episodes = episodes_of(data, Walk(), 20, 5, 1)
     support = Support(log([(0, t, 0.1 * t, 2) for t in range(30)]), 1)
     found = model_value(Worlds(), Walk(), data, episodes, Always(2, 0), 1, support, Comm())
     assert found.returns[:, :, 0].tolist() == [[-1.0, -2.0], [-2.0, -3.0]]
@@ -131,7 +139,7 @@ def test_verdicts():
 class Trial:
     def __init__(self, data, seen=1):
         self.log, self.family, self.seen = data, Walk(), seen
-        self.episodes: LoggedEpisodes = episodes_of(data, Walk(), 20, 50)
+        self.episodes: LoggedEpisodes = episodes_of(data, Walk(), 20, 50, 1)
 
 
 def test_importance_of_episodes_that_follow_the_policy():
@@ -239,7 +247,7 @@ def test_fitted_q_of_a_walk_by_hand():
                 break
         time += 5
     trial = Trial(log(steps))
-    trial.episodes = episodes_of(trial.log, Walk(), 6, 400)
+    trial.episodes = episodes_of(trial.log, Walk(), 6, 400, 1)
     actions = np.full((1, 300, int(trial.episodes.lengths.max()) + 1), 2)
     value = offline.fitted_q(trial, actions, np.zeros((1, 1)), 800, seed=0)
     assert value[0] == pytest.approx(-4, abs=0.5)
