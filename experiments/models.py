@@ -2,6 +2,7 @@
 
     python -m experiments.models --out results/models.md [--only NAME ...]
 
+With --only, the other lines of a table that is there stay.
 Each model is evaluated by its system's protocol, in fewer episodes and without baselines that are trained
 first. The training command has every setting that differs from its default; steps and minutes are those of
 its own curve.csv.
@@ -10,6 +11,7 @@ its own curve.csv.
 import argparse
 import csv
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ PLACES = {"model_name", "checkpoint_dir", "checkpoint_interval", "device"}  # th
 PAPER = {  # RL² in tables 1 and 2 of Duan et al. 2016
     "bandit_n10_k5": "paper 6.7",
     "bandit_n100_k5": "paper 78.7",
+    "bandit_n100_k50": "paper 84.9",
+    "bandit_n500_k50": "paper 438.9",
     "mdp_n10": "paper 156.2",
     "mdp_n10_warm": "paper 156.2",
     "mdp_n10_bonus": "paper 156.2",
@@ -108,7 +112,7 @@ def main(comm: Comm) -> None:
         if comm.is_root:
             check_output(f"--out {settings.out}", settings.out, OUTPUT_FILE)
     names = settings.only or sorted(path.name for path in shipped(EXAMPLES).iterdir() if path.is_dir())
-    lines = []
+    lines = {}
     for name in names:
         with comm.agree():
             run = shipped(EXAMPLES) / name
@@ -121,11 +125,19 @@ def main(comm: Comm) -> None:
         steps, minutes = effort(run)
         reached, beside = score(name, system, rows)
         command = f"`{training_command(stored)}`"
-        lines.append([f"`{name}`", stored["environment"], steps, minutes, reached, beside, command])
+        lines[name] = [f"`{name}`", stored["environment"], steps, minutes, reached, beside, command]
         if comm.is_root:
-            print(*lines[-1][:-1], sep=" | ", flush=True)
+            print(*lines[name][:-1], sep=" | ", flush=True)
     if comm.is_root:
-        write(Path(settings.out), lines)
+        out = Path(settings.out)
+        lines = (kept(out) if settings.only else {}) | lines
+        write(out, [lines[name] for name in sorted(lines)])
+
+
+def kept(path: Path) -> dict[str, list[str]]:
+    """The lines of a table that is there, by the model's name."""
+    text = path.read_text() if path.exists() else ""
+    return {m[1]: m[0][2:-2].split(" | ") for m in re.finditer(r"^\| `(\w+)` \|.*\|$", text, re.MULTILINE)}
 
 
 def write(path: Path, lines: list[list[str]]) -> None:
