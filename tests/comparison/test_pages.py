@@ -5,7 +5,8 @@ import pytest
 from tests.comparison.pages import agreeing, run, steps, words, write_files
 from tests.helpers.launch import ROOT
 
-LONG, SHORT = ("your_population.md", "tutorials.md"), ("device_export.md",)
+LONG = ("your_population.md", "tutorials.md", "from_logs_to_a_decision.md")
+SHORT = ("device_export.md",)
 PAGES = [
     *(pytest.param(name, marks=pytest.mark.nightly) for name in LONG),
     *(pytest.param(name, marks=pytest.mark.slow) for name in SHORT),
