@@ -29,14 +29,25 @@ OF_LOGS = Applies("a log, --dataset PATH", lambda c: c.dataset not in DATASETS)
 OF_MADE = Applies("data that are made, not a log", lambda c: c.dataset in DATASETS)
 OF_STATES = Applies("environments whose states have names", lambda c: c.environment in NAMED)
 OF_POLICY = Applies("a policy to be learnt: --policy_iters above 0", lambda c: c.policy_iters)
+OF_PPO = Applies("--policy_gradient ppo", lambda c: c.policy_iters and c.policy_gradient == "ppo")
+OF_DERIVATIVES = Applies("--policy_gradient model", lambda c: c.policy_iters and c.policy_gradient == "model")
 OF_VECTORS = Applies("continuous actions", lambda c: c.environment not in DISCRETE_FAMILIES)
 OF_DEEP = Applies("encoders of several hidden layers", lambda c: c.state_layers > 1)
 OWN = {"num_factors": 5, **SMALL, "action_layers": 1}  # of other data than the authors'
 PATIENTS = ("diabetes", "diabetes_relative")
+BY_DERIVATIVES = {
+    "policy_gradient": "model",
+    "policy_rollouts": 256,
+    "rollout_len": 16,
+    "policy_minibatches": 25,
+    "policy_features": 256,
+    "pessimism": 12.0,
+    "policy_learning_rate": 2e-3,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "mountain_car": {"num_factors": 3, **SMALL},
     "cart_pole": {"num_factors": 5, **SMALL},
-    "half_cheetah_body": {"num_factors": 15, "precision": "auto", **LARGE},
+    "half_cheetah_body": {"num_factors": 15, "precision": "auto", **LARGE, **BY_DERIVATIVES},
     **dict.fromkeys(PATIENTS, {"dataset": "pure", "num_agents": 30, "learn_reward": True, **OWN}),
     "unknown": OWN,
 }
@@ -180,8 +191,15 @@ class Config:
     one hidden layer on a processor, all else takes autograd."""
 
     policy_iters: Annotated[int, AT_LEAST_ZERO, Group("learned_policy")] = 0
-    """Iterations of PPO, after those of the simulators, that train one policy for all agents inside them; it
-    is given the state and the agent's latent factors. 0: none, planning alone acts."""
+    """Iterations, after those of the simulators, that train one policy for all agents inside them; it sees
+    the state and the agent's latent factors. 0: none, planning alone acts."""
+    policy_gradient: Annotated[Literal["ppo", "model"], OF_POLICY] = "ppo"
+    """How: by PPO on what is predicted, or, where actions are continuous, by the derivative of predicted
+    returns through the simulators (model)."""
+    clone_steps: Annotated[int, POSITIVE, OF_DERIVATIVES] = 4000
+    """Gradient steps, of 1,024 rows of the log, that clone its behaviour: so the policy begins."""
+    clone_weight: Annotated[float, AT_LEAST_ZERO, OF_DERIVATIVES] = 30.0
+    """What the squared distance from the log's own behaviour costs, in deviations of rewards."""
     policy_rollouts: Annotated[int, POSITIVE, OF_POLICY] = 1000
     """Rollouts of an iteration, from logged states on, shared over agents."""
     rollout_len: Annotated[int, POSITIVE, OF_POLICY] = 50
@@ -192,14 +210,14 @@ class Config:
     """Discount."""
     gae_lambda: Annotated[float, UNIT_INTERVAL, OF_POLICY] = 0.95
     """Lambda of generalised advantage estimation."""
-    clip_range: Annotated[float, POSITIVE, OF_POLICY] = 0.2
+    clip_range: Annotated[float, POSITIVE, OF_PPO] = 0.2
     """PPO's clipping of probability ratios."""
-    entropy_coef: Annotated[float, AT_LEAST_ZERO, OF_POLICY] = 0.005
+    entropy_coef: Annotated[float, AT_LEAST_ZERO, OF_PPO] = 0.005
     """Weight of the entropy bonus."""
-    num_epochs: Annotated[int, POSITIVE, OF_POLICY] = 4
+    num_epochs: Annotated[int, POSITIVE, OF_PPO] = 4
     """Passes over the steps of an iteration."""
     policy_minibatches: Annotated[int, POSITIVE, OF_POLICY] = 20
-    """Gradient steps of a pass."""
+    """Gradient steps of a pass; with the derivative, of an iteration, `rollout_len` predicted steps each."""
     policy_learning_rate: Annotated[float, POSITIVE, OF_POLICY] = 1e-3
     """Adam's learning rate at the start; it falls linearly to 0."""
     policy_features: Annotated[int, POSITIVE, OF_POLICY] = 64
@@ -246,6 +264,8 @@ def check_config(config: Config, with_data: bool = True) -> Config:
     """
     check(config)
     check_run_name(config)
+    if config.policy_iters and config.policy_gradient == "model" and config.environment in DISCRETE_FAMILIES:
+        raise UserError(f"--policy_gradient model: actions of {config.environment} are choices; give ppo")
     if config.environment in PATIENTS and not config.learn_reward:
         raise UserError(f"--learn_reward False: {config.environment} is planned with a learned reward only")
     if with_data:

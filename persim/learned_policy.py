@@ -13,6 +13,7 @@ from common.rollout import to_space
 from persim.simulator import Simulator
 
 HEAD_GAIN = 0.01  # actions begin nearly alike
+FARTHEST = 10.0  # deviations; a smooth network sees no state farther out
 
 
 class Latents(nn.Module):
@@ -58,7 +59,8 @@ def flat(factors: torch.Tensor) -> torch.Tensor:
 class LearnedPolicy(nn.Module):
     """The distribution of actions, and the value of a state, of an agent with given latents.
 
-    Two networks of two layers of `features` units; states enter as (state - state_mean) / state_scale.
+    Two networks of two layers of `features` units; states enter as (state - state_mean) / state_scale. Those
+    that are `smooth` have derivatives of all orders, and means of actions in -1..1, the space of actions.
     """
 
     state_mean: torch.Tensor
@@ -72,6 +74,7 @@ class LearnedPolicy(nn.Module):
         num_outputs: int,
         discrete: bool,
         features: int,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self.sizes: dict[str, Any] = {
@@ -81,13 +84,18 @@ class LearnedPolicy(nn.Module):
             "num_outputs": num_outputs,
             "discrete": discrete,
             "features": features,
+            "smooth": smooth,
         }
         self.latents = Latents(num_models * num_factors, num_factors)
         self.register_buffer("state_mean", torch.zeros(state_size))
         self.register_buffer("state_scale", torch.ones(state_size))
         into = state_size + num_factors
-        self.actor = mlp(into, features, num_outputs, HEAD_GAIN)
-        self.critic = mlp(into, features, 1, 1.0)
+        self.actor: nn.Sequential
+        if smooth:
+            self.actor, self.critic = smooth_mlp(into, features, num_outputs), smooth_mlp(into, features, 1)
+        else:
+            self.actor = mlp(into, features, num_outputs, HEAD_GAIN)
+            self.critic = mlp(into, features, 1, 1.0)
         self.head = ActionHead(num_outputs, discrete)
 
     def prepare(self, simulator: Simulator) -> None:
@@ -100,8 +108,20 @@ class LearnedPolicy(nn.Module):
         self, state: torch.Tensor, latents: torch.Tensor
     ) -> tuple[Categorical | DiagonalGaussian, torch.Tensor]:
         """Distributions and values [B] of states [B, D] of agents with latents [B, k]."""
-        x = torch.cat([(state - self.state_mean) / self.state_scale, latents], dim=1)
-        return self.head(self.actor(x)), self.critic(x)[:, 0]
+        x = self.inputs(state, latents)
+        outputs = self.actor(x)
+        return self.head(outputs.tanh() if self.sizes["smooth"] else outputs), self.critic(x)[:, 0]
+
+    def inputs(self, state: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """What both networks see [..., D + k] of states [..., D] of agents with latents [..., k]."""
+        scaled = (state - self.state_mean) / self.state_scale
+        if self.sizes["smooth"]:
+            scaled = scaled.clamp(-FARTHEST, FARTHEST)
+        return torch.cat([scaled, latents], dim=-1)
+
+    def likeliest(self, state: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The means of actions [B, a] of smooth networks."""
+        return self.actor(self.inputs(state, latents)).tanh()
 
 
 def mlp(into: int, features: int, out: int, gain: float) -> nn.Sequential:
@@ -114,6 +134,16 @@ def mlp(into: int, features: int, out: int, gain: float) -> nn.Sequential:
         nn.Tanh(),
         BatchedLinear(1, features, out, gain),
     )
+
+
+def smooth_mlp(into: int, features: int, out: int) -> nn.Sequential:
+    """Two hidden layers of normalised SiLU units; outputs begin near zero."""
+    last = nn.Linear(features, out)
+    with torch.no_grad():
+        last.weight.mul_(HEAD_GAIN)
+        last.bias.zero_()
+    first = nn.Linear(into, features), nn.SiLU(), nn.LayerNorm(features)
+    return nn.Sequential(*first, nn.Linear(features, features), nn.SiLU(), nn.LayerNorm(features), last)
 
 
 def num_outputs(space: Any) -> int:

@@ -25,6 +25,7 @@ from persim.history import History, change, of_log, with_history
 from persim.learned_reward import with_reward
 from persim.limits import Wall, acting_of, as_stored, free, limits_of, walls_of
 from persim.log_family import family_of_log
+from persim.model_gradient import GradientLearner
 from persim.partial import planned
 from persim.policy import Actor, make_actor
 from persim.policy_learner import PolicyLearner
@@ -78,10 +79,11 @@ class Learner:
             if self.family is None and (config.learn_reward or config.policy_iters):
                 told = {"limits": self.limits, "state_names": data.state_names}
                 self.family = family_of_log(config, told, actions)
-        self.policy = None
+        self.policy: GradientLearner | PolicyLearner | None = None
         if config.policy_iters:
             family = planned(config, self.family, history)
-            self.policy = PolicyLearner(config, comm, self.simulator, data, family)
+            learner = GradientLearner if config.policy_gradient == "model" else PolicyLearner
+            self.policy = learner(config, comm, self.simulator, data, family)
         self.huber_delta = huber_delta(config, self.simulator, data)
         self.autocast = use_bfloat16(config.precision, config.device)
         self.written = None

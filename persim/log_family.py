@@ -37,8 +37,9 @@ def family_of_log(config: Config, data: dict[str, Any], num_actions: int) -> Log
     limits = data.get("limits", {})
     if "horizon" not in limits:
         raise UserError("the save does not say how long an episode is; train again, or give a family")
-    space: Any = Discrete(num_actions)
-    if not num_actions:
+    if num_actions:
+        space: Any = Discrete(num_actions)
+    else:
         low, high = (np.array(limits[f"action_{end}"], np.float32) for end in ("low", "high"))
         space = Box(low, high, dtype=np.float32)
     names = data["state_names"][: limits["seen"]]
