@@ -5,7 +5,6 @@ RUN, with the settings in that run folder. --config FILE takes settings by name 
 config.json of another run. Sizes are global: more ranks change the speed, not the experiment.
 """
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -86,12 +85,25 @@ def main(comm: Comm) -> None:
     learner = make_learner(name, config, comm)
     with comm.agree():
         held = claim(name, config) if comm.is_root else None
-    with held or contextlib.nullcontext():
+
+    def remake() -> Any:
+        """A learner for the ranks that are left, the first of which holds the folder."""
+        nonlocal held
+        with comm.agree():
+            if comm.is_root and held is None:
+                held = run_folder.take_over(folder(config))
+        set_threads(comm)
+        return make_learner(name, config, comm)
+
+    try:
         if comm.is_root:
             ranks = f"{comm.size} rank{'s' * (comm.size > 1)} with {threads} thread{'s' * (threads > 1)}"
             print(f"{name}, {config.environment}: {ranks}, to {folder(config)}")
             print(*first_lines(name, config, getattr(learner, "problem", None)), sep="\n", flush=True)
-        run(name, config, comm, learner)
+        run(name, config, comm, learner, remake)
+    finally:
+        if held:
+            held.release()
 
 
 def first_lines(name: str, config: Any, problem: Any) -> list[str]:
@@ -192,8 +204,13 @@ def describe(name: str, config: Any) -> dict[str, Any]:
     return description
 
 
-def run(name: str, config: Any, comm: Comm, learner: Any = None) -> bool:
-    """Train in a claimed run folder, from its newest valid save; True when all iterations are done."""
+def run(
+    name: str, config: Any, comm: Comm, learner: Any = None, remake: Callable[[], Any] | None = None
+) -> bool:
+    """Train in a claimed run folder, from its newest valid save; True when all iterations are done.
+
+    `remake` gives a learner to go on with when a rank was lost.
+    """
     return loop.run(
         learner or make_learner(name, config, comm),
         comm,
@@ -201,6 +218,7 @@ def run(name: str, config: Any, comm: Comm, learner: Any = None) -> bool:
         iterations=config.iterations,
         checkpoint_interval=config.checkpoint_interval,
         settings={"system": name, **dataclasses.asdict(config)},
+        remake=remake,
     )
 
 

@@ -1,4 +1,4 @@
-"""The errors with an exit code of their own: a user's mistake, and a save that failed."""
+"""The errors with an exit code of their own: a user's mistake, a save that failed, a rank that is lost."""
 
 
 class UserError(Exception):
@@ -12,6 +12,10 @@ class UserError(Exception):
 
 class SaveError(Exception):
     """A save failed and a retry makes sense, told in one line; the program ends with exit code 75."""
+
+
+class RankLost(Exception):
+    """A rank of the job is no more and a retry makes sense, told in one line; exit code 75."""
 
 
 def is_user_mistake(error: BaseException | None) -> bool:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import functools
 import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import cloudpickle
 import numpy as np
 
-from common.errors import SaveError, UserError, is_user_mistake
+from common.errors import RankLost, SaveError, UserError, is_user_mistake
 from mpi_utils.collective_check import same_call
 from mpi_utils.console import keep_going
 from mpi_utils.exit import exit_code, leave
@@ -24,26 +26,46 @@ if TYPE_CHECKING:
     import torch
 
 Buffer = TypeVar("Buffer", bound="np.ndarray | torch.Tensor")
+FAULT_TOLERANT = "OMPI_MCA_mpi_ft_enable"  # set by Open MPI's `mpirun --with-ft ulfm`
+PR_SET_PDEATHSIG = 1  # of Linux: which signal to get when the parent ends
 REDUCIBLE = {np.dtype(c) for c in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
+
+
+class Piece(NamedTuple):
+    """The `rows`, along `axis`, that a rank holds of an array or tensor with `total` of them."""
+
+    own: Any
+    rows: slice
+    total: int
+    axis: int
 
 
 class Comm:
     """The ranks of this run; `Comm()` is the single rank of a program started without mpirun.
 
-    Every method but `share` and `abort` is collective: all ranks call it, or none does.
+    Every method but `share`, `is_lost` and `abort` is collective: all ranks call it, or none does. Where the
+    launcher leaves the others alive when a rank is lost (`survives`), a collective then raises RankLost on all
+    of them, and `shrink` goes on without it.
     """
 
-    def __init__(self, mpi: Any = None):
-        self.mpi: Any = None if mpi is None else mpi.Dup()
-        # For the end alone, so that it cannot match a running call.
-        self.leaving: Any = None if mpi is None else mpi.Dup()
-        self.rank = 0 if mpi is None else mpi.Get_rank()
-        self.size = 1 if mpi is None else mpi.Get_size()
-        self.is_root = self.rank == 0
+    def __init__(self, mpi: Any = None, survives: bool = False):
+        self.survives = survives
+        self.mpi: Any = None
+        self.leaving: Any = None  # for the end alone, so that it cannot match a running call
+        self.rank, self.size, self.is_root = 0, 1, True
+        if mpi is not None:
+            self._use(mpi.Dup())
         self.calls = 0  # collectives begun
         self.inside: tuple[Any, ...] = ()  # what the running collective is; () at work
         self.checks = os.environ.get("CHECK_COLLECTIVES") == "1"  # a debug mode, to be set on all ranks
         self.waited = 0.0  # seconds in collectives; the rest of the time is this rank's own work
+        self.in_pieces = False  # what ranks hold a part of each is not to be gathered, but told as a `Piece`
+
+    def _use(self, mpi: Any) -> None:
+        self.mpi = mpi
+        self.rank, self.size = mpi.Get_rank(), mpi.Get_size()
+        self.is_root = self.rank == 0
+        self.leaving = mpi.Dup()
 
     def share(self, n: int) -> slice:
         """Return this rank's contiguous part of `n` items; the remainder goes to the first ranks."""
@@ -99,13 +121,61 @@ class Comm:
         if self.size > 1:
             self._call(("barrier",), self.mpi.Barrier)
 
+    def pass_on(self, data: np.ndarray) -> np.ndarray:
+        """Give bytes to the next rank, the last to the first, and return those of the rank before."""
+        to, source = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        length = np.empty(1, np.int64)
+        self._call(("pass on a length",), self.mpi.Sendrecv, np.array([data.size]), to, 0, length, source)
+        received = np.empty(length[0], np.uint8)
+        self._call(("pass on bytes",), self.mpi.Sendrecv, data, to, 0, received, source)
+        return received
+
+    def who(self) -> list[str]:
+        """Rank, process and host of all ranks, in words."""
+        return self.allgather_object(f"rank {self.rank} (process {os.getpid()} on {socket.gethostname()})")
+
+    def shrink(self) -> list[int]:
+        """Go on with the ranks that live, in the same order; returns the numbers that the lost ones had."""
+        from mpi4py import MPI
+
+        before = self.mpi.Get_group()
+        while True:
+            try:
+                self._use(self.mpi.Shrink())
+                break
+            except MPI.Exception as error:  # one more was lost meanwhile
+                if not self.is_lost(error):
+                    raise
+        numbers = MPI.Group.Translate_ranks(before, None, self.mpi.Get_group())
+        return [rank for rank, number in enumerate(numbers) if number == MPI.UNDEFINED]
+
+    def is_lost(self, error: Exception) -> bool:
+        """Whether an error means that a rank is lost; if so, the running collective ends on all others too."""
+        if not self.survives:
+            return False
+        from mpi4py import MPI
+
+        failures = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
+        if not isinstance(error, MPI.Exception) or error.Get_error_class() not in failures:
+            return False
+        if self.leaving.Is_revoked() and not self.mpi.Is_revoked():  # by one that fails and ends us all
+            time.sleep(10)
+            os._exit(1)
+        self.mpi.Revoke()
+        return True
+
     def _call(self, what: tuple[Any, ...], collective: Callable[..., Any], *arguments: Any) -> None:
         began = time.perf_counter()
         self.calls += 1
         self.inside = what
-        if self.checks:
-            same_call(self.mpi, what)
-        collective(*arguments)
+        try:
+            if self.checks:
+                same_call(self.mpi, what)
+            collective(*arguments)
+        except Exception as error:
+            if self.is_lost(error):
+                raise RankLost("a rank of the job is lost, and with it the job; start it again") from error
+            raise
         self.inside = ()
         self.waited += time.perf_counter() - began
 
@@ -139,6 +209,8 @@ class Comm:
         sys.stdout.flush()
         sys.stderr.flush()
         if self.size > 1:
+            if self.survives:
+                self.leaving.Revoke()  # so that the others do not take this for a loss
             time.sleep(0.1)  # the launcher may drop what it has not read yet
             self.mpi.Abort(code)
         os._exit(code)
@@ -182,7 +254,10 @@ def world() -> Comm:
             reason = str(error).splitlines()[0]
             raise UserError(f"mpirun started {launched} ranks but MPI cannot be loaded: {reason}") from error
         return Comm()
-    comm = Comm(MPI.COMM_WORLD)
+    survives = launched > 1 and os.environ.get(FAULT_TOLERANT) == "1"
+    if survives:  # for then Open MPI's Abort ends the launcher, but not the other ranks
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    comm = Comm(MPI.COMM_WORLD, survives)
     if launched > 1 and comm.size == 1:
         raise UserError(
             f"mpirun started {launched} ranks that do not see each other: it belongs to another "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from common.errors import SaveError, is_user_mistake
+from common.errors import RankLost, SaveError, is_user_mistake
 
 if TYPE_CHECKING:
     from mpi_utils.comm import Comm
@@ -26,7 +26,7 @@ def exit_code(error: BaseException | None) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if is_user_mistake(error):
         return 2
-    if isinstance(error, SaveError):
+    if isinstance(error, SaveError | RankLost):
         return 75
     if isinstance(error, KeyboardInterrupt):
         return 130
@@ -35,7 +35,7 @@ def exit_code(error: BaseException | None) -> int:
 
 def _message(comm: Comm, error: BaseException, alone: bool) -> str:
     """Return one line for an error that is one line, else the traceback with rank and host."""
-    if is_user_mistake(error) or isinstance(error, SaveError):
+    if is_user_mistake(error) or isinstance(error, SaveError | RankLost):
         return f"{error}\n"
     if isinstance(error, KeyboardInterrupt):
         return f"{error}\n" if str(error) else "interrupted\n"
@@ -54,6 +54,10 @@ def leave(comm: Comm, error: BaseException | None) -> NoReturn:
     this rank speaks and aborts them. (MPI by itself ends such a job neither on an exception nor on sys.exit.)
     """
     code = exit_code(error)
+    if isinstance(error, RankLost):  # no collective is possible any more: the first that lives speaks for all
+        time.sleep(0.3 * min(comm.rank, 10))
+        _say(_message(comm, error, alone=True))
+        comm.abort(code)
     codes = np.array([code] * comm.size, np.int32)
     if comm.size > 1:
         mine = np.array([code], np.int32)
@@ -68,12 +72,35 @@ def leave(comm: Comm, error: BaseException | None) -> NoReturn:
                 time.sleep(0.01)
         except KeyboardInterrupt:
             comm.abort(130)
+        except Exception as caught:
+            _leave_without(comm, caught, code)
     failing = np.flatnonzero(codes)
     if error is not None and comm.rank == (failing[0] if len(failing) else 0):
         _say(_message(comm, error, alone=False))
     if comm.size > 1:
-        comm.leaving.Barrier()  # Open MPI kills all when the first exits with an error: not before it spoke
-    sys.exit(int(codes[failing[0]]) if len(failing) else 0)
+        try:
+            comm.leaving.Barrier()  # Open MPI kills all when the first exits with an error: not before it spoke
+        except Exception as caught:
+            _leave_without(comm, caught, code)
+    code = int(codes[failing[0]]) if len(failing) else 0
+    if comm.survives:
+        _end(code)
+    sys.exit(code)
+
+
+def _leave_without(comm: Comm, caught: Exception, code: int) -> NoReturn:
+    """End this process although a rank was lost when all had done their work."""
+    if not comm.is_lost(caught):
+        raise caught
+    comm.leaving.Revoke()
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process without MPI's Finalize, which may wait for a lost rank."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _say(text: str) -> None:

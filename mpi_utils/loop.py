@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import RankLost, UserError
 from common.protocols import Trainable
 from common.runs import checkpoint, run_folder
 from common.runs.encoding import first_not_finite
 from common.runs.logger import Logger
 from mpi_utils.comm import Comm
+from mpi_utils.elastic import Kept
 from mpi_utils.stragglers import Pace
 from mpi_utils.sync import check_in_sync
 from mpi_utils.watchdog import Watchdog
@@ -35,6 +36,7 @@ def run(
     keep: int = 5,
     log: bool = True,
     settings: dict[str, Any] | None = None,
+    remake: Callable[[], Trainable] | None = None,
 ) -> bool:
     """Train `learner` up to `iterations` in all, from the newest valid save in `run_dir`; a collective.
 
@@ -46,13 +48,65 @@ def run(
     FloatingPointError. Returns True when all iterations are done. SIGUSR1 to mpirun or to any rank saves
     after the running iteration and returns False; SIGTERM likewise, but it raises SystemExit(143). A rank
     that gets stuck is named and ends the job (`Watchdog`); of a slow one there is a warning.
+
+    `remake` gives another learner with the same settings, for the ranks that are left; a collective. With it,
+    and where MPI leaves the other ranks alive when one is lost, they go on from the beginning of the running
+    iteration.
     """
     for name, value in (("checkpoint_interval", checkpoint_interval), ("sync_interval", sync_interval)):
         if value < 1:
             raise UserError(f"{name}: {value} is too small; choose 1 or more")
-    with _signals() as received, Watchdog(comm, run_dir) as watchdog:
+    with _signals() as received:
+        kept = Kept(comm) if remake and comm.survives and comm.size > 1 else None
+        rest = (iterations, checkpoint_interval, sync_interval, keep, log, settings)
+        while True:
+            try:
+                done, stop = _train(learner, comm, Path(run_dir), received, kept, *rest)
+                break
+            except RankLost:
+                if kept is None or remake is None:
+                    raise
+            learner = _recovered(kept, remake)
+    if stop and comm.is_root:
+        print(
+            f"stopped by {('SIGUSR1', 'SIGTERM')[stop - 1]} and saved after iteration {done}; "
+            "the same command continues",
+            file=sys.stderr,
+            flush=True,
+        )
+    if stop == 2:
+        raise SystemExit(143)
+    return done >= iterations
+
+
+def _recovered(kept: Kept, remake: Callable[[], Trainable]) -> Trainable:
+    """A new learner for the ranks that are left after a loss."""
+    while True:
+        try:
+            kept.recover()
+            return remake()
+        except RankLost:  # one more
+            continue
+
+
+def _train(
+    learner: Trainable,
+    comm: Comm,
+    run_dir: Path,
+    received: Callable[[], int],
+    kept: Kept | None,
+    iterations: int,
+    checkpoint_interval: int,
+    sync_interval: int,
+    keep: int,
+    log: bool,
+    settings: dict[str, Any] | None,
+) -> tuple[int, int]:
+    """Train from the kept state if there is one, else from the newest save; iterations done and the signal."""
+    with Watchdog(comm, run_dir) as watchdog:
         with watchdog.at_the_disk():
-            done = resume(learner, comm, run_dir)
+            recovered = kept is not None and kept.version is not None
+            done = kept.restore(learner) if kept and recovered else resume(learner, comm, run_dir)
             with comm.agree():
                 if comm.is_root and done:
                     checkpoint.prune(run_dir, keep)  # a run killed after its last save did not
@@ -60,11 +114,13 @@ def run(
             logger = Logger(run_dir, comm, iterations, done) if log else None
             if comm.is_root and settings is not None:
                 run_folder.write_config(run_dir, settings)
-            if comm.is_root and done:
+            if comm.is_root and done and not recovered:
                 print(_where(done, iterations), flush=True)
         check_in_sync(comm, learner.tensors_in_sync())
         stop, pace, saved = 0, Pace(comm), done
         try:
+            if kept:
+                kept.keep(learner, done)
             while done < iterations and not stop:
                 began, waited = time.perf_counter(), comm.waited
                 metrics = learner.train_iteration(done)
@@ -84,6 +140,8 @@ def run(
                     with watchdog.at_the_disk():
                         _save(learner, comm, run_dir, done, keep, logger, best)
                     saved = done
+                if kept:
+                    kept.keep(learner, done)
         except KeyboardInterrupt:
             goes_on = f"continues from the save of iteration {saved}" if saved else "begins anew"
             text = f"interrupted in iteration {done + 1}; the same command {goes_on}"
@@ -91,16 +149,7 @@ def run(
         finally:
             if logger:
                 logger.close()
-    if stop and comm.is_root:
-        print(
-            f"stopped by {('SIGUSR1', 'SIGTERM')[stop - 1]} and saved after iteration {done}; "
-            "the same command continues",
-            file=sys.stderr,
-            flush=True,
-        )
-    if stop == 2:
-        raise SystemExit(143)
-    return done >= iterations
+    return done, stop
 
 
 def _where(done: int, iterations: int) -> str:

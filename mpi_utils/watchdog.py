@@ -9,7 +9,6 @@ import faulthandler
 import json
 import math
 import os
-import socket
 import sys
 import threading
 import time
@@ -68,8 +67,7 @@ class Watchdog:
                     files.make_folder(self.folder)
             with self.comm.agree():
                 self._write_report()
-            me = f"rank {self.comm.rank} (process {os.getpid()} on {socket.gethostname()})"
-            self.names = self.comm.allgather_object(me)
+            self.names = self.comm.who()
             self.thread.start()
         return self
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from common.optim import load_optimiser_state, make_adamw, optimiser_state
 from common.runs.seeding import SharedStream, stream
-from mpi_utils.comm import Comm
+from mpi_utils.comm import Comm, Piece
 from mpi_utils.sync import FlatGradients, broadcast_parameters
 from rl2.belief import BeliefPolicy
 from rl2.config import Config
@@ -69,6 +69,10 @@ class Buffer:
 
     def state_dict(self, comm: Comm) -> dict[str, Any]:
         """All rows of all ranks; a collective."""
+        if comm.in_pieces:
+            held = {name: a[:, : self.size].cpu() for name, a in self.held.items()}
+            pieces = {name: Piece(a, self.rows, self.num_rows, 0) for name, a in held.items()}
+            return {"added": self.added, "arrays": pieces}
         shapes = comm.allgather_object({n: (tuple(a.shape[1:]), a.dtype) for n, a in self.held.items()})[0]
         arrays = {}
         for name, (shape, dtype) in shapes.items():

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mpi_utils.comm import Piece
+
 CHUNK = 2048  # agents worked on at once: what fits into a core's cache
 
 
@@ -22,10 +24,12 @@ class AgentShard:
         """Rewards `[..., agents]` of some of the own agents for outcomes `[..., O]`."""
         return family.rewards(outcome, {name: values[agents] for name, values in self.parameters.items()})
 
-    def gather(self, own: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    def gather(self, own: torch.Tensor, axis: int = 0) -> Any:
         """All agents' rows of a tensor of which each rank has its own agents'; a collective."""
         if own.ndim == 0:  # an optimiser's step count
             return own
+        if self.comm.in_pieces:
+            return Piece(own, self.slice, self.total, axis)
         own = own.movedim(axis, 0)
         everyone = torch.zeros(self.total, *own.shape[1:], dtype=own.dtype)
         everyone[self.slice] = own

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mpi_utils.comm import Piece
 from rmdp.policy import Policies
 
 
@@ -100,9 +101,12 @@ class Environments:
             observation[:, num_steps],
         )
 
-    def get_state(self, comm: Any) -> dict[str, np.ndarray]:
+    def get_state(self, comm: Any) -> dict[str, Any]:
         """The states of all ranks' environments, `[m, k, ...]`; a collective."""
         mine = {} if self.env is None else self.env.get_state()
+        if comm.in_pieces:
+            own = {name: a.reshape(self.num_own, self.k, *a.shape[1:]) for name, a in mine.items()}
+            return {name: Piece(a, self.own, self.m, 0) for name, a in own.items()}
         layout = comm.bcast_object({name: (a.shape[1:], a.dtype.str) for name, a in mine.items()})
         state = {}
         for name, (shape, dtype) in layout.items():  # rank 0 always has an environment

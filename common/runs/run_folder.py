@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from common.errors import UserError
+from common.errors import SaveError, UserError
 from common.runs import files
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -137,6 +137,21 @@ def lock(run_dir: Path | str) -> Lock:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(mine).encode(), 0)
     return Lock(descriptor, path, made)
+
+
+def take_over(run_dir: Path | str, patience: float = 5.0) -> Lock:
+    """`lock` for another process of the run whose process that had the lock is lost; waits until it is gone.
+
+    Raises SaveError if it is not after `patience` seconds: it lives where this one cannot reach it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return lock(run_dir)
+        except InUse as error:
+            if time.monotonic() > deadline:
+                raise SaveError(f"{error}: it is out of reach, and the run goes on there alone") from error
+            time.sleep(0.05)
 
 
 def _shared_memory() -> list[str]:

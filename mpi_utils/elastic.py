@@ -1,0 +1,178 @@
+"""A run that goes on without a lost rank, from the beginning of the iteration in which it was lost.
+
+Every rank keeps a copy of the state after each iteration. What all ranks hold alike any of them can give back;
+of what a rank holds alone, as r-MDP's agents, the next rank keeps a copy too. After a loss the others join
+these parts and load them into a learner made anew, as a run does that is continued from a save by fewer ranks.
+"""
+
+import json
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from common.errors import SaveError
+from common.protocols import Trainable
+from common.runs.encoding import decode, encode
+from mpi_utils.comm import Comm, Piece
+
+
+class Version(NamedTuple):
+    """A state: which in order, after how many iterations, what is alike on all ranks, and pieces of two ranks."""
+
+    number: int
+    done: int
+    alike: dict[str, Any]
+    pieces: dict[int, np.ndarray]  # packed, by rank: this one's and those of the one before
+
+
+class Kept:
+    """The state at the beginning of the running iteration; kept by all ranks of `comm`."""
+
+    def __init__(self, comm: Comm):
+        self.comm, self.names = comm, comm.who()
+        self.size = comm.size  # when the state was kept
+        self.lost: list[str] = []  # of whom has not been told yet
+        self.version: Version | None = None  # `alike` is encoded, which is a copy
+        self.next: Version | None = None  # `alike` is the learner's own
+
+    @property
+    def number(self) -> int:
+        """The version that is kept; 0 for none."""
+        return self.version.number if self.version else 0
+
+    def keep(self, learner: Trainable, done: int) -> None:
+        """Keep the state after `done` iterations instead of the one before; a collective."""
+        comm = self.comm
+        comm.in_pieces = True
+        try:
+            alike, own = apart(learner.state_dict())
+        finally:
+            comm.in_pieces = False
+        pieces = {comm.rank: (packed := pack(own)), (comm.rank - 1) % comm.size: comm.pass_on(packed)}
+        self.next = Version(self.number + 1, done, alike, pieces)
+        comm.barrier()  # who is past it knows that all have passed on theirs, so that none goes back further
+        self._take()
+
+    def _take(self) -> None:
+        """Copy the next version, which the learner has not changed yet."""
+        assert self.next
+        self.version = self.version and self.version._replace(alike={})  # at no time are there two copies
+        tensors: dict[str, torch.Tensor] = {}
+        tree = encode(self.next.alike, tensors)
+        self.version, self.next = self.next._replace(alike={"tree": tree, "tensors": tensors}), None
+        self.size = self.comm.size
+
+    def recover(self) -> None:
+        """Leave the lost ranks out, agree on the version to go back to, and tell both; all that live call it.
+
+        RankLost says that one more was lost, and that this is to be called again.
+        """
+        comm = self.comm
+        gone = comm.shrink()
+        self.lost += [self.names[rank] for rank in gone]
+        self.names = [name for rank, name in enumerate(self.names) if rank not in gone]
+        newest = int(comm.allreduce_(np.array([self.number]), "max")[0])
+        if self.number < newest:
+            self._take()
+        self.next = None
+        if comm.is_root:
+            are = f"{', '.join(self.lost)} {'is' if len(self.lost) == 1 else 'are'} lost"
+            left = f"{comm.size} ranks go" if comm.size > 1 else "one rank goes"
+            again = f" from iteration {self.version.done + 1}" if self.version else ""
+            print(f"{are}; {left} on{again}", file=sys.stderr, flush=True)
+        self.names, self.lost = comm.who(), []
+
+    def restore(self, learner: Trainable) -> int:
+        """Load what is kept into a learner; returns how many iterations are done. A collective."""
+        learner.load_state_dict(self.state())
+        assert self.version
+        return self.version.done
+
+    def state(self) -> dict[str, Any]:
+        """The kept state with the rows of all ranks, the same on each; a collective.
+
+        Raises SaveError if a part of it is lost with the two ranks that had it.
+        """
+        comm, version = self.comm, self.version
+        assert version
+        state = decode(version.alike["tree"], version.alike["tensors"])
+        pieces = {rank: unpack(packed) for rank, packed in version.pieces.items()}
+        told = comm.allgather_object({rank: describe(own) for rank, own in pieces.items()})
+        layout = {path: what for each in told for described in each.values() for path, what in described.items()}
+        holder = {rank: number for number, each in reversed(list(enumerate(told))) for rank in each}
+        if layout and (gone := set(range(self.size)) - holder.keys()):
+            ranks = f"rank{'s' * (len(gone) > 1)} {', '.join(map(str, sorted(gone)))}"
+            raise SaveError(
+                f"what {ranks} had is lost with the next rank, which had a copy; the same command continues "
+                "from the last save"
+            )
+        for path, (total, shape, dtype, axis, is_tensor) in sorted(layout.items()):
+            whole = np.zeros((total, *shape), dtype)
+            for rank, own in pieces.items():
+                if holder[rank] == comm.rank and path in own:
+                    whole[own[path].rows] = own[path].own
+            comm.allreduce_(whole.reshape(-1).view(np.uint8))  # bytes: zeros plus one's own, of any type
+            whole = np.ascontiguousarray(np.moveaxis(whole, 0, axis))
+            put(state, path, torch.from_numpy(whole) if is_tensor else whole)
+        return state
+
+
+Path = tuple[str, ...]
+
+
+def apart(state: dict[str, Any], path: Path = ()) -> tuple[dict[str, Any], dict[Path, Piece]]:
+    """A nested state without its pieces, and those by their path."""
+    alike, pieces = {}, {}
+    for name, value in state.items():
+        if isinstance(value, Piece):
+            pieces[*path, name] = value
+        elif isinstance(value, dict):
+            alike[name], inner = apart(value, (*path, name))
+            pieces |= inner
+        else:
+            alike[name] = value
+    return alike, pieces
+
+
+def put(state: dict[str, Any], path: Path, value: Any) -> None:
+    """Put back what `apart` took out."""
+    for name in path[:-1]:
+        state = state.setdefault(name, {})
+    state[path[-1]] = value
+
+
+def pack(pieces: dict[Path, Piece]) -> np.ndarray:
+    """Pieces as bytes `[B]`: the length of their description, it, and the numbers, rows first."""
+    headers, numbers = [], []
+    for path, (own, rows, total, axis) in pieces.items():
+        is_tensor = isinstance(own, torch.Tensor)
+        array = np.moveaxis(own.detach().cpu().numpy() if is_tensor else own, axis, 0)
+        headers.append([path, rows.start, total, axis, is_tensor, array.dtype.str, array.shape])
+        numbers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    text = np.frombuffer(json.dumps(headers).encode(), np.uint8)
+    return np.concatenate([np.array([len(text)]).view(np.uint8), text, *numbers])
+
+
+def unpack(packed: np.ndarray) -> dict[Path, Piece]:
+    """What `pack` was given, with the rows first."""
+    at = 8 + int(packed[:8].view(np.int64)[0])
+    pieces = {}
+    for path, start, total, axis, is_tensor, dtype, shape in json.loads(packed[8:at].tobytes()):
+        length = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        array = np.frombuffer(packed[at : at + length].tobytes(), dtype).reshape(shape)
+        own = torch.from_numpy(array.copy()) if is_tensor else array
+        pieces[tuple(path)] = Piece(own, slice(start, start + len(array)), total, axis)
+        at += length
+    return pieces
+
+
+def describe(pieces: dict[Path, Piece]) -> dict[Path, tuple]:
+    """Rows in all, shape behind them, type, axis of the rows, and whether it is a tensor, of each piece."""
+    is_tensor = {path: isinstance(piece.own, torch.Tensor) for path, piece in pieces.items()}
+    arrays = {path: np.asarray(piece.own) for path, piece in pieces.items()}
+    return {
+        path: (pieces[path].total, array.shape[1:], array.dtype.str, pieces[path].axis, is_tensor[path])
+        for path, array in arrays.items()
+    }
