@@ -43,9 +43,9 @@ class Piece(NamedTuple):
 class Comm:
     """The ranks of this run; `Comm()` is the single rank of a program started without mpirun.
 
-    Every method but `share`, `is_lost` and `abort` is collective: all ranks call it, or none does. Where the
-    launcher leaves the others alive when a rank is lost (`survives`), a collective then raises RankLost on all
-    of them, and `shrink` goes on without it.
+    Every method but `share`, `is_lost` and `abort` is collective: all ranks call it, or none does. If a rank
+    is lost and the launcher leaves the others alive (`survives`), their collectives raise RankLost, and
+    `shrink` goes on without it.
     """
 
     def __init__(self, mpi: Any = None, survives: bool = False):
@@ -123,6 +123,8 @@ class Comm:
 
     def pass_on(self, data: np.ndarray) -> np.ndarray:
         """Give bytes to the next rank, the last to the first, and return those of the rank before."""
+        if self.size == 1:
+            return data
         to, source = (self.rank + 1) % self.size, (self.rank - 1) % self.size
         length = np.empty(1, np.int64)
         self._call(("pass on a length",), self.mpi.Sendrecv, np.array([data.size]), to, 0, length, source)
@@ -150,7 +152,7 @@ class Comm:
         return [rank for rank, number in enumerate(numbers) if number == MPI.UNDEFINED]
 
     def is_lost(self, error: Exception) -> bool:
-        """Whether an error means that a rank is lost; if so, the running collective ends on all others too."""
+        """Whether an error means that a rank is lost; if so, collectives of the others end too."""
         if not self.survives:
             return False
         from mpi4py import MPI

@@ -1,11 +1,12 @@
 """A run that goes on without a lost rank, from the beginning of the iteration in which it was lost.
 
-Every rank keeps a copy of the state after each iteration. What all ranks hold alike any of them can give back;
-of what a rank holds alone, as r-MDP's agents, the next rank keeps a copy too. After a loss the others join
-these parts and load them into a learner made anew, as a run does that is continued from a save by fewer ranks.
+After each iteration every rank keeps a copy of the state. What is alike on all ranks any of them can give
+back; of what a rank has alone, such as its agents in r-MDP, the next rank keeps a copy. After a loss these
+parts are joined and loaded into a learner made anew, as a save is by a run that fewer ranks continue.
 """
 
 import json
+import math
 import sys
 from typing import Any, NamedTuple
 
@@ -19,11 +20,12 @@ from mpi_utils.comm import Comm, Piece
 
 
 class Version(NamedTuple):
-    """A state: which in order, after how many iterations, what is alike on all ranks, and pieces of two ranks."""
+    """The state after `done` iterations, as far as this rank keeps it."""
 
-    number: int
+    number: int  # of those that were kept before, and 1
     done: int
-    alike: dict[str, Any]
+    size: int  # ranks that kept it together
+    alike: dict[str, Any]  # on all ranks
     pieces: dict[int, np.ndarray]  # packed, by rank: this one's and those of the one before
 
 
@@ -32,7 +34,6 @@ class Kept:
 
     def __init__(self, comm: Comm):
         self.comm, self.names = comm, comm.who()
-        self.size = comm.size  # when the state was kept
         self.lost: list[str] = []  # of whom has not been told yet
         self.version: Version | None = None  # `alike` is encoded, which is a copy
         self.next: Version | None = None  # `alike` is the learner's own
@@ -51,7 +52,7 @@ class Kept:
         finally:
             comm.in_pieces = False
         pieces = {comm.rank: (packed := pack(own)), (comm.rank - 1) % comm.size: comm.pass_on(packed)}
-        self.next = Version(self.number + 1, done, alike, pieces)
+        self.next = Version(self.number + 1, done, comm.size, alike, pieces)
         comm.barrier()  # who is past it knows that all have passed on theirs, so that none goes back further
         self._take()
 
@@ -62,7 +63,6 @@ class Kept:
         tensors: dict[str, torch.Tensor] = {}
         tree = encode(self.next.alike, tensors)
         self.version, self.next = self.next._replace(alike={"tree": tree, "tensors": tensors}), None
-        self.size = self.comm.size
 
     def recover(self) -> None:
         """Leave the lost ranks out, agree on the version to go back to, and tell both; all that live call it.
@@ -97,25 +97,25 @@ class Kept:
         """
         comm, version = self.comm, self.version
         assert version
-        state = decode(version.alike["tree"], version.alike["tensors"])
-        pieces = {rank: unpack(packed) for rank, packed in version.pieces.items()}
-        told = comm.allgather_object({rank: describe(own) for rank, own in pieces.items()})
-        layout = {path: what for each in told for described in each.values() for path, what in described.items()}
+        parts = {rank: unpack(packed) for rank, packed in version.pieces.items()}
+        told = comm.allgather_object({rank: [part for part, _ in own] for rank, own in parts.items()})
+        layout = {part.path: part for each in told for own in each.values() for part in own}
         holder = {rank: number for number, each in reversed(list(enumerate(told))) for rank in each}
-        if layout and (gone := set(range(self.size)) - holder.keys()):
-            ranks = f"rank{'s' * (len(gone) > 1)} {', '.join(map(str, sorted(gone)))}"
+        if layout and (gone := set(range(version.size)) - holder.keys()):
             raise SaveError(
-                f"what {ranks} had is lost with the next rank, which had a copy; the same command continues "
-                "from the last save"
+                f"what rank {', '.join(map(str, sorted(gone)))} of {version.size} had is lost with the next "
+                "rank, which kept a copy; the same command continues from the last save"
             )
-        for path, (total, shape, dtype, axis, is_tensor) in sorted(layout.items()):
-            whole = np.zeros((total, *shape), dtype)
-            for rank, own in pieces.items():
-                if holder[rank] == comm.rank and path in own:
-                    whole[own[path].rows] = own[path].own
+        state = decode(version.alike["tree"], version.alike["tensors"])
+        mine = [own for rank in parts if holder[rank] == comm.rank for own in parts[rank]]
+        for path, of in sorted(layout.items()):
+            whole = np.zeros((of.total, *of.shape[1:]), of.dtype)
+            for part, rows in mine:
+                if part.path == path:
+                    whole[part.start : part.start + len(rows)] = rows
             comm.allreduce_(whole.reshape(-1).view(np.uint8))  # bytes: zeros plus one's own, of any type
-            whole = np.ascontiguousarray(np.moveaxis(whole, 0, axis))
-            put(state, path, torch.from_numpy(whole) if is_tensor else whole)
+            whole = np.ascontiguousarray(np.moveaxis(whole, 0, of.axis))
+            put(state, path, torch.from_numpy(whole) if of.is_tensor else whole)
         return state
 
 
@@ -143,36 +143,37 @@ def put(state: dict[str, Any], path: Path, value: Any) -> None:
     state[path[-1]] = value
 
 
+class Part(NamedTuple):
+    """What is told of a piece beside its numbers, which have the rows first."""
+
+    path: Path
+    start: int
+    total: int
+    axis: int
+    is_tensor: bool
+    dtype: str
+    shape: tuple[int, ...]
+
+
 def pack(pieces: dict[Path, Piece]) -> np.ndarray:
-    """Pieces as bytes `[B]`: the length of their description, it, and the numbers, rows first."""
-    headers, numbers = [], []
+    """Pieces as bytes `[B]`: the length of what is told of them, that, and their numbers."""
+    told, numbers = [], []
     for path, (own, rows, total, axis) in pieces.items():
         is_tensor = isinstance(own, torch.Tensor)
         array = np.moveaxis(own.detach().cpu().numpy() if is_tensor else own, axis, 0)
-        headers.append([path, rows.start, total, axis, is_tensor, array.dtype.str, array.shape])
+        told.append(Part(path, rows.start, total, axis, is_tensor, array.dtype.str, array.shape))
         numbers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    text = np.frombuffer(json.dumps(headers).encode(), np.uint8)
+    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
     return np.concatenate([np.array([len(text)]).view(np.uint8), text, *numbers])
 
 
-def unpack(packed: np.ndarray) -> dict[Path, Piece]:
-    """What `pack` was given, with the rows first."""
+def unpack(packed: np.ndarray) -> list[tuple[Part, np.ndarray]]:
+    """What was told of each piece that was packed, and its numbers."""
     at = 8 + int(packed[:8].view(np.int64)[0])
-    pieces = {}
+    parts = []
     for path, start, total, axis, is_tensor, dtype, shape in json.loads(packed[8:at].tobytes()):
-        length = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        array = np.frombuffer(packed[at : at + length].tobytes(), dtype).reshape(shape)
-        own = torch.from_numpy(array.copy()) if is_tensor else array
-        pieces[tuple(path)] = Piece(own, slice(start, start + len(array)), total, axis)
+        part = Part(tuple(path), start, total, axis, is_tensor, dtype, tuple(shape))
+        length = math.prod(shape) * np.dtype(part.dtype).itemsize
+        parts.append((part, np.frombuffer(packed[at : at + length].tobytes(), part.dtype).reshape(shape)))
         at += length
-    return pieces
-
-
-def describe(pieces: dict[Path, Piece]) -> dict[Path, tuple]:
-    """Rows in all, shape behind them, type, axis of the rows, and whether it is a tensor, of each piece."""
-    is_tensor = {path: isinstance(piece.own, torch.Tensor) for path, piece in pieces.items()}
-    arrays = {path: np.asarray(piece.own) for path, piece in pieces.items()}
-    return {
-        path: (pieces[path].total, array.shape[1:], array.dtype.str, pieces[path].axis, is_tensor[path])
-        for path, array in arrays.items()
-    }
+    return parts

@@ -75,17 +75,18 @@ def leave(comm: Comm, error: BaseException | None) -> NoReturn:
         except Exception as caught:
             _leave_without(comm, caught, code)
     failing = np.flatnonzero(codes)
+    agreed = int(codes[failing[0]]) if len(failing) else 0
     if error is not None and comm.rank == (failing[0] if len(failing) else 0):
         _say(_message(comm, error, alone=False))
     if comm.size > 1:
         try:
-            comm.leaving.Barrier()  # Open MPI kills all when the first exits with an error: not before it spoke
+            # Open MPI kills all when the first exits with an error: not before it spoke.
+            comm.leaving.Barrier()
         except Exception as caught:
-            _leave_without(comm, caught, code)
-    code = int(codes[failing[0]]) if len(failing) else 0
+            _leave_without(comm, caught, agreed)
     if comm.survives:
-        _end(code)
-    sys.exit(code)
+        _end(agreed)
+    sys.exit(agreed)
 
 
 def _leave_without(comm: Comm, caught: Exception, code: int) -> NoReturn:

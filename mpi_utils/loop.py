@@ -102,7 +102,7 @@ def _train(
     log: bool,
     settings: dict[str, Any] | None,
 ) -> tuple[int, int]:
-    """Train from the kept state if there is one, else from the newest save; iterations done and the signal."""
+    """Train from the kept state, or else the newest save; returns the iterations done and the signal."""
     with Watchdog(comm, run_dir) as watchdog:
         with watchdog.at_the_disk():
             recovered = kept is not None and kept.version is not None
@@ -119,7 +119,7 @@ def _train(
         check_in_sync(comm, learner.tensors_in_sync())
         stop, pace, saved = 0, Pace(comm), done
         try:
-            if kept:
+            if kept and comm.size > 1:
                 kept.keep(learner, done)
             while done < iterations and not stop:
                 began, waited = time.perf_counter(), comm.waited
@@ -140,7 +140,7 @@ def _train(
                     with watchdog.at_the_disk():
                         _save(learner, comm, run_dir, done, keep, logger, best)
                     saved = done
-                if kept:
+                if kept and comm.size > 1:
                     kept.keep(learner, done)
         except KeyboardInterrupt:
             goes_on = f"continues from the save of iteration {saved}" if saved else "begins anew"

@@ -1,4 +1,4 @@
-"""The scripts of docs/slurm, run with a Slurm that is not one: `srun` is mpirun, the rest notes its call."""
+"""The script of docs/slurm, run with a Slurm that is not one: `srun` is mpirun, the rest notes its call."""
 
 import os
 import re
@@ -67,33 +67,3 @@ def test_the_job_saves_at_its_signal_and_goes_back_into_the_queue(slurm, tmp_pat
     assert again.returncode == 0, again.stdout + again.stderr
     assert checkpoint.newest_valid(tmp_path / "run")[0].name == f"step_{int(done[1]) + 1:08d}"
     assert calls.read_text().count("requeue") == 1, "done: not into the queue again"
-
-
-def attempts(tmp_path, body):
-    """Exit code, what was said and how often `body`, in which $n is the attempt, was run by keep_going.sh."""
-    script = tmp_path / "attempt"
-    script.write_text(f"#!/bin/bash\necho x >> {tmp_path}/n\nn=$(wc -l < {tmp_path}/n)\n{body}\n")
-    script.chmod(0o755)
-    command = [SCRIPTS / "keep_going.sh", tmp_path / "run", script]
-    done = subprocess.run(
-        command, env=os.environ | {"PAUSE_S": "0"}, capture_output=True, text=True, timeout=30
-    )
-    return done.returncode, done.stderr, (tmp_path / "n").read_text().count("x")
-
-
-@pytest.mark.promise("A7 restarts end without progress")
-@pytest.mark.parametrize(
-    ("body", "code", "times"),
-    [
-        ("exit 1", 1, 3),
-        ("exit 2", 2, 1),
-        ("exit 75", 75, 3),
-        ("[ $n -eq 2 ] && exit 0; exit 137", 0, 2),
-        # progress in the first five attempts, which all fail at step 7 then
-        ('s=$((n < 5 ? n : 5)); mkdir -p "$(dirname $0)/run/step_0000000$s"; exit 1', 1, 8),
-    ],
-)
-def test_a_run_that_fails_is_started_again_as_long_as_it_gets_on(tmp_path, body, code, times):
-    found, said, count = attempts(tmp_path, body)
-    assert (found, count) == (code, times), said
-    assert ("3 failures in a row without progress" in said) == (times in (3, 8)), said

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from common.runs import checkpoint
+from tests.helpers.by_hand import ITERATIONS, few
 from tests.helpers.launch import Job, find_mpirun, mpirun
-from tests.helpers.runs import ITERATIONS, TINY, flags, flat
+from tests.helpers.runs import TINY, flat
 
 pytestmark = pytest.mark.mpi
 RUNS = int(os.environ.get("KILLS", 26)) // 2  # two kills in each
@@ -37,13 +38,15 @@ def start(num_ranks, *arguments) -> Job:
 
 
 def killed(system, folder, num_ranks, plan, limit=150.0):
-    """Run with victims by `plan` (see `losing.py`): the result, the victims' phases and times, the beginnings."""
+    """A run with victims by `plan` (see `losing.py`): result, the victims' times, what began."""
     telling = folder / "telling"
     shutil.rmtree(telling, ignore_errors=True)
     telling.mkdir(parents=True)
-    arguments = ["-m", "tests.helpers.losing", telling, json.dumps(plan), *flags(system, folder, "run")]
+    arguments = ["-m", "tests.helpers.losing", telling, json.dumps(plan), *few(system, folder, "run")]
     result = start(num_ranks, *arguments).wait(limit)
-    died = sorted((float(text.split()[1]), text.split()[0]) for text in map(Path.read_text, telling.glob("died_*")))
+    died = sorted(
+        (float(text.split()[1]), text.split()[0]) for text in map(Path.read_text, telling.glob("died_*"))
+    )
     began = [line.split() for line in (telling / "began").read_text().splitlines()]
     return result, died, [(int(size), int(i), float(at)) for size, i, at in began]
 
@@ -87,7 +90,8 @@ def difference(a, b) -> float:
 
 
 def by_hand(system, folder, plans):
-    result = mpirun(4, "-m", "tests.helpers.by_hand", system, folder, json.dumps(plans), limit=280)
+    num_ranks = max(size for plan in plans for size, _ in plan)
+    result = mpirun(num_ranks, "-m", "tests.helpers.by_hand", system, folder, json.dumps(plans), limit=280)
     assert result.code == 0, result.output
     return [outcome(folder / str(number)) for number in range(len(plans))]
 
@@ -97,7 +101,9 @@ def test_a_run_goes_on_without_its_first_rank(tmp_path, promise):
     result, died, began = killed("rmdp", tmp_path, 3, [[3, 0, 7, 0.5, 0]])
     with promise("H1 ranks lost, the run goes on") as trial:
         assert result.code == 0 and len(died) == 1, result.output
-        assert re.search(r"^rank 0 \(process \d+ on .*\) is lost; 2 ranks go on from iteration 8$", result.output, re.M)
+        assert re.search(
+            r"^rank 0 \(process \d+ on .*\) is lost; 2 ranks go on from iteration 8$", result.output, re.M
+        )
         assert changes(began) == [[3, 7], [2, ITERATIONS]]
         (trial.seconds,) = pauses(died, began)
         (expected,) = by_hand("rmdp", tmp_path / "hand", [changes(began)])
@@ -117,11 +123,14 @@ def test_runs_go_on_without_ranks_that_are_killed(tmp_path, system, promise):
             for k, (size, i) in enumerate([(4, first), (3, second)])
         ]
         result, died, began = killed(system, tmp_path / str(number), 4, plan)
-        for k, (size, rank, *_) in enumerate(plan):
+        for k, (_, rank, *_) in enumerate(plan):
             with promise(f"H1 ranks lost, the run goes on ({system})") as trial:
                 assert result.code == 0 and len(died) == 2, result.output
                 trial.seconds = pauses(died, began)[k]
-            with promise(f"H1 lost in {died[k][1]}"), promise("H1 rank 0 lost" if rank == 0 else "H1 another lost"):
+            with (
+                promise(f"H1 lost in {died[k][1]}"),
+                promise("H1 rank 0 lost" if rank == 0 else "H1 another lost"),
+            ):
                 assert "Traceback" not in result.output, result.output
         plans.append(changes(began))
         ends.append(outcome(tmp_path / str(number) / "run"))
@@ -134,23 +143,27 @@ def test_runs_go_on_without_ranks_that_are_killed(tmp_path, system, promise):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("system", TINY)
 def test_two_ranks_are_lost_at_once(tmp_path, system, promise):
-    """In one iteration, or the second one while the others deal with the first: they go on, or end in one line."""
-    rng = random.Random(f"double {system}")
+    """In one iteration, or the second while the others deal with the first: they go on or end in a line."""
+    rng, plans, ends = random.Random(f"double {system}"), [], []
     for number in range(DOUBLES):
         i, (one, other) = rng.randrange(4, ITERATIONS - 1), rng.sample(range(4), 2)
         plan = [[4, one, i, rng.random(), 0.0], [4, other, i, rng.random(), delay(rng)]]
         if number % 2:
             plan[1] = [3, rng.randrange(3), -1, 0.5 * rng.random(), 0.0]
         result, died, began = killed(system, tmp_path / str(number), 4, plan)
+        run_dir = tmp_path / str(number) / "run"
         with promise(f"H3 two lost at once ({system})"):
             assert len(died) == 2 and "Traceback" not in result.output, result.output
             if result.code == 0:
-                plan = changes(began)
-                (expected,) = by_hand(system, tmp_path / str(number) / "hand", [plan])
-                assert difference(outcome(tmp_path / str(number) / "run"), expected) <= LIKE, plan
+                plans.append(changes(began))
+                ends.append(outcome(run_dir))
             else:
                 assert result.code == 75 and "continues from the last save" in result.output, result.output
-                assert checkpoint.newest_valid(tmp_path / str(number) / "run")[1] == []
+                assert checkpoint.newest_valid(run_dir)[1] == []
+    hand = by_hand(system, tmp_path / "hand", plans) if plans else []
+    for plan, end, expected in zip(plans, ends, hand, strict=True):
+        with promise(f"H3 equal to a run by hand ({system})"):
+            assert difference(end, expected) <= LIKE, plan
 
 
 def delay(rng) -> float:
