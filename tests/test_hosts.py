@@ -8,12 +8,13 @@ import time
 
 import pytest
 
-from tests.helpers.launch import Job, find_mpirun, mpirun
+from tests.helpers.by_hand import ITERATIONS, few
+from tests.helpers.launch import Job, find_mpirun, mpirun, tolerant_launcher
 
 pytestmark = [pytest.mark.nightly, pytest.mark.mpi, pytest.mark.timeout(200)]
 LIMIT = 4.0
 WORKER = "tests/helpers/worker.py"
-# MPICH's launcher calls it as `start OPTIONS... HOST COMMAND...`, as it would ssh.
+# The launcher calls it as `start OPTIONS... HOST COMMAND...`, as it would ssh.
 START = """#!/bin/bash
 while [[ $1 == -* ]]; do shift; done
 host=$1; shift
@@ -58,6 +59,23 @@ class Hosts:
         env |= {"FI_PROVIDER": "tcp", "FI_TCP_IFACE": "wire"}
         return Job(2, WORKER, *arguments, launcher=[*inside, find_mpirun(), *at, *how], env=env)
 
+    def start_tolerant(self, *arguments) -> Job:
+        """One rank on each host under Open MPI, whose ranks notice that another one is out of reach."""
+        settings = {
+            "pml": "ob1",
+            "btl": "tcp,self",
+            "btl_tcp_if_include": "wire",
+            "mpi_ft_detector": "true",
+            "mpi_ft_detector_thread": "true",
+            "mpi_ft_detector_period": "1",
+            "mpi_ft_detector_timeout": "5",
+        }
+        how = [word for name, value in settings.items() for word in ("--mca", name, value)]
+        how += ["--prtemca", "plm_ssh_agent", str(self.script), "--prtemca", "oob_tcp_keepalive_time", "0"]
+        at = ["--host", "10.77.0.1,10.77.0.2", "--map-by", "ppr:1:node:oversubscribe"]
+        inside = ["ip", "netns", "exec", f"{self.name}1"]
+        return Job(2, *arguments, launcher=[*inside, *tolerant_launcher(), *how, *at])
+
     def close(self) -> None:
         for i in (1, 2):
             ip("netns", "del", f"{self.name}{i}", check=False)
@@ -67,9 +85,6 @@ class Hosts:
 def hosts(tmp_path):
     if not shutil.which("ip") or os.geteuid():
         pytest.skip("needs root and ip")
-    mpich = subprocess.run([find_mpirun(), "--version"], capture_output=True, text=True).stdout
-    if "HYDRA" not in mpich:
-        pytest.skip("the hosts are started in the way of MPICH's launcher")
     try:
         two = Hosts(tmp_path)
     except subprocess.CalledProcessError as error:
@@ -78,13 +93,19 @@ def hosts(tmp_path):
     two.close()
 
 
+@pytest.fixture
+def mpich():
+    if "HYDRA" not in subprocess.run([find_mpirun(), "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("the hosts are started in the way of MPICH's launcher")
+
+
 def wait_for_a_save(job, folder):
     while not list(folder.glob("step_*")):
         assert job.process.poll() is None, job.wait().output
         time.sleep(0.02)
 
 
-def test_a_cut_link_ends_both_sides(hosts, tmp_path, promise):
+def test_a_cut_link_ends_both_sides(mpich, hosts, tmp_path, promise):
     job = hosts.start("train", tmp_path / "run", "", 0.05, 400, limit=LIMIT)
     wait_for_a_save(job, tmp_path / "run")
     ranks = [pid for pid in job.processes() if b"PMI_RANK" in open(f"/proc/{pid}/environ", "rb").read()]
@@ -102,7 +123,7 @@ def test_a_cut_link_ends_both_sides(hosts, tmp_path, promise):
         assert "all ranks wait in collective" in output and "the network between them" in output, output
 
 
-def test_a_link_that_comes_back_changes_nothing(hosts, tmp_path, promise):
+def test_a_link_that_comes_back_changes_nothing(mpich, hosts, tmp_path, promise):
     alone = mpirun(2, WORKER, "train", tmp_path / "alone", "", 0, 150)
     job = hosts.start("train", tmp_path / "run", "", 0.02, 150, limit=30)
     wait_for_a_save(job, tmp_path / "run")
@@ -114,3 +135,38 @@ def test_a_link_that_comes_back_changes_nothing(hosts, tmp_path, promise):
         trial.seconds = result.seconds
         ends = [set(re.findall(r"finished True \w{64}", r.output)) for r in (alone, result)]
         assert result.code == 0 and ends[0] == ends[1] and len(ends[0]) == 1, result.output
+
+
+def test_one_host_goes_on_when_the_other_is_cut_off(hosts, tmp_path, promise):
+    """The one whose rank holds the run folder; the other's rank ends."""
+    if tolerant_launcher() is None:
+        pytest.skip("for Open MPI 5, which can do without a rank")
+    program = ["-m", "tests.helpers.losing", tmp_path, "[]"]
+    job = hosts.start_tolerant(*program, *few("rmdp", tmp_path, "run"), "--steps_per_policy", "4096")
+    began = tmp_path / "began"
+    while not began.exists() or len(began.read_text().splitlines()) < 3:
+        assert job.process.poll() is None, job.wait().output
+        time.sleep(0.02)
+    hosts.link("down")
+    cut = time.monotonic()
+    while not (tmp_path / "run" / f"step_{ITERATIONS:08d}").exists():
+        assert time.monotonic() < cut + 90, (job.kill(), job.process.communicate()[0])
+        time.sleep(0.05)
+    while ranks := [pid for pid in job.processes() if is_rank(pid)]:
+        assert time.monotonic() < cut + 120, ranks
+        time.sleep(0.05)
+    job.kill()  # the launcher waits for the host that is cut off
+    output = job.process.communicate()[0]
+    alone = [float(line.split()[2]) for line in began.read_text().splitlines() if line.startswith("1 ")]
+    with promise("H5 one of two hosts cut off") as trial:
+        trial.seconds = alone[0] - cut
+        assert trial.seconds <= 15 and "rank 1 (process" in output and "one rank goes on" in output, output
+        assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == ITERATIONS + 1
+
+
+def is_rank(pid: int) -> bool:
+    """Whether a process is a rank rather than the launcher's own."""
+    try:
+        return b"OMPI_COMM_WORLD_RANK=" in open(f"/proc/{pid}/environ", "rb").read()
+    except OSError:
+        return False

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 
 from common.runs import checkpoint
 from tests.helpers.by_hand import ITERATIONS, few
-from tests.helpers.launch import Job, find_mpirun, mpirun
+from tests.helpers.launch import Job, mpirun, tolerant_launcher
 from tests.helpers.runs import TINY, flat
 
 pytestmark = pytest.mark.mpi
@@ -28,13 +27,12 @@ LIKE = 1e-5  # numbers of a run by hand; relative, or of 1
 
 @pytest.fixture(scope="module", autouse=True)
 def tolerant():
-    version = subprocess.run([find_mpirun(), "--version"], capture_output=True, text=True).stdout
-    if not re.search(r"Open MPI\) [5-9]", version):
+    if tolerant_launcher() is None:
         pytest.skip("for Open MPI 5, which can do without a rank")
 
 
 def start(num_ranks, *arguments) -> Job:
-    return Job(num_ranks, *arguments, launcher=[find_mpirun(), "--with-ft", "ulfm"])
+    return Job(num_ranks, *arguments, launcher=tolerant_launcher())
 
 
 def killed(system, folder, num_ranks, plan, limit=150.0):
@@ -108,6 +106,20 @@ def test_a_run_goes_on_without_its_first_rank(tmp_path, promise):
         (trial.seconds,) = pauses(died, began)
         (expected,) = by_hand("rmdp", tmp_path / "hand", [changes(began)])
         assert difference(outcome(tmp_path / "run"), expected) <= LIKE
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "said"),
+    [
+        ("fail", 1, "the last rank's own mistake"),
+        ("leave_early", 1, "left while others"),
+        ("disk_full", 75, "No space"),
+    ],
+)
+def test_what_is_no_loss_ends_all_ranks(scenario, code, said):
+    """The launcher would leave them alive."""
+    result = start(3, "tests/helpers/worker.py", scenario).wait()
+    assert result.code == code and said in result.output and "is lost" not in result.output, result.output
 
 
 @pytest.mark.nightly

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,14 @@ def find_mpirun() -> str | None:
     """Return the mpirun beside this python, else the one on PATH, else None."""
     beside = Path(sys.executable).parent / "mpirun"
     return str(beside) if beside.exists() else shutil.which("mpirun")
+
+
+def tolerant_launcher() -> list[str] | None:
+    """The launcher that leaves the others alive when a rank is lost; None if it is another MPI's."""
+    if find_mpirun() is None:
+        return None
+    version = subprocess.run([find_mpirun(), "--version"], capture_output=True, text=True).stdout
+    return [find_mpirun(), "--with-ft", "ulfm"] if re.search(r"Open MPI\) [5-9]", version) else None
 
 
 @dataclass
