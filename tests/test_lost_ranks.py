@@ -122,6 +122,13 @@ def test_what_is_no_loss_ends_all_ranks(scenario, code, said):
     assert result.code == code and said in result.output and "is lost" not in result.output, result.output
 
 
+def test_without_a_copy_of_the_state_one_line_ends_the_job(tmp_path):
+    """As in programs other than training, and before it."""
+    result = start(3, "tests/helpers/worker.py", "train", tmp_path / "run", "1:4").wait(150)
+    assert result.code == 75 and "Traceback" not in result.output, result.output
+    assert result.output.count("a rank of the job is lost, and with it the job; start it again") == 1
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("system", TINY)
