@@ -1,8 +1,8 @@
-"""What it costs to be able to go on without a lost rank:  mpirun -np 2 python -m benchmarks.kept_state SYSTEM [flags]
+"""What the state kept in memory costs:  mpirun -np 2 python -m benchmarks.kept_state SYSTEM [flags]
 
-Prints one JSON line: median seconds of an iteration, of this rank's work to keep a copy of the state after it
-(with the median of their ratios) and of its waiting for the others meanwhile, and the memory of the copy beside
-that of the state. All flags of `python -m train SYSTEM` are accepted. Training keeps a copy only where the
+Prints one JSON line: median seconds of an iteration, of this rank's work to keep a copy of the state after
+it, with the median of their ratios, and of its waiting for the others meanwhile; the memory of the state and
+of the copy. All flags of `python -m train SYSTEM` are accepted. Training keeps the copy only where the
 launcher leaves the other ranks alive when one is lost; here it is kept anyhow.
 """
 

@@ -59,7 +59,8 @@ class Comm:
         self.inside: tuple[Any, ...] = ()  # what the running collective is; () at work
         self.checks = os.environ.get("CHECK_COLLECTIVES") == "1"  # a debug mode, to be set on all ranks
         self.waited = 0.0  # seconds in collectives; the rest of the time is this rank's own work
-        self.in_pieces = False  # what ranks hold a part of each is not to be gathered, but told as a `Piece`
+        # A state is asked for that only training goes on from: of what a rank has a part, that `Piece`.
+        self.in_pieces = False
 
     def _use(self, mpi: Any) -> None:
         self.mpi = mpi

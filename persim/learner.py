@@ -201,7 +201,8 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next iteration and the evaluation need, the same on all ranks."""
-        self.measure_noise()
+        if not self.comm.in_pieces:  # no iteration needs it
+            self.measure_noise()
         data = self.data
         return {
             "simulator": dict(self.simulator.state_dict()),

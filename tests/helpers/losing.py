@@ -32,7 +32,7 @@ def die(folder, phase, delay):
 def arm(folder, plan):
     """Wrap what the phases are made of; every collective is a place to die at."""
     comm, events = world(), [0, RECOVERY]  # collectives of this iteration so far, of the one before
-    phase, iteration = ["start"], [-2]
+    phase, iteration = ["between"], [-2]
 
     def within(name, function):
         def wrapped(*arguments, **options):

@@ -45,8 +45,8 @@ def test_what_is_kept_is_the_whole_state(system, more):
     comm = Comm()
     learner, kept = make_learner(system, settings(system, *more), comm), Kept(comm)
     learner.train_iteration(0)
-    kept.keep(learner, 1)
     expected = checkpoint.unpack(checkpoint.pack(1, learner.state_dict()))[1]
+    kept.keep(learner, 1)
     learner.train_iteration(1)
     learner.train_iteration(2)
     assert not differing(kept.state(), expected)
