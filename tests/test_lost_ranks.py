@@ -21,7 +21,7 @@ from tests.helpers.runs import TINY, flat
 
 pytestmark = pytest.mark.mpi
 RUNS = int(os.environ.get("KILLS", 26)) // 2  # two kills in each
-DOUBLES = 5
+DOUBLES = int(os.environ.get("DOUBLES", 5))
 LIKE = 1e-5  # numbers of a run by hand; relative, or of 1
 
 
