@@ -35,6 +35,7 @@ class Kept:
     def __init__(self, comm: Comm):
         self.comm, self.names = comm, comm.who()
         self.lost: list[str] = []  # of whom has not been told yet
+        self.saved = 0  # iterations in the last save on the disk
         self.version: Version | None = None  # `alike` is encoded, which is a copy
         self.next: Version | None = None  # `alike` is the learner's own
 

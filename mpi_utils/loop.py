@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,10 +58,10 @@ def run(
             raise UserError(f"{name}: {value} is too small; choose 1 or more")
     with _signals() as received:
         kept = Kept(comm) if remake and comm.survives and comm.size > 1 else None
-        rest = (iterations, checkpoint_interval, sync_interval, keep, log, settings)
+        plan = Plan(Path(run_dir), iterations, checkpoint_interval, sync_interval, keep, log, settings)
         while True:
             try:
-                done, stop = _train(learner, comm, Path(run_dir), received, kept, *rest)
+                done, stop = _train(learner, comm, plan, received, kept)
                 break
             except RankLost:
                 if kept is None or remake is None:
@@ -79,6 +79,18 @@ def run(
     return done >= iterations
 
 
+class Plan(NamedTuple):
+    """What is to be done, as `run` was told."""
+
+    run_dir: Path
+    iterations: int
+    checkpoint_interval: int
+    sync_interval: int
+    keep: int
+    log: bool
+    settings: dict[str, Any] | None
+
+
 def _recovered(kept: Kept, remake: Callable[[], Trainable]) -> Trainable:
     """A new learner for the ranks that are left after a loss."""
     while True:
@@ -92,17 +104,12 @@ def _recovered(kept: Kept, remake: Callable[[], Trainable]) -> Trainable:
 def _train(
     learner: Trainable,
     comm: Comm,
-    run_dir: Path,
+    plan: Plan,
     received: Callable[[], int],
     kept: Kept | None,
-    iterations: int,
-    checkpoint_interval: int,
-    sync_interval: int,
-    keep: int,
-    log: bool,
-    settings: dict[str, Any] | None,
 ) -> tuple[int, int]:
     """Train from the kept state, or else the newest save; returns the iterations done and the signal."""
+    run_dir, iterations, checkpoint_interval, sync_interval, keep, log, settings = plan
     with Watchdog(comm, run_dir) as watchdog:
         with watchdog.at_the_disk():
             recovered = kept is not None and kept.version is not None
@@ -117,9 +124,10 @@ def _train(
             if comm.is_root and done and not recovered:
                 print(_where(done, iterations), flush=True)
         check_in_sync(comm, learner.tensors_in_sync())
-        stop, pace, saved = 0, Pace(comm), done
+        stop, pace, saved = 0, Pace(comm), kept.saved if kept and recovered else done
         try:
             if kept and comm.size > 1:
+                kept.saved = saved
                 kept.keep(learner, done)
             while done < iterations and not stop:
                 began, waited = time.perf_counter(), comm.waited
@@ -141,6 +149,7 @@ def _train(
                         _save(learner, comm, run_dir, done, keep, logger, best)
                     saved = done
                 if kept and comm.size > 1:
+                    kept.saved = saved
                     kept.keep(learner, done)
         except KeyboardInterrupt:
             goes_on = f"continues from the save of iteration {saved}" if saved else "begins anew"
