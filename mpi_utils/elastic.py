@@ -7,7 +7,10 @@ parts are joined and loaded into a learner made anew, as a save is by a run that
 
 import json
 import math
+import os
 import sys
+import threading
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +39,7 @@ class Kept:
         self.comm, self.names = comm, comm.who()
         self.lost: list[str] = []  # of whom has not been told yet
         self.saved = 0  # iterations in the last save on the disk
+        self.patience = 0.0  # seconds for the others to come when a rank is lost; 0 for ever
         self.version: Version | None = None  # `alike` is encoded, which is a copy
         self.next: Version | None = None  # `alike` is the learner's own
 
@@ -68,8 +72,24 @@ class Kept:
     def recover(self) -> None:
         """Leave the lost ranks out, agree on the version to go back to, and tell both; all that live call it.
 
-        RankLost says that one more was lost, and that this is to be called again.
+        RankLost says that one more was lost, and that this is to be called again. The process ends, with exit
+        code 75, if the others are not there within `patience` seconds.
         """
+        timer = threading.Timer(self.patience or threading.TIMEOUT_MAX, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            self._agree()
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        text = f"a rank is lost, and others do not answer for {self.patience:.0f} s; the same command continues\n"
+        with suppress(OSError):  # a console that is lost
+            os.write(2, text.encode())
+        os._exit(75)
+
+    def _agree(self) -> None:
         comm = self.comm
         gone = comm.shrink()
         self.lost += [self.names[rank] for rank in gone]

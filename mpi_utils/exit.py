@@ -73,6 +73,8 @@ def leave(comm: Comm, error: BaseException | None) -> NoReturn:
         except KeyboardInterrupt:
             comm.abort(130)
         except Exception as caught:
+            if error is not None:
+                _say(_message(comm, error, alone=True))
             _leave_without(comm, caught, code)
     failing = np.flatnonzero(codes)
     agreed = int(codes[failing[0]]) if len(failing) else 0

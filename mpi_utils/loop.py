@@ -135,6 +135,8 @@ def _train(
                 seconds = time.perf_counter() - began
                 done += 1
                 watchdog.finished(done, seconds)
+                if kept:
+                    kept.patience = watchdog.limit()
                 if logger:
                     with comm.agree():
                         logger.log(done, metrics)

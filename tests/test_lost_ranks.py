@@ -32,7 +32,7 @@ def tolerant():
 
 
 def start(num_ranks, *arguments) -> Job:
-    return Job(num_ranks, *arguments, launcher=tolerant_launcher())
+    return Job(num_ranks, *arguments, launcher=tolerant_launcher(), env={"STALL_LIMIT_S": "40"})
 
 
 def killed(system, folder, num_ranks, plan, limit=150.0):
