@@ -84,9 +84,9 @@ class Kept:
             timer.cancel()
 
     def _give_up(self) -> None:
-        text = f"a rank is lost, and others do not answer for {self.patience:.0f} s; the same command continues\n"
+        waited = f"a rank is lost, and others are not there after {self.patience:.0f} s"
         with suppress(OSError):  # a console that is lost
-            os.write(2, text.encode())
+            os.write(2, f"{waited}; the same command continues from the last save\n".encode())
         os._exit(75)
 
     def _agree(self) -> None:

@@ -127,7 +127,7 @@ def _train(
         stop, pace, saved = 0, Pace(comm), kept.saved if kept and recovered else done
         try:
             if kept and comm.size > 1:
-                kept.saved = saved
+                kept.saved, kept.patience = saved, watchdog.limit()
                 kept.keep(learner, done)
             while done < iterations and not stop:
                 began, waited = time.perf_counter(), comm.waited
