@@ -66,7 +66,7 @@ class Comm:
         self.mpi = mpi
         self.rank, self.size = mpi.Get_rank(), mpi.Get_size()
         self.is_root = self.rank == 0
-        self.leaving = mpi.Dup()
+        self.leaving = mpi.Shrink() if self.survives else mpi.Dup()  # one more loss would disturb Dup
 
     def share(self, n: int) -> slice:
         """Return this rank's contiguous part of `n` items; the remainder goes to the first ranks."""
