@@ -60,7 +60,7 @@ def test_any_number_of_ranks_learns_the_same(tmp_path, environment, algorithm, r
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("num_agents", [7, MANY])
+@pytest.mark.parametrize("num_agents", [7, pytest.param(MANY, marks=pytest.mark.nightly)])
 def test_a_run_continues_at_another_number_of_ranks_and_bit_for_bit_at_the_same(tmp_path, num_agents):
     flags = ["--environment", "half_cheetah", "--num_agents", str(num_agents)]
     _, whole = train(tmp_path, "whole", 2, *flags, "--max_iters", "4")
