@@ -79,6 +79,8 @@ class Learner:
             if self.family is None and (config.learn_reward or config.policy_iters):
                 told = {"limits": self.limits, "state_names": data.state_names}
                 self.family = family_of_log(config, told, actions)
+            if config.policy_iters and config.policy_gradient == "model" and data.discrete:
+                raise UserError(f"--policy_gradient model: actions of {config.dataset} are choices; give ppo")
         self.policy: GradientLearner | PolicyLearner | None = None
         if config.policy_iters:
             family = planned(config, self.family, history)

@@ -141,7 +141,13 @@ def test_a_behaviour_that_is_told_by_the_state_is_kept_near_to(tmp_path):
     assert sent_home(one) < 0.2
 
 
-def test_choices_have_no_derivative():
+def test_choices_have_no_derivative(tmp_path):
+    path = tmp_path / "choices.csv"
+    path.write_text(log_of(lambda x, gain, rng: int(rng.integers(3))))
+    kinds = {"action_kind": "discrete", "learn_reward": True, "num_models": 2, "state_features": 8}
+    config = configured("unknown", dataset=str(path), policy_iters=1, policy_gradient="model", **kinds)
+    with pytest.raises(UserError, match="choices.csv are choices; give ppo"):
+        Learner(config, Comm(), make_problem(config, Comm()))
     with pytest.raises(
         UserError, match="--policy_gradient model: actions of cart_pole are choices; give ppo"
     ):
